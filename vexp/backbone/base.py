@@ -1,0 +1,41 @@
+"""What a backbone is: a vision-language model, and where it comes from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from vexp.train.policy import Policy
+
+Precision = Literal["fp32", "bf16"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Component):
+    """Builds or loads a model together with its tokenizer and image processor."""
+
+    kind: ClassVar[str] = "backbone"
+
+    @abstractmethod
+    def load(
+        self,
+        checkpoint: Path | None = None,
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        attention: Attention = "auto",
+        emits: tuple[str, ...] = (),
+    ) -> Policy:
+        """The policy: from `checkpoint` (a folder in Hugging Face format) or as the run starts it.
+
+        `emits` are special tokens that may be sampled besides the end of the sequence.
+
+        Raises:
+            CheckpointError: if the checkpoint is damaged or of another architecture; names both.
+        """

@@ -1,0 +1,1 @@
+"""From overrides to a typed, hashed run: scalars, composition, schema, identity."""

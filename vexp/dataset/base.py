@@ -1,0 +1,55 @@
+"""What a dataset is: numbered items of image, question and answer, with evidence boxes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from vexp.errors import Problem
+from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Split = Literal["train", "dev", "test"]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the item's own image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question about one image."""
+
+    id: str  # unique among all items of the dataset, e.g. "test/000123"
+    question: str
+    answer: str
+    image: Image | None = None  # RGB; None for a question without an image
+    boxes: tuple[Box, ...] = ()  # the evidence
+    tag: str = ""  # "single" or "multi" evidence; empty when unknown
+    demonstration: str = ""  # a full response to imitate in a supervised stage; empty when none
+
+
+class Dataset(Component):
+    """An indexable source of items; `item` is a pure function of its arguments and the fields."""
+
+    kind: ClassVar[str] = "dataset"
+
+    @abstractmethod
+    def size(self, split: Split) -> int:
+        """How many items the split has."""
+
+    @abstractmethod
+    def item(self, split: Split, index: int) -> Item:
+        """Item `index` of a split, 0 <= index < size(split).
+
+        Raises:
+            DataError: names the file and row of an item that cannot be read.
+        """
+
+    def data_problems(self) -> Iterator[Problem]:
+        """What is wrong with the data itself (missing images, bad boxes, empty answers), by row.
+
+        Called once before training starts; cheap checks only (no image is decoded whole).
+        """
+        return iter(())

@@ -1,0 +1,54 @@
+"""What an engine is: what generates the tokens of the responses."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vexp.train.policy import Policy
+    from vexp.train.prompts import PromptBatch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. The noise of a token is a function of seed, step, item and place."""
+
+    group_size: int
+    max_response_length: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    greedy: bool = False
+    seed: int = 0
+    step: int = 0
+    purpose: str = "rollout"  # keeps training and evaluation draws apart
+    ignore_eos: bool = False  # benchmarks: never sample the end of the sequence
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Responses of one batch, the group of prompt i at rows i*group_size to (i+1)*group_size - 1."""
+
+    tokens: Tensor  # [rollout, token] int64, right-padded with the pad id
+    mask: Tensor  # [rollout, token] bool: true up to and including the end of the sequence
+    logprobs: Tensor  # [rollout, token] of the sampled tokens, under the sampling distribution
+    finished: Tensor  # [rollout] bool: ended by itself within the limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Component):
+    """Samples groups of responses from the current policy."""
+
+    kind: ClassVar[str] = "engine"
+
+    @abstractmethod
+    def generate(
+        self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
+    ) -> Generated:
+        """Sample `sampling.group_size` responses per prompt; carries no gradient."""

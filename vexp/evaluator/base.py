@@ -1,0 +1,49 @@
+"""What an evaluator is: it scores one checkpoint on one benchmark and keeps every sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One scored question: a line of samples.jsonl."""
+
+    id: str
+    question: str
+    answer: str
+    response: str
+    extracted: str | None
+    correct: float
+    tag: str
+    status: str
+    length: int  # response tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator(Component):
+    """Scores a checkpoint. `version` is raised whenever the scoring itself changes."""
+
+    kind: ClassVar[str] = "evaluator"
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def protocol(self, run: RunSpec) -> Mapping[str, Any]:
+        """Everything but the checkpoint that decides the scores; enters the evaluation's key."""
+
+    @abstractmethod
+    def samples(self, policy: Policy, run: RunSpec) -> Iterator[Sample]:
+        """Score the benchmark sample by sample, in a fixed order."""
+
+    @abstractmethod
+    def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float]]:
+        """`{metric: {value, stderr, n}}` from the samples alone, e.g. `accuracy/single`."""

@@ -1,0 +1,144 @@
+"""Files that are never half-written: write aside, fsync, rename.
+
+Every write that a reader may meet goes through here, so that a full disk, a read-only folder or a
+killed process leaves the former content whole. Failures become `StorageError` with a remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vexp.errors import StorageError
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space (`vexp clean` lists what can go)"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space (`vexp clean` lists what can go)"),
+    errno.EROFS: ("the file system is read-only", "choose another results_dir"),
+    errno.EACCES: ("permission denied", "choose another results_dir, or change its owner or mode"),
+    errno.EPERM: ("permission denied", "choose another results_dir, or change its owner or mode"),
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an operating-system error about `path` into a `StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        reason, remedy = _REASONS[error.errno]
+        where = error.filename if isinstance(error.filename, str) else str(path)
+        what = f"cannot write: {reason}; nothing already written was lost"
+        raise StorageError(what, where=where, remedy=f"{remedy}, then run the same command") from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, at once or not at all."""
+    aside = _aside(path)
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+            fsync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by indented JSON; NaN and infinity are refused (they are not JSON)."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Build a folder aside and rename it to `path` when the block ends without an error.
+
+    If `path` exists by then, the one that came first stays and this one is dropped.
+    """
+    aside = _aside(path)
+    with storage_errors(path):
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            with contextlib.suppress(FileExistsError):
+                _rename_new(aside, path)
+            fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename a folder to a name that must be free (POSIX refuses a non-empty target)."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(error.errno, "exists", str(target)) from error
+        raise
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line in a single write; a torn last line is recognised by `read_lines`."""
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    with storage_errors(path), path.open("ab") as file:
+        file.write(line.encode("utf-8"))
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int | None]:
+    """The complete JSON lines up to the first damaged one, and that one's number (from 1) or None."""
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows, None
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return rows, number
+        if not isinstance(row, dict):
+            return rows, number
+        rows.append(row)
+    return rows, None
+
+
+def read_json(path: Path) -> Any | None:
+    """The content of a JSON file; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None

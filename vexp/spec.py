@@ -1,0 +1,234 @@
+"""The configuration of one run: its sections, and which of them decide the trained weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from vexp.algorithm.base import Algorithm
+from vexp.backbone.base import Attention, Backbone, Precision
+from vexp.config.types import (
+    UNHASHED,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveInt,
+)
+from vexp.credit.base import CreditMethod
+from vexp.engine.base import Engine
+from vexp.errors import ConfigError, Problem
+from vexp.evaluator.base import Evaluator
+from vexp.group_filter.base import GroupFilter
+from vexp.launcher.base import Launcher
+from vexp.mix.base import Mix
+from vexp.registry import Component, component_slots, slot
+from vexp.reward.base import RewardTerm
+from vexp.rollout.base import RolloutMethod
+from vexp.tracker.base import Tracker
+from vexp.verifier.base import Verifier
+
+StageName = Literal["warm_start", "rl"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """How a question is put to the model. The response format decides what `format` rewards."""
+
+    system: str = ""  # system message; empty for none
+    instruction: str = ""  # appended to the question on a new line; empty for none
+    response_format: Literal["think_boxed", "answer_tag"] = "think_boxed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """AdamW with a linear ramp and then a constant learning rate."""
+
+    learning_rate: Positive = 1e-6
+    ramp_steps: Count = 0  # optimiser steps over which the learning rate rises from 0
+    weight_decay: NonNegative = 0.0
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    max_grad_norm: Positive | None = 1.0  # null: gradients are not clipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart(Optimization):
+    """Supervised stage: imitate the dataset's demonstrations. Shared by all runs that agree on it."""
+
+    steps: Count = 200
+    batch_size: PositiveInt = 64  # items per optimiser step
+    seed: Count = 0  # order of the items; a key of its own, so that seeds can share this stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RL(Optimization):
+    """Reinforcement learning from verifiable rewards."""
+
+    steps: Count = 60  # rollout batches
+    prompts_per_step: PositiveInt = 16  # groups per rollout batch
+    prompts_per_update: PositiveInt | None = None  # groups per optimiser step; null: all of them
+    epochs_per_step: PositiveInt = 1  # passes over each rollout batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """The reward of a response: the weighted sum of its terms."""
+
+    terms: dict[str, RewardTerm] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how the arithmetic runs; only precision and attention kernel can change a result."""
+
+    precision: Precision = "fp32"
+    attention: Attention = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
+    threads: Annotated[PositiveInt | None, UNHASHED] = None  # CPU threads; null: torch's choice
+    micro_batch_size: Annotated[PositiveInt, UNHASHED] = 64  # responses per forward pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Which checkpoints survive; everything else is deleted as soon as a newer one is complete."""
+
+    latest: PositiveInt = 1
+    best: Count = 0
+    by: str = "reward"  # metric that decides what is best; higher is better
+    every: Count = 0  # also keep each n-th step; 0 for none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How often state is saved, and what is kept."""
+
+    every: PositiveInt = 20  # steps
+    keep: Keep = field(default_factory=Keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run, resolved and typed."""
+
+    seed: Count = 1
+    stages: tuple[StageName, ...] = ("warm_start", "rl")
+    backbone: Backbone = slot("backbone", "tiny_qwen2_5_vl")
+    mix: Mix = slot("mix", "all")
+    prompt: Prompt = field(default_factory=Prompt)
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    rl: RL = field(default_factory=RL)
+    rollout: RolloutMethod = slot("rollout", "plain")
+    engine: Engine = slot("engine", "hf")
+    group_filter: GroupFilter = slot("group_filter", "none")
+    verifier: Verifier = slot("verifier", "exact")
+    reward: Reward = field(default_factory=Reward)
+    algorithm: Algorithm = slot("algorithm", "grpo")
+    credit: CreditMethod = slot("credit", "uniform")
+    evaluator: dict[str, Evaluator] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracker: dict[str, Tracker] = field(default_factory=dict)
+    launcher: Launcher = slot("launcher", "local")
+    results_dir: str = "results"
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        found = list(self._problems())
+        if found:
+            raise ConfigError(found)
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """Every component of the run with its dotted path."""
+        return component_slots(self)  # type: ignore[arg-type]
+
+    def emits(self) -> tuple[str, ...]:
+        """Special tokens that the run's components allow the policy to sample."""
+        return tuple(dict.fromkeys(t for _, c in self.components() for t in c.emits))
+
+    def _problems(self) -> Iterator[Problem]:
+        if len(set(self.stages)) != len(self.stages):
+            yield Problem("a stage is listed twice", where="stages")
+        if "warm_start" in self.stages and self.stages[0] != "warm_start":
+            yield Problem("`warm_start` has to be the first stage", where="stages")
+        if self.stages and not self.mix.datasets:
+            yield Problem(
+                "there is no dataset to train on",
+                where="mix.datasets",
+                remedy="name one, e.g. mix.datasets.main=digits_vqa",
+            )
+        if "rl" in self.stages:
+            yield from self._rl_problems()
+        yield from self._unmet_needs()
+        for path, component in self.components():
+            for problem in component.problems(self):
+                where = f"{path} ({component.name})" + (f": {problem.where}" if problem.where else "")
+                yield Problem(
+                    problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy
+                )
+
+    def _rl_problems(self) -> Iterator[Problem]:
+        if not self.reward.terms:
+            yield Problem(
+                "there is no reward", where="reward.terms", remedy="add reward.terms.accuracy=accuracy"
+            )
+        per_update = self.rl.prompts_per_update
+        if per_update is not None and self.rl.prompts_per_step % per_update:
+            yield Problem(
+                f"rl.prompts_per_step ({self.rl.prompts_per_step}) is not a multiple of "
+                f"rl.prompts_per_update ({per_update})",
+                where="rl",
+                remedy="every update of a step has to have the same number of groups",
+            )
+        if self.rollout.group_size < 2:
+            yield Problem(
+                "a group of one response has no baseline",
+                where="rollout.group_size",
+                accepted="expected at least 2",
+            )
+
+    def _unmet_needs(self) -> Iterator[Problem]:
+        if not self.mix.datasets:
+            return
+        per_dataset = [set(d.provides) for d in self.mix.datasets.values()]
+        provided = set(self.backbone.provides) | set.intersection(*per_dataset)
+        for path, component in self.components():
+            if "boxes" in component.required() and "boxes" not in provided:
+                lacking = [n for n, d in self.mix.datasets.items() if "boxes" not in d.provides]
+                yield Problem(
+                    f"{component.kind} {component.name!r} needs evidence boxes, which dataset "
+                    f"{lacking[0]!r} does not have",
+                    where=f"{path} and mix.datasets.{lacking[0]}",
+                    remedy="choose a dataset with boxes, or another component",
+                )
+
+
+# Sections that each stage reads; together with backbone, data, prompt and compute they decide what
+# its weights are. Everything else about a run is recorded, not hashed.
+STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "warm_start": ("warm_start",),
+    "rl": (
+        "seed", "rl", "rollout", "engine", "group_filter", "verifier", "reward", "algorithm", "credit",
+    ),
+}  # fmt: skip
+
+
+def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """The part of a run that decides its weights after `stages` (default: all of them).
+
+    The keys are section names; a run without stages is its backbone as it is.
+    """
+    chosen = run.stages if stages is None else stages
+    names = ["backbone", "compute"]
+    if chosen:
+        names += ["mix", "prompt", "plugins"]
+    for stage in chosen:
+        names += STAGE_SECTIONS[stage]
+    return {"stages": chosen} | {name: getattr(run, name) for name in names}
+
+
+def replace(run: RunSpec, **sections: Any) -> RunSpec:
+    """A copy of the run with whole sections replaced; checked again as a whole."""
+    return dataclasses.replace(run, **sections)

@@ -1,0 +1,30 @@
+"""What a tracker is: someone who is told while a run trains. It never decides anything."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from vexp.registry import Component
+
+
+class Tracking(Protocol):
+    """An open connection to a tracker."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker(Component):
+    """Opens a connection for one run."""
+
+    kind: ClassVar[str] = "tracker"
+
+    @abstractmethod
+    def start(self, *, run_id: str, folder: Path, config: Mapping[str, Any]) -> Tracking:
+        """Begin or continue tracking the run `run_id`; files go below `folder`."""

@@ -1,0 +1,36 @@
+"""What a verifier is: the judge of whether a response's answer equals the gold answer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from vexp.registry import Component
+
+Status = Literal["ok", "no_answer", "bad_gold", "timeout", "crashed"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`correct` is 0 or 1. `status` says why it is 0 when the answers were never compared."""
+
+    correct: float
+    extracted: str | None = None  # the answer found in the response
+    status: Status = "ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifier(Component):
+    """Judges one response. A verifier with a `time_limit_s` runs in a worker process."""
+
+    kind: ClassVar[str] = "verifier"
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """Seconds one verdict may take; None for a verifier that cannot hang (runs in process)."""
+        return None
+
+    @abstractmethod
+    def verdict(self, response: str, gold: str) -> Verdict:
+        """Judge the text of a response. A gold answer that cannot be parsed gives 0, `bad_gold`."""
