@@ -15,9 +15,7 @@ class Problem:
 
     __slots__ = ("accepted", "remedy", "what", "where")
 
-    def __init__(
-        self, what: str, *, where: str = "", accepted: str = "", remedy: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", accepted: str = "", remedy: str = "") -> None:
         self.what = what
         self.where = where
         self.accepted = accepted
@@ -42,9 +40,7 @@ class VexpError(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, what: str, *, where: str = "", accepted: str = "", remedy: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", accepted: str = "", remedy: str = "") -> None:
         self.problem = Problem(what, where=where, accepted=accepted, remedy=remedy)
         super().__init__(what)
 

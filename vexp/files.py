@@ -38,7 +38,9 @@ def storage_errors(path: Path) -> Iterator[None]:
         reason, remedy = _REASONS[error.errno]
         where = error.filename if isinstance(error.filename, str) else str(path)
         what = f"cannot write: {reason}; nothing already written was lost"
-        raise StorageError(what, where=where, remedy=f"{remedy}, then run the same command") from error
+        raise StorageError(
+            what, where=where, remedy=f"{remedy}, then run the same command"
+        ) from error
 
 
 def fsync_folder(folder: Path) -> None:
@@ -119,7 +121,7 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int | None]:
-    """The complete JSON lines up to the first damaged one, and that one's number (from 1) or None."""
+    """The complete JSON lines before the first damaged one, and its number (from 1) or None."""
     rows: list[dict[str, Any]] = []
     if not path.exists():
         return rows, None

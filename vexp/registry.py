@@ -17,7 +17,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from vexp.errors import ConfigError, Problem, suggest
 
@@ -95,9 +95,9 @@ def component_base(kind: str) -> type[Component]:
         )
     base = sys.modules.get(f"vexp.{kind}.base") or importlib.import_module(f"vexp.{kind}.base")
     for value in vars(base).values():
-        if isinstance(value, type) and issubclass(value, Component):
-            if value.__dict__.get("kind") == kind:
-                return value
+        own = isinstance(value, type) and issubclass(value, Component)
+        if own and value.__dict__.get("kind") == kind:
+            return cast("type[Component]", value)
     raise TypeError(f"vexp/{kind}/base.py defines no Component with kind = {kind!r}")
 
 
@@ -114,16 +114,19 @@ class Registry:
         base = component_base(kind)
         here = f"{inspect.getsourcefile(cls) or cls.__module__}"
         problem = None
-        if not (isinstance(cls, type) and issubclass(cls, base)):
+        fields = cls.__dict__.get("__dataclass_fields__")
+        if not issubclass(cls, base):
             problem = f"must be a subclass of {base.__module__}.{base.__name__}"
-        elif not dataclasses.is_dataclass(cls) or "__dataclass_fields__" not in cls.__dict__:
-            problem = "must be a dataclass: put @dataclass(frozen=True, kw_only=True) below @register"
-        elif not cls.__dataclass_params__.frozen or any(  # type: ignore[attr-defined]
-            field.init and not field.kw_only for field in dataclasses.fields(cls)
+        elif fields is None:
+            problem = (
+                "must be a dataclass: @dataclass(frozen=True, kw_only=True) goes below @register"
+            )
+        elif not cls.__dict__["__dataclass_params__"].frozen or any(
+            field.init and not field.kw_only for field in fields.values()
         ):
             problem = "must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True)"
         elif unknown := [need for need in cls.needs if need not in NEEDS]:
-            problem = f"needs {unknown[0]!r}, which the loop cannot supply; it supplies {', '.join(NEEDS)}"
+            problem = f"needs {unknown[0]!r}; the loop supplies only {', '.join(NEEDS)}"
         if problem:
             raise ConfigError(Problem(f"component {kind} {name!r} {problem}", where=here))
         taken = self._classes.get((kind, name))
@@ -201,7 +204,7 @@ class Registry:
             spec.loader.exec_module(module)
         except ConfigError as error:
             return Problem(error.problems[0].what, where=f"plugin {path}")
-        except Exception as error:  # a user's file may fail in any way; say which and how
+        except Exception as error:  # noqa: BLE001  (a user's file may fail in any way)
             sys.modules.pop(module_name, None)
             line = _last_line_in(error, path)
             return Problem(
@@ -226,7 +229,7 @@ class Registry:
                     Problem(
                         f"entry point {point.name!r} failed to load: "
                         f"{type(error).__name__}: {error}",
-                        where=f"{ENTRY_POINT_GROUP} of package {point.dist.name if point.dist else '?'}",
+                        where=f"{ENTRY_POINT_GROUP} of {point.dist.name if point.dist else '?'}",
                         remedy="mend or uninstall that package",
                     )
                 ) from error

@@ -24,7 +24,7 @@ from vexp.evaluator.base import Evaluator
 from vexp.group_filter.base import GroupFilter
 from vexp.launcher.base import Launcher
 from vexp.mix.base import Mix
-from vexp.registry import Component, component_slots, slot
+from vexp.registry import Component, component_slots
 from vexp.reward.base import RewardTerm
 from vexp.rollout.base import RolloutMethod
 from vexp.tracker.base import Tracker
@@ -56,7 +56,7 @@ class Optimization:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart(Optimization):
-    """Supervised stage: imitate the dataset's demonstrations. Shared by all runs that agree on it."""
+    """Supervised stage: imitate the dataset's demonstrations. Runs that agree on it share it."""
 
     steps: Count = 200
     batch_size: PositiveInt = 64  # items per optimiser step
@@ -82,7 +82,7 @@ class Reward:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Where and how the arithmetic runs; only precision and attention kernel can change a result."""
+    """Where and how the arithmetic runs; only precision and attention kernel change a result."""
 
     precision: Precision = "fp32"
     attention: Attention = "auto"
@@ -111,27 +111,27 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run, resolved and typed."""
+    """One run, resolved and typed. Which components it has is chosen in conf/config.yaml."""
 
     seed: Count = 1
     stages: tuple[StageName, ...] = ("warm_start", "rl")
-    backbone: Backbone = slot("backbone", "tiny_qwen2_5_vl")
-    mix: Mix = slot("mix", "all")
+    backbone: Backbone
+    mix: Mix
     prompt: Prompt = field(default_factory=Prompt)
     warm_start: WarmStart = field(default_factory=WarmStart)
     rl: RL = field(default_factory=RL)
-    rollout: RolloutMethod = slot("rollout", "plain")
-    engine: Engine = slot("engine", "hf")
-    group_filter: GroupFilter = slot("group_filter", "none")
-    verifier: Verifier = slot("verifier", "exact")
+    rollout: RolloutMethod
+    engine: Engine
+    group_filter: GroupFilter
+    verifier: Verifier
     reward: Reward = field(default_factory=Reward)
-    algorithm: Algorithm = slot("algorithm", "grpo")
-    credit: CreditMethod = slot("credit", "uniform")
+    algorithm: Algorithm
+    credit: CreditMethod
     evaluator: dict[str, Evaluator] = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracker: dict[str, Tracker] = field(default_factory=dict)
-    launcher: Launcher = slot("launcher", "local")
+    launcher: Launcher
     results_dir: str = "results"
     plugins: tuple[str, ...] = ()
 
@@ -164,7 +164,9 @@ class RunSpec:
         yield from self._unmet_needs()
         for path, component in self.components():
             for problem in component.problems(self):
-                where = f"{path} ({component.name})" + (f": {problem.where}" if problem.where else "")
+                where = f"{path} ({component.name})" + (
+                    f": {problem.where}" if problem.where else ""
+                )
                 yield Problem(
                     problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy
                 )
@@ -172,7 +174,9 @@ class RunSpec:
     def _rl_problems(self) -> Iterator[Problem]:
         if not self.reward.terms:
             yield Problem(
-                "there is no reward", where="reward.terms", remedy="add reward.terms.accuracy=accuracy"
+                "there is no reward",
+                where="reward.terms",
+                remedy="add reward.terms.accuracy=accuracy",
             )
         per_update = self.rl.prompts_per_update
         if per_update is not None and self.rl.prompts_per_step % per_update:
@@ -210,9 +214,17 @@ class RunSpec:
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "warm_start": ("warm_start",),
     "rl": (
-        "seed", "rl", "rollout", "engine", "group_filter", "verifier", "reward", "algorithm", "credit",
+        "seed",
+        "rl",
+        "rollout",
+        "engine",
+        "group_filter",
+        "verifier",
+        "reward",
+        "algorithm",
+        "credit",
     ),
-}  # fmt: skip
+}
 
 
 def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, Any]:

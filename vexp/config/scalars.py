@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -54,7 +54,7 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own way to replace them)
 
 
-def _plain(loader: Any, node: yaml.ScalarNode) -> Any:
+def _plain(_loader: Any, node: yaml.ScalarNode) -> Any:
     if not node.style:  # plain; quoted and block scalars have one
         return None if node.value in ("", "~") else read_scalar(node.value)
     return node.value
@@ -85,7 +85,7 @@ def load_yaml(path: Path, *, text: str | None = None) -> Located:
             a tag, or a top level that is no mapping.
     """
     try:
-        found = yaml.load(path.read_text("utf-8") if text is None else text, Loader=_Loader)
+        found = yaml.load(path.read_text("utf-8") if text is None else text, Loader=_Loader)  # noqa: S506  (safe, see _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(Problem(f"cannot read {path}: {reason}")) from error
@@ -100,4 +100,4 @@ def load_yaml(path: Path, *, text: str | None = None) -> Located:
         raise ConfigError(
             Problem(f"expected `key: value` lines, found {type(found).__name__}", where=str(path))
         )
-    return cast(Located, found)
+    return found

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -40,8 +40,8 @@ class Reading:
     """One pass over a config: where values came from, and what was found wrong so far."""
 
     origins: Mapping[Path, Origin] = field(default_factory=dict)
-    variant: Callable[[str, str], Mapping[str, Any] | None] = lambda kind, name: None
-    variants: Callable[[str], Iterable[str]] = lambda kind: ()
+    variant: Callable[[str, str], Mapping[str, Any] | None] = lambda _kind, _name: None
+    variants: Callable[[str], Iterable[str]] = lambda _kind: ()
     problems: list[Problem] = field(default_factory=list)
     dropped: list[tuple[Path, Origin]] = field(default_factory=list)
 
@@ -79,11 +79,15 @@ def build(cls: type[T], tree: Mapping[str, Any], reading: Reading | None = None)
     return typing.cast(T, built)
 
 
-@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """Resolved annotations of the settable fields of a dataclass, in order of definition."""
+    return _field_types(cls)
+
+
+@functools.cache
+def _field_types(cls: Hashable) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
 
 
 def slot_kind(hint: Any) -> str | None:
@@ -129,7 +133,7 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
     values: dict[str, Any] = {}
     for key in tree:
         if key not in hints and key not in extra:
-            label = f"{cls.kind} {cls.name!r} has" if hasattr(cls, "name") else "there is"
+            label = f"{cls.kind} {cls.name!r} has" if issubclass(cls, Component) else "there is"
             reading.complain(
                 (*path, key), f"{label} no setting {key!r}", suggest(key, hints, noun="settings")
             )
@@ -219,9 +223,7 @@ def _for_name(
     return kept
 
 
-def _value(
-    hint: Any, value: Any, path: Path, reading: Reading, default: str | None = None
-) -> Any:
+def _value(hint: Any, value: Any, path: Path, reading: Reading, default: str | None = None) -> Any:
     hint, limits, optional = _strip(hint)
     if value is None:
         if optional or hint is Any:

@@ -41,8 +41,12 @@ class Evaluator(Component):
         """Everything but the checkpoint that decides the scores; enters the evaluation's key."""
 
     @abstractmethod
-    def samples(self, policy: Policy, run: RunSpec) -> Iterator[Sample]:
-        """Score the benchmark sample by sample, in a fixed order."""
+    def samples(self, policy: Policy, run: RunSpec, start: int = 0) -> Iterator[Sample]:
+        """Score the benchmark sample by sample, in a fixed order, from position `start` on.
+
+        An interrupted evaluation goes on with `start` at the number of samples already kept. Which
+        samples share a batch must not depend on `start`: generate the whole batch it falls into.
+        """
 
     @abstractmethod
     def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,47 @@
+# Needs Python >= 3.11 with pip; every target does its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all check format bench wheel clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "vexp needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(READY)  ## install into .venv (locked versions)
+
+demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
+	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
+	$(BIN)/vexp table sweeps/quickstart.yaml
+
+test: $(READY)  ## the core tests
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival"
+
+test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## format, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)  ## mend what check can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## all benchmarks; the table goes to benchmarks/results/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-bench.txt -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks
+
+wheel: $(READY)  ## build a wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

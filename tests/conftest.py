@@ -1,0 +1,28 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty folder of a user, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry; what a test adds is gone afterwards."""
+    from vexp.registry import REGISTRY
+
+    monkeypatch.setattr(REGISTRY, "_classes", dict(REGISTRY._classes))
+    monkeypatch.setattr(REGISTRY, "_plugins", dict(REGISTRY._plugins))
+    return REGISTRY

@@ -1,0 +1,117 @@
+"""`vexp list`: what a config can name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from vexp.cli.options import config_dir_option, json_option
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+@click.option("--plugin", "plugins", multiple=True, help="A plugin file to list as well.")
+@config_dir_option
+@json_option
+def command(
+    kind: str | None, plugins: tuple[str, ...], config_dirs: tuple[Path, ...], as_json: bool
+) -> None:
+    """Components of KIND with their fields; without KIND, all kinds with their components."""
+    from vexp.config.folders import search_dirs, variants
+    from vexp.registry import KINDS, REGISTRY, component_base
+
+    REGISTRY.load_plugins(plugins, origin="--plugin")
+    dirs = search_dirs(config_dirs)
+    if kind is not None:
+        component_base(kind)
+    found = {
+        each: [_describe(each, name) for name in REGISTRY.names(each)]
+        for each in ([kind] if kind else KINDS)
+    }
+    presets = {
+        each: [v for v in variants(each, dirs) if v not in REGISTRY.names(each)] for each in found
+    }
+    if as_json:
+        click.echo(
+            json.dumps(
+                {k: {"components": found[k], "variants": presets[k]} for k in found}, indent=2
+            )
+        )
+        return
+    for each, components in found.items():
+        base = component_base(each)
+        click.secho(each, bold=True, nl=False)
+        click.echo(f"  {_first_line(inspect.getdoc(inspect.getmodule(base)) or '')}")
+        for component in components:
+            _print(component, with_fields=kind is not None)
+        for preset in presets[each]:
+            click.echo(f"  {preset:20} variant: conf/{each}/{preset}.yaml")
+        click.echo()
+    if kind is None:
+        click.echo("`vexp list KIND` shows the fields of each component.")
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """The comment behind each field, which is its documentation; inherited fields included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base) or "__dataclass_fields__" not in base.__dict__:
+            continue
+        try:
+            lines = inspect.getsource(base).splitlines()
+        except (OSError, TypeError):
+            continue
+        for line in lines:
+            match = re.match(r"    (\w+): .*?  # (.+)$", line)
+            if match and not match[2].startswith(("type:", "noqa")):
+                found[match[1]] = match[2]
+    return found
+
+
+def _describe(kind: str, name: str) -> dict[str, Any]:
+    from vexp.config.schema import describe, field_types, to_dict
+    from vexp.registry import REGISTRY
+
+    cls = REGISTRY.get(kind, name)
+    comments = field_comments(cls)
+    fields = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if not field.init:
+            continue
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        fields[field.name] = {
+            "type": describe(field_types(cls)[field.name]),
+            "default": None if required else to_dict(_default(field)),
+            "required": required,
+            "comment": comments.get(field.name, ""),
+        }
+    return {"name": name, "summary": _first_line(inspect.getdoc(cls) or ""), "fields": fields}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return cast("Any", field.default_factory)()
+
+
+def _print(component: Mapping[str, Any], *, with_fields: bool) -> None:
+    click.echo(f"  {component['name']:20} {component['summary']}")
+    if not with_fields:
+        return
+    for name, field in component["fields"].items():
+        value = "required" if field["required"] else json.dumps(field["default"])
+        comment = f"  # {field['comment']}" if field["comment"] else ""
+        click.echo(f"      {name}: {value}  [{field['type']}]{comment}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

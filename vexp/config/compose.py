@@ -1,0 +1,232 @@
+"""Compose a run's config from conf files and overrides, remembering where each value came from.
+
+Hydra decides which files take part and in which order (groups, packages, defaults lists, overlays)
+and parses the overrides. The merge is ours: it reads every scalar by one rule, keeps the origin of
+each key, and treats a plain word where a component stands as that component's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vexp.config.folders import find, load, search_dirs, variant, variants
+from vexp.config.merge import Given, Merge
+from vexp.config.schema import Origin, Reading, build
+from vexp.config.schema import Path as Key
+from vexp.errors import ConfigError, Problem, suggest
+from vexp.registry import KINDS, REGISTRY, unknown_component
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+
+PRIMARY = "config"  # conf/config.yaml, the one file with the defaults list
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A merged config, not yet typed."""
+
+    values: dict[str, Any]
+    origins: dict[Key, Origin]
+    choices: dict[str, str]  # group -> chosen option
+    config_dirs: tuple[Path, ...]
+
+    def reading(self) -> Reading:
+        """What the schema needs to know about this config."""
+        dirs = self.config_dirs
+        return Reading(
+            origins=self.origins,
+            variant=lambda kind, name: variant(kind, name, dirs),
+            variants=lambda kind: variants(kind, dirs),
+        )
+
+
+def resolve(
+    overrides: Sequence[str], *, config_dirs: Iterable[Path] = (), source: str = "override"
+) -> RunSpec:
+    """Compose and type a run in one go.
+
+    Raises:
+        ConfigError: with every problem found, each with its origin.
+    """
+    from vexp.spec import RunSpec
+
+    composed = compose(overrides, config_dirs=config_dirs, source=source)
+    return build(RunSpec, composed.values, composed.reading())
+
+
+def compose(
+    overrides: Sequence[str],
+    *,
+    config_dirs: Iterable[Path] = (),
+    source: str | Sequence[str] = "override",
+) -> Composed:
+    """Merge conf files and overrides.
+
+    `overrides` follow Hydra's grammar; `source` says where they come from, one for all or one for
+    each. Folders are searched in this order: `config_dirs`, ./conf, the conf that ships with vexp.
+
+    Raises:
+        ConfigError: for overrides that cannot be parsed, unknown options and conf files that
+            cannot be read, all at once where possible.
+    """
+    dirs = search_dirs(config_dirs)
+    sources = [source] * len(overrides) if isinstance(source, str) else list(source)
+    parsed = _parse(overrides, sources)
+    REGISTRY.load_plugins(_plugins(parsed, dirs))
+    _check_groups(parsed, dirs)
+    defaults = _defaults_list([override.text for override in parsed], dirs)
+    merge = Merge()
+    choices = {
+        default.config_path.rpartition("/")[0]: default.config_path.rpartition("/")[2]
+        for default in defaults.defaults
+        if default.config_path and "/" in default.config_path
+    }
+    for default in defaults.defaults:
+        if default.config_path and not default.config_path.startswith("hydra/"):
+            merge.file(default.config_path, default.package or "", dirs)
+    by_text = {override.text: override for override in parsed}
+    for value in defaults.config_overrides:
+        if not value.is_hydra_override():
+            given = by_text[value.input_line or ""]
+            merge.override(value, given)
+    merge.finish()
+    values = merge.values
+    if "plugins" in values:
+        values["plugins"] = [str(Path(p).expanduser().resolve()) for p in values["plugins"]]
+    return Composed(values, merge.origins, choices, dirs)
+
+
+def _parse(overrides: Sequence[str], sources: Sequence[str]) -> list[Given]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    found: list[Given] = []
+    problems: list[Problem] = []
+    for text, source in zip(overrides, sources, strict=True):
+        where = f"{source} `{text}`"
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException as error:
+            what = str(error).splitlines()[0].removeprefix("Error parsing override ")
+            problems.append(
+                Problem(
+                    f"this is not an override: {what}",
+                    where=where,
+                    accepted="expected key=value, group=option or ~key (Hydra's grammar)",
+                )
+            )
+            continue
+        if parsed.is_sweep_override():
+            problems.append(
+                Problem(
+                    "this names several values; a run takes one",
+                    where=where,
+                    remedy="`vexp launch` takes a sweep; quote a value that has commas",
+                )
+            )
+        elif parsed.package is not None and parsed.key_or_group in KINDS and parsed.is_delete():
+            problems.append(Problem("a component cannot be deleted by group", where=where))
+        else:
+            found.append(Given(text, parsed, source))
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _plugins(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
+    """Plugin files named by overrides, the primary config and chosen overlays.
+
+    They have to be imported before Hydra looks up options, which may be theirs.
+    """
+    found: list[str] = []
+    files = [find(PRIMARY, dirs)]
+    for given in parsed:
+        value = given.parsed.value()
+        if given.parsed.key_or_group == "plugins":
+            found += value if isinstance(value, list) else [str(value)]
+        elif isinstance(value, str) and given.parsed.key_or_group not in KINDS:
+            files.append(find(f"{given.parsed.key_or_group}/{value}", dirs))
+    for file in files:
+        if file is not None:
+            listed = load(file).get("plugins") or []
+            found += listed if isinstance(listed, list) else [listed]
+    return [path for path in found if isinstance(path, str)]
+
+
+def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
+    """Report every unknown option at once; Hydra would stop at the first."""
+    problems: list[Problem] = []
+    for given in parsed:
+        group = given.parsed.key_or_group
+        options = variants(group, dirs) if "." not in group else []
+        known = {*options, *(REGISTRY.names(group) if group in KINDS else ())}
+        if not known or given.parsed.is_delete():
+            continue
+        value = given.parsed.value()
+        where = str(given.origin)
+        if value is None and group not in KINDS:
+            continue
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            missing = [item for item in value if item not in known]
+        elif isinstance(value, str):
+            missing = [value] if value not in known else []
+        else:
+            problems.append(
+                Problem(
+                    f"{group} takes the name of an option here",
+                    where=where,
+                    accepted=suggest("", known),
+                    remedy=f"set its values one by one, e.g. {group}.key=value",
+                )
+            )
+            continue
+        for name in missing:
+            if group in KINDS:
+                problems.append(unknown_component(group, name, known, where))
+            else:
+                accepted = suggest(name, known)
+                problems.append(
+                    Problem(f"unknown {group} {name!r}", where=where, accepted=accepted)
+                )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _defaults_list(overrides: list[str], dirs: tuple[Path, ...]) -> Any:
+    """Ask Hydra which config files take part, in which order and at which place."""
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    store = ConfigStore.instance()
+    for kind in KINDS:
+        for name in REGISTRY.names(kind):
+            if f"{name}.yaml" not in store.repo.get(kind, {}):
+                store.store(group=kind, name=name, node={"name": name}, provider="vexp")
+    rest = ",".join(f"'file://{folder}'" for folder in dirs[1:])
+    paths = [f"hydra.searchpath=[{rest}]"] if rest else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="vexp"):
+            loader = GlobalHydra.instance().config_loader()
+            return loader.compute_defaults_list(PRIMARY, [*paths, *overrides], RunMode.RUN)
+    except HydraException as error:
+        raise ConfigError(_from_hydra(error)) from error
+
+
+def _from_hydra(error: Exception) -> Problem:
+    text = re.sub(r"\n+", "\n", str(error)).strip().splitlines()
+    text = [
+        line
+        for line in text
+        if not line.startswith(("Config search path", "\tprovider", "Set the"))
+    ]
+    return Problem(text[0], accepted="; ".join(line.strip() for line in text[1:4]))

@@ -1,0 +1,165 @@
+"""Laying conf files and overrides on top of each other, keeping the origin of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vexp.config import scalars
+from vexp.config.folders import find, load, short
+from vexp.config.interpolation import interpolated
+from vexp.config.schema import Origin
+from vexp.config.schema import Path as Key
+from vexp.errors import ConfigError, Problem, suggest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+@dataclass(frozen=True)
+class Given:
+    """An override as the user gave it."""
+
+    text: str
+    parsed: Override
+    source: str
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(f"{self.source} `{self.text}`", user=True)
+
+
+@dataclass
+class Merge:
+    """The config under construction."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Key, Origin] = field(default_factory=dict)
+
+    def file(self, config_path: str, package: str, dirs: tuple[Path, ...]) -> None:
+        """Lay a conf file (or a registered component's bare name) on top, at its package."""
+        at = tuple(package.split(".")) if package else ()
+        path = find(config_path, dirs)
+        if path is None:  # an option that is a registered component and has no file
+            name = config_path.rpartition("/")[2]
+            origin = Origin(f"the choice {config_path}", intended=name)
+            self._put((*at, "name"), name, origin)
+            return
+        content = {key: value for key, value in load(path).items() if key != "defaults"}
+        located = scalars.Located()
+        located.update(content)
+        located.lines = load(path).lines
+        intended = _chosen_in(load(path).get("defaults"))
+        self._tree(at, located, path, intended)
+
+    def override(self, value: Override, given: Given) -> None:
+        """Apply one `key=value`, `+key=value` or `~key`."""
+        key = tuple(value.key_or_group.replace("/", ".").split("."))
+        if value.is_delete():
+            self._delete(key, given)
+            return
+        self._user(key, value.value(), given.origin)
+
+    def finish(self) -> None:
+        """Replace `${key}` by the value of that key."""
+        self.values = interpolated(self.values, self.values, (), self._where)
+
+    def _where(self, key: Key) -> str:
+        return (
+            f"{'.'.join(key)}, set by {self.origins[key]}" if key in self.origins else ".".join(key)
+        )
+
+    def _tree(
+        self, at: Key, tree: scalars.Located, path: Path, intended: Mapping[Key, str]
+    ) -> None:
+        own = tree.get("name")
+        for key, value in tree.items():
+            here = (*at, key)
+            line = tree.lines.get(key)
+            below = isinstance(value, scalars.Located)
+            name = own if isinstance(own, str) else intended.get(at) or self._name_at(at)
+            origin = Origin(f"{short(path)}:{line}", intended=name)
+            if below and value:
+                self._ensure_mapping(here, origin)
+                self._tree(here, value, path, intended)
+            else:
+                self._put(here, value, origin)
+
+    def _user(self, key: Key, value: Any, origin: Origin) -> None:
+        if isinstance(value, Mapping) and value:
+            self._ensure_mapping(key, origin)
+            for name, item in value.items():
+                self._user((*key, str(name)), item, origin)
+        else:
+            self._put(key, value, origin)
+
+    def _put(self, key: Key, value: Any, origin: Origin) -> None:
+        parent = self._ensure_mapping(key[:-1], origin)
+        present = parent.get(key[-1])
+        if isinstance(value, str) and isinstance(present, Mapping):
+            # a plain word where a component stands is its name
+            self._put((*key, "name"), value, origin)
+            return
+        for known in [known for known in self.origins if known[: len(key)] == key]:
+            del self.origins[known]
+        parent[key[-1]] = value
+        self.origins[key] = origin
+
+    def _ensure_mapping(self, key: Key, origin: Origin) -> dict[str, Any]:
+        node = self.values
+        for depth, part in enumerate(key, start=1):
+            below = node.get(part)
+            if not isinstance(below, dict):
+                below = {"name": below} if isinstance(below, str) else {}
+                if below:
+                    self.origins[(*key[:depth], "name")] = self.origins.pop(key[:depth], origin)
+                node[part] = below
+            node = below
+        return node
+
+    def _name_at(self, at: Key) -> str | None:
+        node: Any = self.values
+        for part in at:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        name = node.get("name") if isinstance(node, Mapping) else node
+        return name if isinstance(name, str) else None
+
+    def _delete(self, key: Key, given: Given) -> None:
+        node: Any = self.values
+        for part in key[:-1]:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if not isinstance(node, dict) or key[-1] not in node:
+            siblings = list(node) if isinstance(node, Mapping) else []
+            raise ConfigError(
+                Problem(
+                    f"there is no {'.'.join(key)!r} to delete",
+                    where=str(given.origin),
+                    accepted=suggest(key[-1], siblings),
+                )
+            )
+        del node[key[-1]]
+        for known in [known for known in self.origins if known[: len(key)] == key]:
+            del self.origins[known]
+
+
+def _chosen_in(defaults: Any) -> dict[Key, str]:
+    """Which component names a conf file chooses by `override /group@place: name`."""
+    found: dict[Key, str] = {}
+    for entry in defaults if isinstance(defaults, list) else ():
+        for key, value in entry.items() if isinstance(entry, Mapping) else ():
+            group = str(key).removeprefix("override ").strip().lstrip("/")
+            group, _, place = group.partition("@")
+            if isinstance(value, str):
+                found[tuple((place or group).replace("/", ".").split("."))] = value
+    return found
+
+
+def flat(tree: Mapping[str, Any], prefix: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Leaves of nested mappings with their keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value

@@ -1,0 +1,105 @@
+"""Which process owns something, and whether it is certainly gone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, so described that it is never confused with another one of the same number."""
+
+    attempt: int
+    host: str
+    boot_id: str  # of the running kernel: changes when the host restarts
+    pid_space: str  # containers on one host number their processes each on their own
+    pid: int
+    started: float  # when the process started, in clock ticks since boot (elsewhere: epoch seconds)
+    token: str  # random, so that one process may own several things one after the other
+
+    @classmethod
+    def here(cls, attempt: int) -> Owner:
+        """This process."""
+        return cls(
+            attempt=attempt,
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            pid_space=_pid_space(),
+            pid=os.getpid(),
+            started=_process(os.getpid()) or 0.0,
+            token=secrets.token_hex(8),
+        )
+
+    @classmethod
+    def read(cls, record: Any, attempt: int) -> Owner:
+        """From the JSON of a claim; a record that cannot be read belongs to an unknown host."""
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{key: value for key, value in record.items() if key in known})
+        except (AttributeError, TypeError):
+            return cls(attempt, "an unknown host", "", "", 0, 0.0, "")
+
+    def to_dict(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def here_too(self) -> bool:
+        """Whether its process number means something to this process."""
+        same = (self.host, self.boot_id, self.pid_space)
+        return bool(self.boot_id) and same == (socket.gethostname(), _boot_id(), _pid_space())
+
+    def gone(self) -> bool:
+        """Certainly dead: same host, same boot, and no such process any more.
+
+        False for a process elsewhere, of which nothing is known.
+        """
+        if not self.here_too():
+            return False
+        found = _process(self.pid)
+        return found is None or found != self.started
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}" if self.pid else self.host
+
+
+def _process(pid: int) -> float | None:
+    """When a living process started; None if there is none (a zombie has ended, too)."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else float(rest[18])
+    except (FileNotFoundError, ProcessLookupError):
+        return None if Path("/proc/self/stat").exists() else _process_by_psutil(pid)
+
+
+def _process_by_psutil(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+@functools.cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil
+
+        return f"boot-{psutil.boot_time():.0f}"
+
+
+@functools.cache
+def _pid_space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (not a path: "pid:[4026531836]")
+    except OSError:
+        return ""

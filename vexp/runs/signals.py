@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM as a request: the first one saves and stops, a second Ctrl-C stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from vexp.errors import Interrupted
+
+_SAID = b"\nstopping after this step, everything is saved (Ctrl-C again stops at once)\n"
+
+
+class StopRequest:
+    """While it is entered, signals set `signal` instead of ending the process.
+
+    Outside the main thread, where Python allows no handlers, it never sees a signal.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former.clear()
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that ended by this signal: 130 after Ctrl-C."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def check(self) -> None:
+        """Raises:
+        Interrupted: if a stop was requested.
+        """
+        if self:
+            raise Interrupted("stopped on request; the same command goes on from here")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is None:
+            os.write(2, _SAID)  # not print: the signal may have come in the middle of one
+        self.signal = number

@@ -1,0 +1,41 @@
+"""Which file a sweep's name means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vexp.errors import ConfigError, Problem, suggest
+from vexp.paths import shipped
+
+
+def find_sweep(given: str) -> Path:
+    """The sweep file `given` names: a path, or a name in ./sweeps or among those that ship.
+
+    Raises:
+        ConfigError: if there is none; names the close matches.
+    """
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path
+    for folder in _folders():
+        named = folder / f"{given}.yaml"
+        if named.is_file():
+            return named
+    known = dict.fromkeys(
+        str(file.relative_to(folder).with_suffix(""))
+        for folder in _folders()
+        for file in sorted(folder.rglob("*.yaml"))
+    )
+    raise ConfigError(
+        Problem(
+            f"there is no sweep {given!r}",
+            where="the command line",
+            accepted=f"a path to a YAML file, or one of these; {suggest(given, known)}",
+        )
+    )
+
+
+def _folders() -> Iterator[Path]:
+    yield Path("sweeps")
+    yield shipped("sweeps")

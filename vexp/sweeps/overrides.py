@@ -1,0 +1,78 @@
+"""Overrides of a sweep file: texts in Hydra's grammar, each with the line it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vexp.config.scalars import Located, read_scalar
+
+# Text that the override grammar reads back as the same text when it stands unquoted.
+_PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_REFERENCE = re.compile(r"\$\{[A-Za-z0-9_.]+\}")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override, and where it was written."""
+
+    text: str
+    source: str
+
+
+def as_overrides(
+    tree: Mapping[str, Any], source: str, *, located: bool = False, note: str = ""
+) -> tuple[Override, ...]:
+    """Nested settings as overrides, one for each leaf, in order.
+
+    A mapping with a `name` names a component: it becomes `key=name` and its other settings follow.
+    With `located`, `source` is a file and each key's own line is added.
+    """
+    return tuple(_leaves(tree, "", source, 0, located, note))
+
+
+def _leaves(
+    tree: Mapping[str, Any], prefix: str, source: str, line: int, located: bool, note: str
+) -> Iterator[Override]:
+    for key, value in tree.items():
+        at = tree.lines.get(key, line) if isinstance(tree, Located) else line
+        where = f"{source}:{at}{note}" if located else f"{source}{note}"
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping) and value:
+            rest = dict(value)
+            if isinstance(value, Located):
+                rest = Located()
+                rest.update(value)
+                rest.lines = value.lines
+            if "name" in rest:
+                yield Override(f"{path}={grammar(rest.pop('name'))}", where)
+            yield from _leaves(rest, path, source, at, located, note)
+        else:
+            yield Override(f"{path}={grammar(value)}", where)
+
+
+def grammar(value: Any) -> str:
+    """A plain value as Hydra's override grammar writes it, so that it is read back the same."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{grammar(item)}" for key, item in value.items()) + "}"
+    return "[" + ",".join(map(grammar, value)) + "]"
+
+
+def _text(value: str) -> str:
+    plain = _PLAIN_WORD.fullmatch(value) and isinstance(read_scalar(value), str)
+    if plain or _REFERENCE.fullmatch(value):
+        return value
+    # In a quoted value, backslashes count only before a quote or at the end, where they are doubled.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"'{escaped}'"

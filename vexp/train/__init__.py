@@ -1,0 +1,1 @@
+"""Training: from items to responses, rewards, advantages and updates of the policy."""

@@ -1,0 +1,245 @@
+"""Checkpoints: complete folders, verified before use, kept as declared, and exact.
+
+`step-000020/` holds `model/` (Hugging Face format), `optimizer.safetensors` (AdamW's moments by
+parameter name), `state.json` and `manifest.json` (size and SHA-256 of every other file). A folder
+is built aside and renamed, so it exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vexp.errors import CheckpointError
+from vexp.files import new_folder, read_json, storage_errors, write_json
+from vexp.spec import Keep
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from vexp.train.policy import Policy
+
+MODEL, OPTIMIZER, STATE, MANIFEST = "model", "optimizer.safetensors", "state.json", "manifest.json"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{6,})$")
+
+
+@dataclass(frozen=True)
+class State:
+    """What training remembers between steps, besides weights and moments."""
+
+    step: int = 0  # steps done
+    cursor: int = 0  # prompts drawn from the mix
+    updates: int = 0  # optimiser steps done
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last step
+
+    @classmethod
+    def read(cls, folder: Path) -> State:
+        """The state of a verified checkpoint."""
+        found = json.loads((folder / STATE).read_text("utf-8"))
+        return cls(**{key: found[key] for key in ("step", "cursor", "updates", "metrics")})
+
+
+def save(home: Path, state: State, policy: Policy, optimizer: Optimizer | None) -> Path:
+    """Write the checkpoint of `state.step` below `home`; one that is there already stays.
+
+    Raises:
+        StorageError: if the disk refuses; what was saved before is untouched.
+    """
+    from safetensors.torch import save_file
+
+    target = home / f"step-{state.step:06d}"
+    if target.exists():
+        if damage(target) is None:
+            return target
+        shutil.rmtree(target)
+    with new_folder(target) as folder, tensor_write_errors(target):
+        policy.save(folder / MODEL)
+        if optimizer is not None:
+            save_file(_moments(policy, optimizer), folder / OPTIMIZER)
+        write_json(folder / STATE, {"format": FORMAT} | asdict(state))
+        write_manifest(folder)
+    return target
+
+
+def load_optimizer(folder: Path, policy: Policy, optimizer: Optimizer) -> None:
+    """Give AdamW the moments it had when the checkpoint was written.
+
+    Raises:
+        CheckpointError: if the moments belong to other parameters.
+    """
+    from safetensors.torch import load_file
+
+    moments: dict[str, dict[str, Any]] = {}
+    for key, tensor in load_file(folder / OPTIMIZER).items():
+        name, _, moment = key.rpartition("/")
+        moments.setdefault(name, {})[moment] = tensor
+    names = _names_by_index(policy, optimizer)
+    if unknown := sorted(set(moments) - set(names)):
+        raise CheckpointError(
+            f"the optimizer state is of another model: it has no parameter {unknown[0]!r}",
+            where=str(folder / OPTIMIZER),
+            remedy="start the run in another results_dir, or delete this checkpoint",
+        )
+    state = {index: moments[name] for index, name in enumerate(names) if name in moments}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def newest(homes: Iterable[Path], total: int, note: Callable[[str], None]) -> Path | None:
+    """The newest usable checkpoint below `homes`; None when training has to start anew.
+
+    One that is damaged is skipped, and so is one without optimiser state, unless it is of step
+    `total`; `note` is told which file was at fault and what is used instead.
+    """
+    skipped: list[str] = []
+    used: Path | None = None
+    for step, folder in sorted(_saved(homes), key=lambda found: found[0], reverse=True):
+        wrong = damage(folder)
+        if wrong is None and step < total and not (folder / OPTIMIZER).exists():
+            wrong = f"{OPTIMIZER} was dropped"
+        if wrong is None:
+            used = folder
+            break
+        skipped.append(f"checkpoint {folder} cannot be used: {wrong}")
+    for reason in skipped:
+        note(f"{reason}; using {used} instead" if used else f"{reason}; starting from the beginning")
+    return used
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint or stage folder; None if every file is as it was written."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return f"{MANIFEST} is missing or damaged"
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
+        if _sha256(path) != expected["sha256"]:
+            return f"the content of {name} has changed"
+    return None
+
+
+def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
+    """Delete what `keep` does not keep, now that the checkpoint of `step` is complete.
+
+    Checkpoints beyond `step` were passed over as damaged on resume; they neither count nor go. Of
+    two with one step, the one in the first of `homes` stays.
+    """
+    found: dict[int, Path] = {}
+    surplus: list[Path] = []
+    for number, folder in _saved(homes):
+        if number > step:
+            continue
+        if number in found:
+            surplus.append(folder)
+        else:
+            found[number] = folder
+    kept = _kept(found, keep)
+    surplus += [folder for number, folder in found.items() if number not in kept]
+    for folder in surplus:
+        _delete(folder)
+    return surplus
+
+
+def drop_optimizer(folder: Path) -> None:
+    """Delete the optimiser state of a checkpoint that nothing will resume; it stays complete."""
+    manifest = read_json(folder / MANIFEST)
+    if isinstance(manifest, dict) and manifest.get("files", {}).pop(OPTIMIZER, None):
+        write_json(folder / MANIFEST, manifest)
+    with storage_errors(folder):
+        (folder / OPTIMIZER).unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Record size and SHA-256 of all files below `folder`."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "sha256": _sha256(path),
+            "size": path.stat().st_size,
+        }
+        for path in paths
+    }
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+
+
+@contextlib.contextmanager
+def tensor_write_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write inside safetensors into the operating system's error it hides."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+def _kept(found: Mapping[int, Path], keep: Keep) -> set[int]:
+    newest_first = sorted(found, reverse=True)
+    kept = set(newest_first[: keep.latest])
+    if keep.every:
+        kept |= {step for step in found if step % keep.every == 0}
+    if keep.best:
+        scores = {step: _score(folder, keep.by) for step, folder in found.items()}
+        known = [step for step in newest_first if scores[step] is not None]
+        kept |= set(sorted(known, key=lambda step: -(scores[step] or 0.0))[: keep.best])
+    return kept
+
+
+def _score(folder: Path, metric: str) -> float | None:
+    state = read_json(folder / STATE)
+    metrics = state.get("metrics") if isinstance(state, dict) else None
+    value = metrics.get(metric) if isinstance(metrics, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _saved(homes: Iterable[Path]) -> Iterator[tuple[int, Path]]:
+    for home in homes:
+        if home.is_dir():
+            for folder in sorted(home.iterdir()):
+                if match := _NAME.fullmatch(folder.name):
+                    yield int(match[1]), folder
+
+
+def _delete(folder: Path) -> None:
+    """Rename first, so that a half-deleted checkpoint is never taken for one."""
+    aside = folder.with_name(f".{folder.name}.deleted")
+    with contextlib.suppress(FileNotFoundError), storage_errors(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
+    names = _names_by_index(policy, optimizer)
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{names[index]}/{moment}": tensor.detach().cpu().contiguous()
+        for index, moments in state.items()
+        for moment, tensor in moments.items()
+    }
+
+
+def _names_by_index(policy: Policy, optimizer: Optimizer) -> list[str]:
+    """Parameter names in the order in which the optimiser numbers them."""
+    names = {id(parameter): name for name, parameter in policy.named_parameters()}
+    return [names[id(p)] for settings in optimizer.param_groups for p in settings["params"]]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,65 @@
+"""Where the arithmetic runs: the device, the number of threads, and accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from vexp.errors import ConfigError, Problem
+from vexp.spec import Compute
+
+
+def device_name(compute: Compute) -> str:
+    """`cpu` or `cuda`, as asked for or as there is.
+
+    Raises:
+        ConfigError: if a GPU is asked for and torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if compute.device == "cuda" and not available:
+        raise ConfigError(
+            Problem(
+                "torch sees no GPU",
+                where="compute.device=cuda",
+                remedy="use compute.device=auto or cpu, or install a torch build for this GPU",
+            )
+        )
+    return "cuda" if available and compute.device != "cpu" else "cpu"
+
+
+@contextlib.contextmanager
+def arithmetic(compute: Compute) -> Iterator[str]:
+    """The device's name, with torch's global settings as `compute` asks, restored afterwards.
+
+    On the CPU every operation is deterministic, so that a resumed run equals an uninterrupted one
+    bit by bit; there this costs nothing. CUDA kernels are left as they are.
+    """
+    device = device_name(compute)
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        if compute.threads is not None:
+            torch.set_num_threads(compute.threads)
+        if device == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
+        yield device
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def make_accelerator(compute: Compute) -> Accelerator:
+    """An accelerator for this run, whatever ran before it in this process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device_name(compute) == "cpu",
+        mixed_precision="bf16" if compute.precision == "bf16" else "no",
+    )

@@ -1,0 +1,64 @@
+"""AdamW with a linear ramp: one update, and what it reports."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from vexp.errors import VexpError
+from vexp.spec import Optimization
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+
+def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
+    """AdamW over the trainable parameters; biases and norms (1-D) do not decay."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        fused=True,
+    )
+
+
+def learning_rate(settings: Optimization, update: int) -> float:
+    """The rate of optimiser step `update` (from 1): a linear rise, then constant."""
+    return settings.learning_rate * min(1.0, update / max(1, settings.ramp_steps))
+
+
+def apply_gradients(
+    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, settings: Optimization, update: int
+) -> float:
+    """Clip the gradients and do optimiser step `update` (from 1); the norm before clipping.
+
+    Raises:
+        VexpError: if the gradient is not finite; the weights are then as before.
+    """
+    limit = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
+    norm = accelerator.clip_grad_norm_(list(model.parameters()), limit)
+    value = float(norm.item() if isinstance(norm, torch.Tensor) else norm or 0.0)
+    if not math.isfinite(value):
+        raise diverged("the gradient", value, f"optimizer step {update}")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(settings, update)
+    optimizer.step()
+    return value
+
+
+def diverged(what: str, value: float, where: str) -> VexpError:
+    """The error for a number that is no longer one."""
+    return VexpError(
+        f"training diverged: {what} is {value}",
+        where=where,
+        remedy="lower the learning rate or raise ramp_steps; the last checkpoint is intact",
+    )
