@@ -77,6 +77,10 @@ class CheckpointError(VexpError):
     """A checkpoint that is damaged or belongs to another architecture."""
 
 
+class Diverged(VexpError):
+    """Training produced a number that is no longer one; the last checkpoint is intact."""
+
+
 class RunError(VexpError):
     """A run folder that cannot be used as asked: another config, another owner, or damage."""
 
@@ -110,3 +114,8 @@ def suggest(word: str, known: Iterable[str], *, noun: str = "") -> str:
         also = f"   (also: {', '.join(shown)}{more})" if shown else ""
         return f"did you mean {' or '.join(map(repr, close))}?{also}"
     return f"accepted {label}{', '.join(shown)}{more}" if names else "there are none"
+
+
+def indefinite(noun: str) -> str:
+    """`noun` with its article: "a reward", "an algorithm"."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"

@@ -183,7 +183,7 @@ class RunSpec:
             yield Problem(
                 f"rl.prompts_per_step ({self.rl.prompts_per_step}) is not a multiple of "
                 f"rl.prompts_per_update ({per_update})",
-                where="rl",
+                where="rl.prompts_per_update",
                 remedy="every update of a step has to have the same number of groups",
             )
         if self.rollout.group_size < 2:

@@ -54,7 +54,9 @@ def same(a, b):
 
 
 WORDS = st.one_of(
-    st.sampled_from(["off", "on", "yes", "no", "y", "010", "1e-6", "12:30:45", "0b1", "0o7", "1_0"]),
+    st.sampled_from(
+        ["off", "on", "yes", "no", "y", "010", "1e-6", "12:30:45", "0b1", "0o7", "1_0"]
+    ),
     st.text(alphabet="0123456789eE+-._:", min_size=1, max_size=8),
     st.floats(allow_nan=True).map(repr),
     st.integers().map(str),

@@ -119,12 +119,12 @@ def clipped_surrogate(
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) per sampled token, clamped; never below 0.
+    """Schulman's k3 estimate of KL(policy || reference) per sampled token, clamped.
 
     exp(d) - d - 1 with d = log reference - log policy: unbiased when the policy itself sampled.
     """
     d = (reference - logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return (d.exp() - d - 1).clamp(-KL_LIMIT, KL_LIMIT)
+    return (d.expm1() - d).clamp(-KL_LIMIT, KL_LIMIT)
 
 
 def aggregation_weights(

@@ -7,11 +7,12 @@ each key, and treats a plain word where a component stands as that component's n
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vexp.config.folders import find, load, search_dirs, variant, variants
 from vexp.config.merge import Given, Merge
@@ -122,7 +123,9 @@ def _parse(overrides: Sequence[str], sources: Sequence[str]) -> list[Given]:
                 )
             )
             continue
-        if parsed.is_sweep_override():
+        if not parsed.key_or_group:
+            problems.append(Problem("this override has no key", where=where))
+        elif parsed.is_sweep_override():
             problems.append(
                 Problem(
                     "this names several values; a run takes one",
@@ -203,6 +206,7 @@ def _defaults_list(overrides: list[str], dirs: tuple[Path, ...]) -> Any:
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
@@ -211,15 +215,32 @@ def _defaults_list(overrides: list[str], dirs: tuple[Path, ...]) -> Any:
         for name in REGISTRY.names(kind):
             if f"{name}.yaml" not in store.repo.get(kind, {}):
                 store.store(group=kind, name=name, node={"name": name}, provider="vexp")
-    rest = ",".join(f"'file://{folder}'" for folder in dirs[1:])
-    paths = [f"hydra.searchpath=[{rest}]"] if rest else []
     GlobalHydra.instance().clear()
+    plugin = _search_path_plugin()
+    plugin.further = tuple(f"file://{folder}" for folder in dirs[1:])
+    Plugins.instance().register(plugin)
     try:
         with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="vexp"):
             loader = GlobalHydra.instance().config_loader()
-            return loader.compute_defaults_list(PRIMARY, [*paths, *overrides], RunMode.RUN)
+            return loader.compute_defaults_list(PRIMARY, overrides, RunMode.RUN)
     except HydraException as error:
         raise ConfigError(_from_hydra(error)) from error
+
+
+@functools.cache
+def _search_path_plugin() -> Any:
+    """Hydra's own way to search further folders after the first one."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class ConfFolders(SearchPathPlugin):
+        further: ClassVar[tuple[str, ...]] = ()
+
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in self.further:
+                search_path.append(provider="vexp", path=folder)
+
+    return ConfFolders
 
 
 def _from_hydra(error: Exception) -> Problem:

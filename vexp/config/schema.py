@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from vexp.config.types import Between
-from vexp.errors import ConfigError, Problem, suggest
+from vexp.errors import ConfigError, Problem, indefinite, suggest
 from vexp.registry import REGISTRY, Component, unknown_component
 
 T = TypeVar("T")
@@ -156,9 +156,18 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
     try:
         return cls(**values)
     except ConfigError as error:
-        for problem in error.problems:
-            reading.complain(path, problem.what, problem.accepted, problem.remedy)
+        reading.problems += [_located(problem, path, reading) for problem in error.problems]
         return _FAILED
+
+
+def _located(problem: Problem, path: Path, reading: Reading) -> Problem:
+    """A problem that the whole section reported, with the origin of the key that it names."""
+    named = tuple(problem.where.split(" ")[0].split(".")) if problem.where else ()
+    origin = reading.origins.get((*path, *named)) or reading.origins.get((*path, *named, "name"))
+    where = dotted(path) + "." * bool(path and named) + problem.where
+    if origin:
+        where += f", set by {origin}"
+    return Problem(problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy)
 
 
 def _component(
@@ -173,7 +182,7 @@ def _component(
     if not isinstance(tree, Mapping):
         reading.complain(
             path,
-            f"expected the name of a {kind}, or settings with a `name`, got {_show(tree)}",
+            f"expected the name of {indefinite(kind)}, or settings with a `name`, got {_show(tree)}",
             suggest("", REGISTRY.names(kind)),
         )
         return _FAILED
@@ -324,7 +333,7 @@ def _describe(hint: Any, limits: list[Between]) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if kind := slot_kind(hint):
-        return f"a {kind}"
+        return indefinite(kind)
     ranges = "".join(f" {limit}" for limit in limits)
     return names.get(hint, getattr(hint, "__name__", str(hint))) + ranges
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vexp.errors import Problem
 from vexp.registry import Component
@@ -46,6 +46,13 @@ class Dataset(Component):
         Raises:
             DataError: names the file and row of an item that cannot be read.
         """
+
+    def held_out_content(self, split: Split) -> Mapping[str, Any]:
+        """What identifies a split's data beyond the fields and `content()`; enters evaluation keys.
+
+        For data that cannot change what is trained, such as a test file of its own.
+        """
+        return {}
 
     def data_problems(self) -> Iterator[Problem]:
         """What is wrong with the data itself (missing images, bad boxes, empty answers), by row.

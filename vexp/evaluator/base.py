@@ -26,7 +26,10 @@ class Sample:
     correct: float
     tag: str
     status: str
-    length: int  # response tokens
+    length: int  # response tokens, the end-of-sequence token included
+    dataset: str = ""  # name of the dataset within the mix
+    well_formed: bool = False  # keeps to the run's response format
+    truncated: bool = False  # cut off at the limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class Evaluator(Component):
 
     kind: ClassVar[str] = "evaluator"
     version: ClassVar[int] = 1
+    produces: ClassVar[tuple[str, ...]] = ()  # patterns of its metrics' names; empty: not known
 
     @abstractmethod
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
@@ -49,5 +53,8 @@ class Evaluator(Component):
         """
 
     @abstractmethod
-    def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float]]:
-        """`{metric: {value, stderr, n}}` from the samples alone, e.g. `accuracy/single`."""
+    def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float | None]]:
+        """`{metric: {value, stderr, n}}` from the samples alone, e.g. `accuracy/single`.
+
+        Shares are fractions in [0, 1]. The standard error of a single sample is None.
+        """

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexp.config.types import PositiveInt
-from vexp.launcher.base import Launcher
+from vexp.launcher.base import Launcher, Worker
 from vexp.registry import register
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Read by OpenMP, MKL and OpenBLAS, and through them by torch and numpy.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @register("launcher", "local")
@@ -22,9 +25,65 @@ class Local(Launcher):
     """Worker processes on this machine; they go on when the terminal closes.
 
     Each worker holds a numbered slot, so that however often and from however many shells a sweep is
-    launched, no more than `workers` of them are at work on it.
+    launched, no more than `workers` of them are at it.
     """
 
     workers: PositiveInt = 2  # runs at the same time
     threads: PositiveInt | None = None  # CPU threads per run; null: the cores shared out evenly
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
+
+    def start(self, state: Path, pending: int) -> Sequence[Worker]:
+        from vexp.sweeps.slots import Slot
+
+        folder = state.resolve() / "workers"
+        slots = [Slot(folder, number) for number in range(1, self.workers + 1)]
+        free = [slot for slot in slots if slot.holder() is None]
+        wanted = max(0, min(pending, self.workers) - (len(slots) - len(free)))
+        for slot in free[:wanted]:
+            self._spawn(state.resolve(), slot.number, slot.log)
+        return [Worker(slot.name, slot.log) for slot in free[:wanted]]
+
+    def alive(self, state: Path) -> Sequence[Worker]:
+        from vexp.sweeps.slots import held_slots
+
+        holders = held_slots(state.resolve() / "workers")
+        return [Worker(holder.slot.name, holder.slot.log) for holder in holders]
+
+    def stop(self, state: Path) -> Sequence[Worker]:
+        from vexp.sweeps.slots import held_slots
+
+        asked = []
+        for holder in held_slots(state.resolve() / "workers"):
+            if holder.owner is not None and not holder.owner.gone():
+                with suppress(ProcessLookupError):
+                    os.kill(holder.owner.pid, signal.SIGTERM)
+                    asked.append(Worker(holder.slot.name, holder.slot.log))
+        return asked
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a worker and its runs."""
+        threads = self.threads
+        if threads is None and not os.environ.get("OMP_NUM_THREADS"):
+            threads = max(1, _cores() // self.workers)
+        counts = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
+        return {**os.environ, **counts, **self.environment}
+
+    def _spawn(self, state: Path, number: int, log: Path) -> None:
+        """Start a worker in a session of its own, so that no terminal's end reaches it."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            subprocess.Popen(
+                [sys.executable, "-m", "vexp", "_work", str(state), "--slot", str(number)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.variables(),
+                start_new_session=True,
+            )
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

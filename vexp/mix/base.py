@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from vexp.dataset.base import Dataset, Item, Split
+from vexp.errors import ConfigError, Problem
 from vexp.registry import Component
 
 
@@ -25,7 +26,27 @@ class Mix(Component):
         A pure function: each epoch is a permutation keyed by (seed, epoch).
         """
 
+    def check_data(self) -> None:
+        """Look at the data of all datasets, once before training starts.
+
+        Raises:
+            ConfigError: with everything that is wrong, by file and row.
+        """
+        found = [
+            Problem(
+                problem.what,
+                where=f"mix.datasets.{name}: {problem.where}",
+                accepted=problem.accepted,
+                remedy=problem.remedy,
+            )
+            for name, dataset in self.datasets.items()
+            for problem in dataset.data_problems()
+        ]
+        if found:
+            raise ConfigError(found)
+
     def draw(self, ordinal: int, *, seed: int, split: Split = "train") -> Item:
-        """The `ordinal`-th training item."""
+        """The `ordinal`-th training item; its id begins with the dataset's name."""
         name, index = self.pick(ordinal, seed=seed, split=split)
-        return self.datasets[name].item(split, index)
+        item = self.datasets[name].item(split, index)
+        return replace(item, id=f"{name}/{item.id}")

@@ -23,6 +23,9 @@ class Scored:
     items: Sequence[Item]
     verdicts: Sequence[Verdict]
     max_response_length: int
+    response_format: str = (
+        "think_boxed"  # the run's `prompt.response_format`, which `format` rewards
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from vexp.errors import ClaimLost, Interrupted
 from vexp.files import fsync_folder, read_json, storage_errors
 from vexp.runs.claim import DONE, Claim, acquire, attempt_folder
-from vexp.runs.heartbeat import Timing
+from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
 
 # `build(work, output, ensure)`: `ensure` raises ClaimLost when another process has taken over
@@ -36,7 +36,7 @@ def build_once(
     what: str,
     note: Callable[[str], None],
     stopping: Callable[[], bool] = lambda: False,
-    timing: Timing = Timing(),
+    timing: Timing = DEFAULT,
 ) -> Path:
     """`target`, built by exactly one process if it is missing.
 

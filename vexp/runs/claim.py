@@ -21,14 +21,14 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from vexp.errors import ClaimLost, Interrupted, RunError, StorageError
 from vexp.files import fsync_folder, read_json, storage_errors, write_bytes
-from vexp.runs.heartbeat import Heartbeat, Timing, Watch
+from vexp.runs.heartbeat import DEFAULT, Heartbeat, Timing, Watch
 from vexp.runs.owner import Owner
 
 DONE = "done.json"
@@ -72,9 +72,13 @@ def live_file(folder: Path, attempt: int) -> Path:
 def read_marks(folder: Path) -> Marks:
     """Read the names in a folder; one that does not exist has no marks."""
     try:
-        names = os.listdir(folder)  # noqa: PTH208  (only names are wanted, from many folders)
+        return marks_of(os.listdir(folder))  # noqa: PTH208  (only names are wanted)
     except FileNotFoundError:
-        names = []
+        return marks_of(())
+
+
+def marks_of(names: Collection[str]) -> Marks:
+    """What these names in a folder say about who owned and owns it."""
     live: int | None = None
     endings: dict[int, Ending] = {}
     for name in names:
@@ -155,7 +159,8 @@ class Claim:
 
     def _lost(self) -> ClaimLost:
         return ClaimLost(
-            f"another process took this over while {self.owner} (attempt {self.attempt}) was silent",
+            f"another process took this over while {self.owner} "
+            f"(attempt {self.attempt}) was silent",
             where=str(self.folder),
             remedy="nothing more was written; the other process goes on",
         )
@@ -164,10 +169,10 @@ class Claim:
 def acquire(
     folder: Path,
     *,
-    timing: Timing = Timing(),
+    timing: Timing = DEFAULT,
     wait: bool = False,
     done: Callable[[], bool] = lambda: False,
-    told: Callable[[Owner], None] = lambda owner: None,
+    told: Callable[[Owner], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Claim | None:
     """Own `folder` as its next attempt; None when it is done (`done.json`, or `done()` holds).
@@ -278,12 +283,15 @@ def fsync_tree(folder: Path) -> None:
     """Make every file and name below `folder` survive a power cut."""
     for here, _, files in os.walk(folder):
         for name in files:
-            try:
-                handle = os.open(Path(here) / name, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with contextlib.suppress(FileNotFoundError):
+                fsync_file(Path(here) / name)
         fsync_folder(Path(here))
+
+
+def fsync_file(path: Path) -> None:
+    """Make what was written to a file survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -28,6 +28,9 @@ class Timing:
     poll_s: float = 0.25
 
 
+DEFAULT = Timing()
+
+
 class Heartbeat:
     """Counts up in a file from a thread of its own until `stop`."""
 

@@ -16,7 +16,8 @@ _SAID = b"\nstopping after this step, everything is saved (Ctrl-C again stops at
 class StopRequest:
     """While it is entered, signals set `signal` instead of ending the process.
 
-    Outside the main thread, where Python allows no handlers, it never sees a signal.
+    An `Interrupted` that leaves the block gets the exit code of the signal. Outside the main
+    thread, where Python allows no handlers, no signal is ever seen.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class StopRequest:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former.clear()
+        if isinstance(error, Interrupted):
+            error.exit_code = self.exit_code
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -46,13 +49,6 @@ class StopRequest:
     def exit_code(self) -> int:
         """What a shell expects of a process that ended by this signal: 130 after Ctrl-C."""
         return 128 + (self.signal or signal.SIGINT)
-
-    def check(self) -> None:
-        """Raises:
-        Interrupted: if a stop was requested.
-        """
-        if self:
-            raise Interrupted("stopped on request; the same command goes on from here")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from vexp.config import compose, identity
 from vexp.config.identity import Identity
 from vexp.config.schema import Reading, to_dict
 from vexp.errors import ConfigError, Problem, suggest
-from vexp.spec import RunSpec
+from vexp.spec import RunSpec, replace
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.schema import Axis, Row, Sweep, shown_path
 
@@ -42,13 +43,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Training:
-    """One run, and all points of the sweep that it serves."""
+    """One run, and all points of the sweep that it serves; its evaluators are those of them all."""
 
     points: tuple[Point, ...]
 
-    @property
+    @functools.cached_property
     def run(self) -> RunSpec:
-        return self.points[0].run
+        first = self.points[0].run
+        evaluator = {name: e for point in self.points for name, e in point.run.evaluator.items()}
+        return first if evaluator == first.evaluator else replace(first, evaluator=evaluator)
 
     @property
     def identity(self) -> Identity:
@@ -60,7 +63,7 @@ class Training:
 
     @property
     def shares(self) -> str | None:
-        """The first stage, by its key, which other runs may share; None if there is none."""
+        """Name of the first stage's folder, which other runs may share; None if there is none."""
         stages = self.run.stages
         if not stages or stages[0] == "rl":
             return None
@@ -199,6 +202,8 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
                 accepted="one for the whole sweep",
                 remedy="set it in `base`" if name == "results_dir" else "use `launcher:`",
             )
+    for run in trainings(found):
+        yield from _two_evaluations(run, shown)
     for point, other in _same_but_seed(found):
         for key in differing_keys(to_dict(point.run), to_dict(other.run)):
             if key.rpartition(".")[2] != "seed":
@@ -207,6 +212,19 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
                     where=shown,
                     accepted="seeds may differ in `seed` and in keys that end in `.seed`",
                     remedy="a table would average over that difference; make it a row or an axis",
+                )
+
+
+def _two_evaluations(run: Training, shown: str) -> Iterator[Problem]:
+    first = run.points[0]
+    for other in run.points[1:]:
+        for name in first.run.evaluator.keys() & other.run.evaluator.keys():
+            if first.run.evaluator[name] != other.run.evaluator[name]:
+                yield Problem(
+                    f"{first.label!r} and {other.label!r} are one run, but evaluator {name!r} "
+                    "is set differently",
+                    where=shown,
+                    remedy="give the two evaluators two names",
                 )
 
 

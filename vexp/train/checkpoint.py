@@ -110,7 +110,9 @@ def newest(homes: Iterable[Path], total: int, note: Callable[[str], None]) -> Pa
             break
         skipped.append(f"checkpoint {folder} cannot be used: {wrong}")
     for reason in skipped:
-        note(f"{reason}; using {used} instead" if used else f"{reason}; starting from the beginning")
+        note(
+            f"{reason}; using {used} instead" if used else f"{reason}; starting from the beginning"
+        )
     return used
 
 
@@ -123,9 +125,11 @@ def damage(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-        if _sha256(path) != expected["sha256"]:
+        if not isinstance(expected, dict):
+            return f"{MANIFEST} is missing or damaged"
+        if path.stat().st_size != expected.get("size"):
+            return f"{name} has {path.stat().st_size} bytes instead of {expected.get('size')}"
+        if _sha256(path) != expected.get("sha256"):
             return f"the content of {name} has changed"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +12,8 @@ from accelerate.state import AcceleratorState
 
 from vexp.errors import ConfigError, Problem
 from vexp.spec import Compute
+
+_MEMORY: Any = torch.utils.deterministic  # its one setting is not in torch's type stubs
 
 
 def device_name(compute: Compute) -> str:
@@ -42,24 +45,24 @@ def arithmetic(compute: Compute) -> Iterator[str]:
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = _MEMORY.fill_uninitialized_memory
     try:
         if compute.threads is not None:
             torch.set_num_threads(compute.threads)
         if device == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            _MEMORY.fill_uninitialized_memory = False
         yield device
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        _MEMORY.fill_uninitialized_memory = fill
 
 
 def make_accelerator(compute: Compute) -> Accelerator:
-    """An accelerator for this run, whatever ran before it in this process."""
+    """An accelerator for this run, whatever ran before it in this process.
+
+    Its mixed precision stays off: the policy itself autocasts, in the sampler as in the trainer.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=device_name(compute) == "cpu",
-        mixed_precision="bf16" if compute.precision == "bf16" else "no",
-    )
+    return Accelerator(cpu=device_name(compute) == "cpu", mixed_precision="no")

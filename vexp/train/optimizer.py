@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim import AdamW, Optimizer
 
-from vexp.errors import VexpError
+from vexp.errors import Diverged
 from vexp.spec import Optimization
 
 if TYPE_CHECKING:
@@ -37,27 +37,33 @@ def learning_rate(settings: Optimization, update: int) -> float:
 
 
 def apply_gradients(
-    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, settings: Optimization, update: int
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    settings: Optimization,
+    *,
+    update: int,
+    where: str,
 ) -> float:
-    """Clip the gradients and do optimiser step `update` (from 1); the norm before clipping.
+    """Clip the gradients and do optimiser step `update` (from 1); returns the norm before clipping.
 
     Raises:
-        VexpError: if the gradient is not finite; the weights are then as before.
+        Diverged: if the gradient is not finite; the weights are then as before.
     """
     limit = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
     norm = accelerator.clip_grad_norm_(list(model.parameters()), limit)
     value = float(norm.item() if isinstance(norm, torch.Tensor) else norm or 0.0)
     if not math.isfinite(value):
-        raise diverged("the gradient", value, f"optimizer step {update}")
+        raise diverged("the norm of the gradient", value, where)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, update)
     optimizer.step()
     return value
 
 
-def diverged(what: str, value: float, where: str) -> VexpError:
+def diverged(what: str, value: float, where: str) -> Diverged:
     """The error for a number that is no longer one."""
-    return VexpError(
+    return Diverged(
         f"training diverged: {what} is {value}",
         where=where,
         remedy="lower the learning rate or raise ramp_steps; the last checkpoint is intact",

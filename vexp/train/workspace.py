@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vexp.errors import Interrupted
+
 # Builds a stage: `build(work, output)`. `work` is a folder that outlives an interrupted builder, so
 # that the next one can go on from what it finds there; `output` is what gets published. Raising
 # (e.g. `Interrupted`) publishes nothing and keeps `work`.
@@ -17,9 +19,10 @@ Value = float | int
 class Workspace(Protocol):
     """One attempt at one run. Every method may raise `ClaimLost`; nothing is written after that.
 
-    Order of calls by `vexp.train.stages.train`: `build_once` for each shared stage; then
-    `resumed(step)` exactly once per attempt that trains a stage of its own; then, for each
-    step after it, `log_metrics`, `log_timing` and `progress` in this order.
+    Order of calls by `vexp.train.stages.train`: `build_once` for each shared stage that is needed;
+    then, if the run has the stage `rl`, `resumed(step)` once, also when nothing is left to do; then
+    for each step after it `log_metrics`, `log_timing`, `progress` and `stop_requested`; and, where
+    a checkpoint is due, `sync` before it is written.
     """
 
     @property
@@ -68,3 +71,11 @@ class Workspace(Protocol):
 
     def note(self, text: str) -> None:
         """A message for the user and the log, e.g. that a damaged checkpoint was skipped."""
+
+
+def stopped(stage: str, step: int, total: int) -> Interrupted:
+    """What a stage raises once its state is saved and it was asked to stop."""
+    return Interrupted(
+        f"stopped after step {step} of {total} of the stage {stage!r}; everything is saved",
+        remedy="the same command goes on from here",
+    )

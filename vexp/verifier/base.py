@@ -31,6 +31,10 @@ class Verifier(Component):
         """Seconds one verdict may take; None for a verifier that cannot hang (runs in process)."""
         return None
 
+    def prepare(self) -> None:
+        """Import what a verdict needs; called once per worker process, outside the time limit."""
+        return None
+
     @abstractmethod
     def verdict(self, response: str, gold: str) -> Verdict:
         """Judge the text of a response. A gold answer that cannot be parsed gives 0, `bad_gold`."""

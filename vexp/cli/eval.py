@@ -1,0 +1,95 @@
+"""`vexp eval`: score a run or any checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vexp.cli.options import config_dir_option, json_option, results_option
+
+if TYPE_CHECKING:
+    from vexp.runs.execute import Results
+    from vexp.runs.store import RunFolder, RunStore
+    from vexp.runs.workspace import Reporter
+    from vexp.spec import RunSpec
+
+
+@click.command("eval")
+@click.argument("target")
+@click.argument("overrides", nargs=-1, metavar="[OVERRIDE]...")
+@config_dir_option
+@results_option
+@json_option
+def command(
+    target: str,
+    overrides: tuple[str, ...],
+    config_dirs: tuple[Path, ...],
+    results_dir: Path,
+    as_json: bool,
+) -> None:
+    """Score TARGET: a run (folder, id, or start of its hash) or a checkpoint folder.
+
+    A run is scored with the evaluators of its own config; overrides of `evaluator` replace them.
+    A checkpoint is scored as a run with these overrides would be. What was scored before is reused.
+    """
+    from vexp.cli.progress import Progress
+    from vexp.cli.run import summary
+    from vexp.config.compose import resolve
+    from vexp.runs.store import RECORD, RunStore
+
+    store = RunStore(results_dir)
+    path = Path(target)
+    checkpoint = path.is_dir() and not (path / RECORD).is_file()
+    with Progress() as progress:
+        if checkpoint:
+            spec = resolve([*overrides, f"results_dir='{results_dir}'"], config_dirs=config_dirs)
+            from vexp.runs.execute import evaluate_checkpoint
+
+            found = evaluate_checkpoint(spec, path, reporter=progress, store=store)
+        else:
+            found = _run(store.load(target), overrides, config_dirs, progress, store)
+    if as_json:
+        click.echo(json.dumps({label: dict(results) for label, results in found.items()}, indent=2))
+        return
+    for label, results in found.items():
+        click.echo(f"{label}: {summary(results['metrics'])}")
+    if not found:
+        click.echo("no evaluator is configured; add one, e.g. evaluator.heldout=heldout")
+
+
+def _run(
+    folder: RunFolder,
+    overrides: tuple[str, ...],
+    config_dirs: tuple[Path, ...],
+    progress: Reporter,
+    store: RunStore,
+) -> Results:
+    from vexp.errors import ConfigError, Problem
+    from vexp.runs.execute import evaluate_run
+    from vexp.spec import replace
+
+    spec: RunSpec = folder.spec()
+    foreign = [o for o in overrides if not o.lstrip("+~").startswith(("evaluator.", "compute."))]
+    if foreign:
+        raise ConfigError(
+            [
+                Problem(
+                    f"a finished run cannot be changed by `{override}`",
+                    where="override of vexp eval",
+                    accepted="overrides of evaluator.* and compute.*",
+                    remedy="another training is another run: vexp run",
+                )
+                for override in foreign
+            ]
+        )
+    if overrides:
+        from vexp.config.compose import resolve
+
+        asked = resolve(overrides, config_dirs=config_dirs)
+        evaluator = asked.evaluator if any("evaluator." in o for o in overrides) else spec.evaluator
+        compute = asked.compute if any("compute." in o for o in overrides) else spec.compute
+        spec = replace(spec, evaluator=evaluator, compute=compute)
+    return evaluate_run(spec, folder, reporter=progress, store=store)

@@ -1,0 +1,209 @@
+"""Questions from a local JSONL or Parquet file, with images as files or bytes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from vexp.config.types import UNHASHED, Fraction
+from vexp.dataset import _check, _images
+from vexp.dataset._boxes import read_boxes
+from vexp.dataset._rows import Stamp, file_hash, open_rows
+from vexp.dataset._splits import Place, Rule, share_out
+from vexp.dataset.base import Dataset, Item, Split
+from vexp.errors import ConfigError, DataError, Problem, suggest
+from vexp.registry import register
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+
+
+@register("dataset", "table")
+@dataclass(frozen=True, kw_only=True)
+class Table(Dataset):
+    """Any local JSONL or Parquet file: one question per row.
+
+    An image is a path (relative to the file), bytes, base64 text, or a {bytes, path} structure; an
+    empty cell is a question without an image. A split is a file of its own, or the rows that
+    `split_column` names, or a share of the rows chosen by a hash of their ids. The id of a run
+    depends on the file's bytes and its images, not on where they lie. Image bytes of a Parquet file
+    are held in memory.
+    """
+
+    provides = ("boxes",)
+
+    path: Annotated[str, UNHASHED] = ""  # .jsonl or .parquet, relative to where vexp is started
+    dev_path: Annotated[str | None, UNHASHED] = None  # a file of its own for dev
+    test_path: Annotated[str | None, UNHASHED] = None  # a file of its own for test
+    image: str = "image"  # column of the image; may be missing
+    question: str = "question"  # column of the question
+    answer: str = "answer"  # column of the gold answer
+    boxes: str = "boxes"  # column of the evidence boxes; may be missing
+    box_format: Literal["xyxy_px", "xyxy_norm"] = "xyxy_px"  # pixels, or fractions of the image
+    tag: str = "tag"  # column of `single` or `multi`; may be missing: then boxes are counted
+    demonstration: str = (
+        "demonstration"  # column of full responses for `warm_start`; may be missing
+    )
+    id_column: str = "id"  # column of unique ids; may be missing: then rows are numbered
+    split_column: str | None = None  # column that says train, dev or test; null: by hash
+    dev_fraction: Fraction = 0.1  # share of rows for dev, by hash of the id
+    test_fraction: Fraction = 0.1  # share of rows for test, by hash of the id
+
+    def __post_init__(self) -> None:
+        if self.dev_fraction + self.test_fraction > 1:
+            raise ConfigError(
+                Problem(
+                    f"dev_fraction ({self.dev_fraction}) and test_fraction ({self.test_fraction}) "
+                    "are more than 1 together",
+                    remedy="leave a share for training",
+                )
+            )
+
+    def size(self, split: Split) -> int:
+        return len(self.places(split))
+
+    def item(self, split: Split, index: int) -> Item:
+        places = self.places(split)
+        if not 0 <= index < len(places):
+            raise IndexError(f"{split} has {len(places)} items, there is no item {index}")
+        place = places[index]
+        try:
+            return self._item(place)
+        except ValueError as error:  # BadImage, BadBoxes, BadRow, or a line that is not JSON
+            raise DataError(
+                str(error), where=str(place), remedy="mend or remove this row"
+            ) from error
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        if not self.path:
+            yield Problem(
+                "no file is named",
+                where="path",
+                remedy="set mix.datasets.<name>.path to a .jsonl or .parquet file",
+            )
+            return
+        try:
+            files = {split: open_rows(stamp).columns for split, stamp in self._files().items()}
+        except DataError as error:
+            yield error.problem
+            return
+        for split, columns in files.items():
+            yield from self._missing_columns(run, split, columns)
+
+    def data_problems(self) -> Iterator[Problem]:
+        return _check.data_problems(self, self._stamps())
+
+    def content(self) -> dict[str, Any]:
+        """Hash of the training file and of the images it names, and which splits lie elsewhere.
+
+        Of an image file, size and up to 64 KiB count (see `_images.fingerprint`): hashing tens of
+        thousands of images whole would make planning take minutes.
+        """
+        files = self._files()
+        elsewhere = sorted(split for split in files if split != "train")
+        return {"splits_elsewhere": elsewhere, **_content(files["train"], self.image)}
+
+    def held_out_content(self, split: Split) -> Mapping[str, Any]:
+        stamp = self._files().get(split)
+        return {} if split == "train" or stamp is None else _content(stamp, self.image)
+
+    def places(self, split: Split) -> Sequence[Place]:
+        """The rows of a split.
+
+        Raises:
+            DataError: if a file is missing or cannot be read.
+        """
+        files = self._files()
+        shares = {"dev": self.dev_fraction, "test": self.test_fraction}
+        rule = Rule(
+            main=files["train"],
+            own_files=tuple((name, s) for name, s in files.items() if name != "train"),
+            id_column=self.id_column,
+            split_column=self.split_column,
+            shares=tuple((name, x) for name, x in shares.items() if name not in files),  # type: ignore[misc]
+        )
+        return share_out(rule)[split]
+
+    def fields_of(self, place: Place) -> Mapping[str, Any]:
+        """The row's cells by field name: image, question, answer, boxes, tag, demonstration."""
+        names = ("image", "question", "answer", "boxes", "tag", "demonstration")
+        columns = {name: getattr(self, name) for name in names}
+        row = place.rows.row(place.number, columns.values())
+        return {name: row[column] for name, column in columns.items()}
+
+    def _item(self, place: Place) -> Item:
+        cells = self.fields_of(place)
+        found = _images.source(cells["image"], place.stamp.path.parent)
+        image = None if found is None else _images.decode(found)
+        boxes = read_boxes(cells["boxes"], self.box_format, image.size if image else None)
+        counted = {0: "", 1: "single"}.get(len(boxes), "multi")
+        return Item(
+            id=place.id,
+            question=_check.text(cells["question"], "question"),
+            answer=_check.text(cells["answer"], "answer"),
+            image=image,
+            boxes=boxes,
+            tag=_check.optional_text(cells["tag"], "tag") or counted,
+            demonstration=_check.optional_text(cells["demonstration"], "demonstration"),
+        )
+
+    def _stamps(self) -> tuple[Stamp, ...]:
+        return tuple(self._files().values())
+
+    def _files(self) -> dict[Split, Stamp]:
+        paths: dict[Split, str | None] = {
+            "train": self.path, "dev": self.dev_path, "test": self.test_path
+        }  # fmt: skip
+        return {split: Stamp.of(Path(path)) for split, path in paths.items() if path is not None}
+
+    def _missing_columns(
+        self, run: RunSpec, split: Split, columns: Sequence[str]
+    ) -> Iterator[Problem]:
+        wanted = {"question": self.question, "answer": self.answer}
+        if self.split_column and split == "train":
+            wanted["split_column"] = self.split_column
+        if any("boxes" in component.required() for _, component in run.components()):
+            wanted["boxes"] = self.boxes
+        if split == "train" and "warm_start" in run.stages:
+            wanted["demonstration"] = self.demonstration
+        # A default that is not there means "none"; a name the user chose has to be there.
+        optional = ("image", "boxes", "tag", "demonstration", "id_column")
+        defaults = {name: type(self).__dataclass_fields__[name].default for name in optional}
+        wanted |= {n: getattr(self, n) for n in optional if getattr(self, n) != defaults[n]}
+        for name, column in wanted.items():
+            if column not in columns:
+                yield Problem(
+                    f"there is no column {column!r} for `{name}`",
+                    where=str(self._files()[split].path),
+                    accepted=suggest(column, columns, noun="columns"),
+                    remedy=_REMEDIES.get(name, f"set `{name}` to the name of a column"),
+                )
+
+
+_REMEDIES = {
+    "answer": "every question needs a gold answer; set `answer` to the name of its column",
+    "boxes": "this run needs evidence boxes; set `boxes`, or choose other components",
+    "demonstration": "`warm_start` imitates demonstrations; set `demonstration`, or leave it out: "
+    "stages=[rl]",
+}
+
+
+@functools.lru_cache(maxsize=64)
+def _content(stamp: Stamp, image_column: str) -> dict[str, str]:
+    """Hashes of a file and of the image files it names."""
+    digest = hashlib.blake2b(digest_size=16)
+    folder = stamp.path.parent
+    rows = open_rows(stamp)
+    if image_column in rows.columns:
+        for cell in rows.column(image_column):
+            try:
+                found = _images.source(cell, folder)
+            except _images.BadImage:  # named by the data check; the file's hash covers the cell
+                continue
+            if found is not None and found.file is not None:
+                digest.update(_images.fingerprint(found).encode())
+    return {"file": file_hash(stamp), "images": digest.hexdigest()}

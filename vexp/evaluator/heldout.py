@@ -1,0 +1,172 @@
+"""Accuracy on questions that were never trained on, with greedy decoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from vexp.config.types import UNHASHED, PositiveInt
+from vexp.engine.base import Sampling
+from vexp.errors import DataError, Problem
+from vexp.evaluator.base import Evaluator, Sample
+from vexp.registry import register
+from vexp.train.responses import is_well_formed
+from vexp.verifier.pool import judge
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy
+
+Place = tuple[str, int]  # dataset name, item index
+
+
+@register("evaluator", "heldout")
+@dataclass(frozen=True, kw_only=True)
+class Heldout(Evaluator):
+    """Greedy answers to the first `size` held-out questions of each dataset, judged by the verifier.
+
+    Metrics: accuracy, accuracy/<tag>, format, length, truncated, and unjudged (no verdict could be
+    reached: a bad gold answer, a time-out, a crash; these count as wrong). With several datasets,
+    also <dataset>/accuracy and <dataset>/accuracy/<tag>.
+    """
+
+    produces = (
+        "accuracy", "accuracy/*", "*/accuracy", "*/accuracy/*",
+        "format", "length", "truncated", "unjudged",
+    )  # fmt: skip
+
+    split: Literal["dev", "test"] = "test"  # dev is for tuning, test for results
+    size: PositiveInt = 1_000  # questions per dataset; fewer if the split is smaller
+    max_response_length: PositiveInt | None = None  # tokens; null: as in training
+    batch_size: Annotated[PositiveInt, UNHASHED] = 100  # questions per generation batch
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        if not run.mix.datasets:
+            yield Problem(
+                "there is no dataset to evaluate on",
+                where="mix.datasets",
+                remedy="name one, e.g. mix.datasets.main=digits_vqa",
+            )
+        for name, dataset in run.mix.datasets.items():
+            try:
+                empty = not dataset.size(self.split)
+            except DataError:  # the dataset reports that itself
+                continue
+            if empty:
+                yield Problem(
+                    f"dataset {name!r} has no {self.split} item",
+                    where=f"mix.datasets.{name}",
+                    remedy="choose another split, or give the dataset one",
+                )
+
+    def protocol(self, run: RunSpec) -> Mapping[str, Any]:
+        from vexp.config.identity import plain
+
+        datasets = {
+            name: {
+                "dataset": plain(dataset),
+                "held_out": dict(dataset.held_out_content(self.split)),
+                "items": min(self.size, dataset.size(self.split)),
+            }
+            for name, dataset in sorted(run.mix.datasets.items())
+        }
+        return {
+            "split": self.split,
+            "size": sum(entry["items"] for entry in datasets.values()),
+            "datasets": datasets,
+            "prompt": plain(run.prompt),
+            "verifier": plain(run.verifier),
+            "engine": plain(run.engine),
+            "compute": plain(run.compute),
+            "max_response_length": self._limit(run),
+            "decoding": "greedy",
+        }
+
+    def samples(self, policy: Policy, run: RunSpec, start: int = 0) -> Iterator[Sample]:
+        places = self._places(run)
+        first = start - start % self.batch_size
+        for begin in range(first, len(places), self.batch_size):
+            batch = self._score(policy, run, places[begin : begin + self.batch_size])
+            yield from batch[max(0, start - begin) :]
+
+    def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float | None]]:
+        if not samples:
+            return {}
+        found = _accuracies(samples, "")
+        datasets = sorted({sample.dataset for sample in samples})
+        if len(datasets) > 1:
+            for name in datasets:
+                found |= _accuracies([s for s in samples if s.dataset == name], f"{name}/")
+        unjudged = ("bad_gold", "timeout", "crashed")
+        found["format"] = mean([float(sample.well_formed) for sample in samples])
+        found["length"] = mean([float(sample.length) for sample in samples])
+        found["truncated"] = mean([float(sample.truncated) for sample in samples])
+        found["unjudged"] = mean([float(sample.status in unjudged) for sample in samples])
+        return found
+
+    def _limit(self, run: RunSpec) -> int:
+        return self.max_response_length or run.rollout.max_response_length
+
+    def _places(self, run: RunSpec) -> list[Place]:
+        return [
+            (name, index)
+            for name, dataset in sorted(run.mix.datasets.items())
+            for index in range(min(self.size, dataset.size(self.split)))
+        ]
+
+    def _score(self, policy: Policy, run: RunSpec, places: Sequence[Place]) -> list[Sample]:
+        """One batch: answer greedily, judge, and keep a record of each."""
+        items = [run.mix.datasets[name].item(self.split, index) for name, index in places]
+        ids = [f"{name}/{item.id}" for (name, _), item in zip(places, items, strict=True)]
+        sampling = Sampling(
+            group_size=1,
+            max_response_length=self._limit(run),
+            greedy=True,
+            purpose="evaluation",
+        )
+        prompts = policy.encode(items, run.prompt).to(policy.device)
+        generated = run.engine.generate(policy, prompts, ids, sampling)
+        texts = policy.decode(generated.tokens, generated.mask)
+        verdicts = judge(run.verifier, texts, [item.answer for item in items])
+        lengths: list[int] = generated.mask.sum(dim=1).tolist()
+        finished: list[bool] = generated.finished.tolist()
+        return [
+            Sample(
+                id=ids[i],
+                question=items[i].question,
+                answer=items[i].answer,
+                response=texts[i],
+                extracted=verdicts[i].extracted,
+                correct=verdicts[i].correct,
+                tag=items[i].tag,
+                status=verdicts[i].status,
+                length=lengths[i],
+                dataset=places[i][0],
+                well_formed=is_well_formed(texts[i], run.prompt.response_format),
+                truncated=not finished[i],
+            )
+            for i in range(len(items))
+        ]
+
+
+def mean(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, its standard error and n.
+
+    The error is the sample standard deviation over sqrt(n); for a share p that is
+    sqrt(p (1 - p) / (n - 1)). A single value has none.
+    """
+    n = len(values)
+    value = math.fsum(values) / n
+    spread = math.fsum((x - value) ** 2 for x in values)
+    stderr = math.sqrt(spread / (n - 1) / n) if n > 1 else None
+    return {"value": value, "stderr": stderr, "n": n}
+
+
+def _accuracies(samples: Sequence[Sample], prefix: str) -> dict[str, dict[str, float | None]]:
+    found = {f"{prefix}accuracy": mean([sample.correct for sample in samples])}
+    for tag in sorted({sample.tag for sample in samples if sample.tag}):
+        tagged = [sample.correct for sample in samples if sample.tag == tag]
+        found[f"{prefix}accuracy/{tag}"] = mean(tagged)
+    return found

@@ -1,0 +1,18 @@
+"""1 for a response that keeps to the format it was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vexp.registry import register
+from vexp.reward.base import RewardTerm, Scored
+from vexp.train.responses import is_well_formed
+
+
+@register("reward", "format")
+@dataclass(frozen=True, kw_only=True)
+class Format(RewardTerm):
+    """1 if the whole response keeps to `prompt.response_format`, else 0."""
+
+    def values(self, scored: Scored) -> list[float]:
+        return [float(is_well_formed(text, scored.response_format)) for text in scored.texts]

@@ -1,0 +1,265 @@
+"""Evaluations as units of their own: one checkpoint, one benchmark, scored once.
+
+    evaluations/<label>-<key>/   samples.jsonl, results.json, provenance.json
+    evaluations/.<label>-<key>.work/   the samples scored so far, while it is in progress
+
+The key covers the checkpoint's content, the evaluator, its protocol and its scorer's version. So a
+benchmark added to a finished run trains nothing, and equal evaluations are done once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vexp import __version__
+from vexp.errors import CheckpointError, Interrupted, RunError
+from vexp.evaluator.base import Evaluator, Sample
+from vexp.files import append_line, read_json, read_lines, write_json, write_text
+from vexp.runs import provenance
+from vexp.runs.build import build_once
+from vexp.runs.heartbeat import DEFAULT, Timing
+from vexp.runs.signals import StopRequest
+from vexp.runs.workspace import Reporter, now
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy
+
+FORMAT = 1
+RESULTS, SAMPLES = "results.json", "samples.jsonl"
+_HASH_LENGTH = 16  # hex digits
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One evaluation of one checkpoint, done or not."""
+
+    label: str  # its name in the config: `evaluator.<label>`
+    evaluator: Evaluator
+    checkpoint: str  # hash of the checkpoint's content
+    protocol: Mapping[str, Any]
+    key: str
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.label}-{self.key}"
+
+
+def units(run: RunSpec, checkpoint: str) -> list[Unit]:
+    """The evaluations that a run declares for the checkpoint with this content hash."""
+    from vexp.config.identity import evaluation_key
+
+    found: list[Unit] = []
+    for label, evaluator in run.evaluator.items():
+        protocol = json.loads(json.dumps(dict(evaluator.protocol(run))))
+        key = evaluation_key(checkpoint, evaluator.name, protocol, evaluator.version)
+        found.append(Unit(label, evaluator, checkpoint, protocol, key))
+    return found
+
+
+def find(home: Path, key: str) -> Path | None:
+    """The finished evaluation with this key below `home`, whatever its label."""
+    try:
+        names = os.listdir(home)  # noqa: PTH208
+    except FileNotFoundError:
+        return None
+    ending = f"-{key}"
+    return next((home / n for n in sorted(names) if n.endswith(ending) and n[0] != "."), None)
+
+
+def missing(run: RunSpec, checkpoint: str, home: Path) -> list[Unit]:
+    """The declared evaluations of a checkpoint that are not finished; imports no torch."""
+    return [unit for unit in units(run, checkpoint) if find(home, unit.key) is None]
+
+
+def read_results(folder: Path) -> Mapping[str, Any]:
+    """The checked content of an evaluation's results.json.
+
+    Raises:
+        RunError: if it is damaged or of a newer format.
+    """
+    found = read_json(folder / RESULTS)
+    if not isinstance(found, dict) or not {"format", "name", "key", "metrics"} <= found.keys():
+        raise RunError(
+            f"{RESULTS} of an evaluation is damaged or missing",
+            where=str(folder),
+            remedy="delete this evaluation's folder and run the same command: it is done again",
+        )
+    if found["format"] > FORMAT:
+        raise RunError(
+            "this evaluation was written by a newer vexp",
+            where=str(folder / RESULTS),
+            accepted=f"formats up to {FORMAT}; this is format {found['format']}",
+            remedy="update vexp",
+        )
+    return found
+
+
+def read_samples(folder: Path) -> list[dict[str, Any]]:
+    """The scored samples of a finished evaluation; imported ones hold verdicts, no responses.
+
+    Raises:
+        RunError: if a line is damaged.
+    """
+    rows, damaged = read_lines(folder / SAMPLES)
+    if damaged is not None:
+        raise RunError(
+            f"line {damaged} of {SAMPLES} is damaged",
+            where=str(folder),
+            remedy="delete this evaluation's folder and run the same command: it is done again",
+        )
+    return rows
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """Hash of a checkpoint's model files: their names and content, not where they lie.
+
+    `folder` is a model in Hugging Face format, or a checkpoint of ours that holds one.
+
+    Raises:
+        CheckpointError: if there is no model.
+    """
+    model = model_folder(folder)
+    listed = {
+        path.relative_to(model).as_posix(): _sha256(path)
+        for path in model.rglob("*")
+        if path.is_file() and path.name != _MANIFEST and not path.name.startswith(".")
+    }
+    text = json.dumps(sorted(listed.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder in Hugging Face format at or below `folder`.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    for candidate in (folder / "model", folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise CheckpointError(
+        "there is no model here" if folder.is_dir() else "there is no such folder",
+        where=str(folder),
+        accepted="a folder in Hugging Face format (config.json, weights), or a run's checkpoint",
+    )
+
+
+@dataclass
+class Evaluation:
+    """Scores units of one checkpoint; the policy is loaded when the first unit needs it."""
+
+    run: RunSpec
+    checkpoint: Path | None  # None: the backbone as the run starts it
+    home: Path
+    reporter: Reporter
+    stop: StopRequest
+    timing: Timing = DEFAULT
+    _loaded: Policy | None = dataclasses.field(default=None, init=False, repr=False)
+
+    def results(self, unit: Unit) -> Mapping[str, Any]:
+        """The results of one unit, scored now unless they are there.
+
+        Raises:
+            Interrupted: on a stop request; what is scored is kept.
+        """
+        target = find(self.home, unit.key)
+        if target is None:
+            target = build_once(
+                self.home / unit.folder_name,
+                functools.partial(self._score, unit),
+                what=f"the evaluation {unit.label}",
+                note=self.reporter.note,
+                stopping=lambda: bool(self.stop),
+                timing=self.timing,
+            )
+        return read_results(target)
+
+    def _score(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
+        started, total = now(), unit.protocol.get("size")
+        samples = self._kept(work / SAMPLES)
+        with self._arithmetic() as device:
+            scored = unit.evaluator.samples(self._policy(device), self.run, len(samples))
+            for sample in scored:
+                ensure()
+                append_line(work / SAMPLES, dataclasses.asdict(sample))
+                samples.append(sample)
+                self.reporter.progress(
+                    f"evaluate {unit.label}",
+                    len(samples),
+                    total if isinstance(total, int) else None,
+                    {"correct": sample.correct},
+                )
+                if self.stop:
+                    raise Interrupted("stopped on request; scored samples are kept")
+        self._write(unit, samples, output, started)
+
+    def _kept(self, path: Path) -> list[Sample]:
+        """What a former attempt scored; the lines from a damaged one on are scored again."""
+        rows, damaged = read_lines(path)
+        samples = [Sample(**row) for row in rows]
+        if damaged is not None:
+            self.reporter.note(
+                f"{path}: line {damaged} is damaged; going on after the {len(rows)} before it"
+            )
+        if path.exists():
+            write_text(path, "".join(map(_line, samples)))
+        if rows:
+            self.reporter.note(f"going on after {len(rows)} samples that are scored already")
+        return samples
+
+    def _arithmetic(self) -> Any:
+        from vexp.train.device import arithmetic
+
+        return arithmetic(self.run.compute)
+
+    def _policy(self, device: str) -> Policy:
+        if self._loaded is None:
+            compute = self.run.compute
+            self._loaded = self.run.backbone.load(
+                self.checkpoint and model_folder(self.checkpoint),
+                device=device,
+                precision=compute.precision,
+                attention=compute.attention,
+                emits=self.run.emits(),
+            )
+        return self._loaded
+
+    def _write(self, unit: Unit, samples: list[Sample], output: Path, started: str) -> None:
+        from vexp.config.schema import to_dict
+
+        write_text(output / SAMPLES, "".join(map(_line, samples)))
+        provenance.record(output, to_dict(self.run), started)
+        write_json(
+            output / RESULTS,
+            {
+                "format": FORMAT,
+                "name": unit.label,
+                "evaluator": unit.evaluator.name,
+                "key": unit.key,
+                "checkpoint": unit.checkpoint,
+                "protocol": unit.protocol,
+                "scorer": unit.evaluator.version,
+                "vexp": __version__,
+                "samples": len(samples),
+                "metrics": unit.evaluator.metrics(samples),
+            },
+        )
+
+
+def _line(sample: Sample) -> str:
+    return json.dumps(dataclasses.asdict(sample), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

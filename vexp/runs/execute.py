@@ -1,0 +1,245 @@
+"""One run from start to end: claim, resume, train, evaluate, publish. The same call resumes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vexp.config.identity import training_id
+from vexp.config.schema import to_dict
+from vexp.errors import ClaimLost, RunError, StorageError
+from vexp.files import new_folder, write_json
+from vexp.runs import failure, provenance
+from vexp.runs.claim import acquire
+from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, units
+from vexp.runs.heartbeat import DEFAULT, Timing
+from vexp.runs.owner import Owner
+from vexp.runs.signals import StopRequest
+from vexp.runs.store import RESULT, RunFolder, RunStore
+from vexp.runs.workspace import CONFIG, LOG, Reporter, RunWorkspace, now
+from vexp.train.checkpoint import MODEL, drop_optimizer
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+
+RESULT_FORMAT = 1
+Results = dict[str, Mapping[str, Any]]  # content of results.json by label
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `execute` ended, when it did not end by an error."""
+
+    run: RunFolder
+    state: Literal["finished", "already done"]  # by this call, or before it
+    evaluations: Results
+
+
+def execute(
+    run: RunSpec,
+    *,
+    reporter: Reporter,
+    store: RunStore | None = None,
+    evaluate: bool = True,
+    wait: bool = False,
+    timing: Timing = DEFAULT,
+) -> Outcome:
+    """Train and evaluate a run, going on from whatever exists of it.
+
+    With `wait`, another process that works on it is waited for.
+
+    Raises:
+        Busy: another living process works on it.
+        Interrupted: stopped on request after saving; its exit code is the signal's.
+        VexpError: whatever else ended the run, as a message; failure.json has its kind.
+    """
+    store = store or RunStore(run.results_dir)
+    folder = store.open(run, training_id(run))
+
+    def told(owner: Owner) -> None:
+        reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
+
+    with StopRequest() as stop:
+        claim = acquire(
+            folder.folder, timing=timing, wait=wait, told=told, stopping=lambda: bool(stop)
+        )
+        if claim is not None:
+            workspace = RunWorkspace(folder, claim, store.stages_dir, reporter, stop, timing)
+            return Outcome(folder, "finished", _attempt(run, workspace, store, evaluate))
+        reporter.note(f"{folder.name} is done already")
+        found = _evaluate(run, folder, store, reporter, stop, timing) if evaluate else {}
+        return Outcome(folder, "already done", found)
+
+
+def evaluate_run(
+    run: RunSpec,
+    folder: RunFolder,
+    *,
+    reporter: Reporter,
+    store: RunStore,
+    timing: Timing = DEFAULT,
+) -> Results:
+    """Results of every evaluation `run` declares, for the checkpoint that `folder` published.
+
+    Raises:
+        RunError: the run is not finished, or something is to be scored whose checkpoint is gone.
+        Interrupted: stopped on request; scored samples are kept.
+    """
+    with StopRequest() as stop:
+        return _evaluate(run, folder, store, reporter, stop, timing)
+
+
+def evaluate_checkpoint(
+    run: RunSpec,
+    path: Path,
+    *,
+    reporter: Reporter,
+    store: RunStore | None = None,
+    timing: Timing = DEFAULT,
+) -> Results:
+    """Results of every evaluation `run` declares, for any checkpoint; kept in `evaluations/`.
+
+    Raises:
+        CheckpointError: there is no model at `path`, or it does not fit the run's backbone.
+        Interrupted: stopped on request; scored samples are kept.
+    """
+    store = store or RunStore(run.results_dir)
+    content = checkpoint_hash(path)
+    with StopRequest() as stop:
+        evaluation = Evaluation(run, path, store.evaluations_dir, reporter, stop, timing)
+        return {unit.label: evaluation.results(unit) for unit in units(run, content)}
+
+
+def published_checkpoint(store: RunStore, result: Mapping[str, Any]) -> Path | None:
+    """The model folder that a run ended in; None for a run without stages."""
+    return store.root / result["checkpoint"] if result["checkpoint"] is not None else None
+
+
+def _attempt(run: RunSpec, workspace: RunWorkspace, store: RunStore, evaluate: bool) -> Results:
+    """This claim's attempt, to its publication or to an error that is recorded in its folder."""
+    claim, found = workspace.claim, Results()
+    try:
+        workspace.log(f"attempt {claim.attempt} at {workspace.run.name} by {claim.owner}")
+        result = _train(run, workspace, store)
+        if evaluate:
+            checkpoint = published_checkpoint(store, result)
+            evaluation = Evaluation(
+                run,
+                checkpoint,
+                workspace.run.evaluations_dir,
+                workspace,
+                workspace.stop,
+                workspace.timing,
+            )
+            for unit in units(run, result["checkpoint_hash"]):
+                found[unit.label] = evaluation.results(unit)
+        workspace.log("finished")
+        claim.publish()
+    except BaseException as error:
+        _ended_by(error, workspace)
+        if isinstance(error, Exception):
+            raise failure.for_user(error, workspace.folder / LOG) from error
+        raise
+    _drop_optimizers(workspace)
+    return found
+
+
+def _train(run: RunSpec, workspace: RunWorkspace, store: RunStore) -> dict[str, Any]:
+    """Run the stages; what they ended in is written to result.json and returned."""
+    from vexp.train.stages import train  # brings torch, which provenance describes
+
+    config = to_dict(run)
+    write_json(workspace.folder / CONFIG, config)
+    provenance.record(workspace.folder, config, now())
+    trained = train(run, workspace)
+    model, content = trained.model, f"initial-{training_id(run).hash}"
+    if trained.checkpoint is not None:
+        model = _adopted(trained.checkpoint, workspace.checkpoint_dirs[0]) / MODEL
+    if model is not None:
+        content = checkpoint_hash(model)
+    workspace.claim.ensure()
+    result = {
+        "format": RESULT_FORMAT,
+        "checkpoint": os.path.relpath(model, store.root) if model is not None else None,
+        "checkpoint_hash": content,
+        "step": trained.step,
+    }
+    write_json(workspace.folder / RESULT, result)
+    return result
+
+
+def _evaluate(
+    run: RunSpec,
+    folder: RunFolder,
+    store: RunStore,
+    reporter: Reporter,
+    stop: StopRequest,
+    timing: Timing,
+) -> Results:
+    """Evaluations of a published run: those that are there, and those that have to be made."""
+    result = folder.result()
+    if result is None:
+        raise RunError(
+            "this run has no finished training to evaluate",
+            where=str(folder.folder),
+            remedy="`vexp run` with the same settings finishes it",
+        )
+    checkpoint = published_checkpoint(store, result)
+    evaluation = Evaluation(run, checkpoint, folder.evaluations_dir, reporter, stop, timing)
+    found = Results()
+    for unit in units(run, result["checkpoint_hash"]):
+        here = checkpoint is None or checkpoint.is_dir()
+        if find(folder.evaluations_dir, unit.key) is None and not here:
+            raise RunError(
+                f"evaluation {unit.label!r} is missing, and so is the checkpoint it needs",
+                where=str(checkpoint),
+                accepted="this run was imported: it has results only" if folder.imported else "",
+                remedy="evaluate it where its checkpoint is, or train it in another results_dir",
+            )
+        found[unit.label] = evaluation.results(unit)
+    return found
+
+
+def _ended_by(error: BaseException, workspace: RunWorkspace) -> None:
+    """Record why the attempt ended, and give the claim up. Must not hide `error` by its own."""
+    if isinstance(error, ClaimLost):
+        workspace.claim.heartbeat.stop()
+        return
+    described = failure.describe(error, now())
+    workspace.log(f"{described.kind}: {failure.traceback_of(error)}")
+    stopped = described.kind == "interrupted"
+    try:
+        write_json(workspace.folder / failure.RECORD, described.to_dict())
+    except (StorageError, OSError) as second:
+        workspace.reporter.note(f"the failure could not be recorded: {second}")
+    workspace.claim.release("stopped" if stopped else "failed")
+
+
+def _drop_optimizers(workspace: RunWorkspace) -> None:
+    """Nothing resumes a published run. What cannot be deleted now is left to `vexp clean`."""
+    try:
+        for home in workspace.checkpoint_dirs:
+            for checkpoint in home.glob("step-*"):
+                drop_optimizer(checkpoint)
+    except StorageError as error:
+        workspace.note(f"the run is finished, but: {error}")
+
+
+def _adopted(checkpoint: Path, home: Path) -> Path:
+    """The checkpoint below this attempt's own `home`; hard-linked if a former attempt wrote it."""
+    target = home / checkpoint.name
+    if checkpoint.parent != home and not target.exists():
+        with new_folder(target) as aside:
+            shutil.copytree(checkpoint, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
+    return target
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,168 @@
+"""What a run was made of: code, packages, machine, seeds. Never a reason for a run to fail.
+
+The environment is not recorded, nor are arguments that look like secrets.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vexp import __version__
+from vexp.files import write_json, write_text
+from vexp.runs.store import flattened
+
+FORMAT = 1
+RECORD = "provenance.json"
+MAX_DIFF = 1_000_000  # bytes of a diff that are kept
+MAX_UNTRACKED = 200  # names of untracked files that are kept
+_GIT_TIMEOUT_S = 20
+_PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color")
+_SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)[\w.\-]*=")
+
+
+def record(folder: Path, config: Mapping[str, Any], started: str) -> None:
+    """Write provenance.json, and diff.patch for each working tree with uncommitted changes."""
+    project, diff = git_state(Path.cwd())
+    package = Path(__file__).resolve().parents[1]
+    found = collect(config, started) | {"project": project}
+    if diff:
+        write_text(folder / "diff.patch", diff)
+    own, own_diff = git_state(package) if _tracked(package) else (None, "")
+    if own is not None and own.get("root") != project.get("root"):
+        found["vexp_checkout"] = own
+        if own_diff:
+            write_text(folder / "diff-vexp.patch", own_diff)
+    write_json(folder / RECORD, found)
+
+
+def collect(config: Mapping[str, Any], started: str) -> dict[str, Any]:
+    """All but the working trees."""
+    seeds = {k: v for k, v in flattened(config).items() if k.rpartition(".")[2] == "seed"}
+    return {
+        "format": FORMAT,
+        "vexp": __version__,
+        "started": started,
+        "command": [without_secret(argument) for argument in sys.argv],
+        "folder": str(Path.cwd()),
+        "seeds": seeds,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "machine": _machine(),
+        "torch": _torch(),
+        "packages": packages(),
+    }
+
+
+def without_secret(argument: str) -> str:
+    """The argument, with the value of anything that is named like a secret left out."""
+    found = _SECRET.search(argument)
+    return argument[: found.end()] + "***" if found else argument
+
+
+@functools.cache
+def packages() -> tuple[str, ...]:
+    """`name==version` of every installed package, sorted."""
+    found: set[str] = set()
+    for distribution in metadata.distributions():
+        try:
+            found.add(f"{distribution.metadata['Name']}=={distribution.version}")
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            continue  # a half-removed package
+    return tuple(sorted(found, key=str.lower))
+
+
+def git_state(folder: Path) -> tuple[dict[str, Any], str]:
+    """Commit and changes of the working tree around `folder`, and the diff (cut at `MAX_DIFF`)."""
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    if root is None:
+        return {"git": "this folder is in no git repository, or there is no git"}, ""
+    commit = _git(folder, "rev-parse", "HEAD")
+    top = Path(root.strip())
+    untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
+    diff = _git(top, "diff", *_PLAIN, "HEAD") or "" if commit else ""
+    cut = len(diff) > MAX_DIFF
+    return {
+        "root": str(top),
+        "commit": commit.strip() if commit else None,
+        "dirty": bool(diff or untracked),
+        "diff_cut": cut,
+        "untracked": untracked[:MAX_UNTRACKED],
+        "untracked_count": len(untracked),
+    }, diff[:MAX_DIFF]
+
+
+def _tracked(folder: Path) -> bool:
+    """Whether git knows this folder: an installed package inside a project's venv is not."""
+    return bool((_git(folder, "ls-files", "--", ".") or "").strip())
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=True,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_name(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": _memory(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _torch() -> dict[str, Any] | None:
+    """What torch says about itself and its GPUs, if this process uses it."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return None
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpus": names,
+        "driver": _driver() if names else None,
+    }
+
+
+def _driver() -> str | None:
+    try:
+        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,126 @@
+"""What a sweep declares against what exists: the difference is what a launch would start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vexp.runs import evaluations
+from vexp.runs.store import RunFolder, RunStatus, RunStore, State
+from vexp.sweeps.points import Point, Training, collapsed, points, trainings
+from vexp.sweeps.schema import Sweep
+from vexp.sweeps.state import SweepState
+
+STATES: tuple[State, ...] = ("done", "running", "failed", "stopped", "new")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One declared run and where it stands; `status` is None while it has no folder."""
+
+    training: Training
+    status: RunStatus | None
+    evaluations: Mapping[str, bool]  # evaluator -> whether its results exist
+
+    @property
+    def state(self) -> State:
+        return self.status.state if self.status else "new"
+
+    @property
+    def name(self) -> str:
+        """The run folder's name."""
+        return self.status.name if self.status else self.training.identity.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's declared runs, and the orphans that it no longer declares."""
+
+    sweep: Sweep
+    state: SweepState
+    points: tuple[Point, ...]
+    runs: tuple[Planned, ...]
+    orphans: tuple[tuple[str, State], ...]  # run folders launched before: kept, never deleted
+    collapsed: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        found = Counter(run.state for run in self.runs)
+        return {state: found[state] for state in STATES}
+
+    def evaluation_counts(self) -> dict[str, int]:
+        """How many evaluation units are done and how many are not."""
+        done = [is_done for run in self.runs for is_done in run.evaluations.values()]
+        return {"done": sum(done), "new": len(done) - sum(done)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is done with all its evaluations."""
+        return all(run.state == "done" and all(run.evaluations.values()) for run in self.runs)
+
+
+def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
+    """Resolve the sweep's points and look at their run folders.
+
+    Raises:
+        ConfigError: with all problems of all points.
+    """
+    found = points(sweep, config_dirs=config_dirs)
+    declared = trainings(found)
+    results_dir = found[0].run.results_dir
+    state = SweepState.of(results_dir, sweep.name)
+    return reconcile(sweep, found, declared, state, RunStore(results_dir))
+
+
+def reconcile(
+    sweep: Sweep,
+    found: Sequence[Point],
+    declared: Sequence[Training],
+    state: SweepState,
+    store: RunStore,
+) -> Plan:
+    """The plan of resolved points, from the files as they are now; cheap enough to repeat."""
+    by_hash = {status.hash: status for status in store.statuses()}
+    runs = [_planned(training, by_hash.get(training.identity.hash)) for training in declared]
+    hashes = {training.identity.hash for training in declared}
+    orphans = [
+        (name, status.state)
+        for name in state.submitted()
+        if (status := by_hash.get(name.rpartition("-")[2])) and status.hash not in hashes
+    ]
+    return Plan(
+        sweep=sweep,
+        state=state,
+        points=tuple(found),
+        runs=tuple(runs),
+        orphans=tuple(orphans),
+        collapsed=tuple(collapsed(declared)),
+    )
+
+
+def refreshed(plan: Plan) -> Plan:
+    """The same plan with the states as they are now; nothing is composed again."""
+    declared = [run.training for run in plan.runs]
+    store = RunStore(plan.state.results_dir)
+    return reconcile(plan.sweep, plan.points, declared, plan.state, store)
+
+
+def bytes_per_run(plan: Plan) -> int | None:
+    """Mean size of the sweep's finished run folders, from the first three; None without one."""
+    done = [run.status.folder for run in plan.runs if run.status and run.state == "done"][:3]
+    if not done:
+        return None
+    sizes = (file.stat().st_size for folder in done for file in folder.rglob("*") if file.is_file())
+    return sum(sizes) // len(done)
+
+
+def _planned(training: Training, status: RunStatus | None) -> Planned:
+    found = dict.fromkeys(training.run.evaluator, False)
+    result = RunFolder(status.folder).result() if status and status.state == "done" else None
+    if status and result:
+        for unit in evaluations.units(training.run, result["checkpoint_hash"]):
+            home = status.folder / "evaluations"
+            found[unit.label] = evaluations.find(home, unit.key) is not None
+    return Planned(training, status, found)

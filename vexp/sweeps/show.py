@@ -1,0 +1,148 @@
+"""Plans and progress as text for a terminal, and as plain data for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from vexp.sweeps.plan import Plan
+from vexp.sweeps.status import Failures, Progress, duration
+
+_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "new": "dim"}
+
+
+def counts_line(plan: Plan) -> str:
+    """`6 declared: 2 done, 1 running, 3 new`."""
+    return f"{len(plan.runs)} declared: {_listed(plan.counts())}"
+
+
+def evaluations_line(plan: Plan) -> str:
+    """The same for evaluation units."""
+    counts = plan.evaluation_counts()
+    return f"{sum(counts.values())} declared: {_listed(counts)}"
+
+
+def progress_table(plan: Plan, rows: Sequence[Progress]) -> Table:
+    """One line per run: state, step, reward, accuracy, time left."""
+    title = Text(f"{plan.sweep.name}: {counts_line(plan)}")
+    table = Table(title=title, title_justify="left", expand=False)
+    for heading, justify in (
+        ("run", "left"), ("state", "left"), ("stage", "left"), ("step", "right"),
+        ("reward", "right"), ("accuracy", "right"), ("left", "right"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        state = Text(row.run.state, style=_COLOURS[row.run.state])
+        table.add_row(Text(row.run.training.label), state, *map(Text, _cells(row)))
+    return table
+
+
+def failures_text(groups: Sequence[Failures]) -> Text:
+    """Each group of failures with the end of one traceback and the way to its log."""
+    text = Text()
+    for group in groups:
+        count = f"{len(group.runs)} run{'s' * (len(group.runs) > 1)}"
+        text.append(f"{count} failed ({group.kind}): {group.signature}\n", style="red")
+        text.append(f"  {', '.join(group.runs)}\n")
+        for line in group.traceback:
+            text.append(f"  | {line}\n", style="dim")
+        text.append(f"  log: {group.log}\n")
+    return text
+
+
+def progress_data(row: Progress) -> dict[str, Any]:
+    """One run for `--json`."""
+    status = row.run.status
+    first = row.run.training.points[0]
+    return {
+        "run": row.run.name,
+        "row": first.row.name,
+        "axes": dict(first.axes),
+        "seeds": [point.seed for point in row.run.training.points],
+        "state": row.run.state,
+        "attempts": status.attempts if status else 0,
+        "stage": row.stage or None,
+        "step": row.step,
+        "total": row.total,
+        "metrics": dict(row.metrics),
+        "left_s": row.left_s,
+        "evaluations": dict(row.run.evaluations),
+        "failure": dict(status.failure) if status and status.failure else None,
+        "remark": row.remark or None,
+    }
+
+
+def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
+    """A plan for `--json`."""
+    missing = sum(run.state != "done" for run in plan.runs)
+    return {
+        "sweep": plan.sweep.name,
+        "file": str(plan.sweep.path),
+        "points": len(plan.points),
+        "trainings": {"declared": len(plan.runs), **plan.counts(), "orphaned": len(plan.orphans)},
+        "evaluations": plan.evaluation_counts(),
+        "bytes_per_run": bytes_each,
+        "bytes_needed": None if bytes_each is None else bytes_each * missing,
+        "collapsed": list(plan.collapsed),
+        "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
+        "runs": [
+            {
+                "run": run.name,
+                "state": run.state,
+                "evaluations": dict(run.evaluations),
+                "points": [
+                    {"row": p.row.name, "axes": dict(p.axes), "seed": p.seed,
+                     "overrides": list(p.overrides)}
+                    for p in run.training.points
+                ],
+            }
+            for run in plan.runs
+        ],
+    }  # fmt: skip
+
+
+def failure_data(group: Failures) -> dict[str, Any]:
+    """A group of failures for `--json`."""
+    return {
+        "signature": group.signature,
+        "kind": group.kind,
+        "message": group.message,
+        "runs": list(group.runs),
+        "traceback": list(group.traceback),
+        "log": str(group.log),
+    }
+
+
+def size(count: int) -> str:
+    """Bytes for people: `3.4 MB`."""
+    scaled = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if scaled < 1000:
+            return f"{scaled:.0f} {unit}" if unit == "B" else f"{scaled:.1f} {unit}"
+        scaled /= 1000
+    return f"{scaled:.1f} TB"
+
+
+def _cells(row: Progress) -> list[str]:
+    running = row.run.state != "done"
+    step = "" if row.step is None or not running else f"{row.step}/{row.total or '?'}"
+    return [
+        row.stage if running else "",
+        step,
+        _metric(row, "reward"),
+        _metric(row, "accuracy"),
+        "" if row.left_s is None else duration(row.left_s),
+        row.remark,
+    ]
+
+
+def _metric(row: Progress, name: str) -> str:
+    value = row.metrics.get(name)
+    return "" if value is None else f"{value:.3f}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"

@@ -1,0 +1,131 @@
+"""What a sweep leaves in `results/sweeps/<name>/`; runs themselves lie in `results/runs`.
+
+    queue.json        what the last `vexp launch` found missing, in the order of work
+    configs/          configs of runs whose folder was made with other evaluators or devices
+    submitted.jsonl   every run that was ever launched for this sweep, so that orphans are known
+    events.jsonl      what workers did: a run started, a run ended and how
+    workers/          slots and logs of the workers
+
+Everything but the queue can be deleted; a launch writes the queue again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vexp.errors import RunError
+from vexp.files import append_line, read_json, storage_errors, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run to be worked on."""
+
+    run: str  # name of its folder in results/runs
+    label: str  # of the first point that it serves
+    shares: str | None = None  # first stage, which other runs may wait for
+    retry_until: int | None = None  # a run that failed is due again up to this many attempts
+    evaluate: bool = False  # trained already, but evaluations were missing at the launch
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """The state folder of one sweep."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, results_dir: str | Path, name: str) -> SweepState:
+        return cls(Path(results_dir) / "sweeps" / name)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def results_dir(self) -> Path:
+        return self.folder.parents[1]
+
+    @property
+    def workers(self) -> Path:
+        return self.folder / "workers"
+
+    def config(self, run: str) -> Path:
+        """The config under which this sweep runs `run`, where it is not that of the run's folder."""
+        return self.folder / "configs" / f"{run}.json"
+
+    def queue(self) -> list[Entry]:
+        """What is to be worked on, in this order.
+
+        Raises:
+            RunError: if the file is missing, damaged or of a newer format.
+        """
+        path = self.folder / "queue.json"
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format", FORMAT + 1) > FORMAT:
+            raise RunError(
+                "the sweep's queue is missing, damaged or from a newer vexp",
+                where=str(path),
+                remedy="launch the sweep again: it writes a new one",
+            )
+        return [Entry(**entry) for entry in record["runs"]]
+
+    def write_queue(self, entries: Sequence[Entry], file: Path) -> None:
+        """Replace the queue; living workers read it whenever they look for the next run."""
+        path, runs = self.folder / "queue.json", [asdict(entry) for entry in entries]
+        content = {"format": FORMAT, "file": str(file), "runs": runs}
+        if read_json(path) != content:
+            write_json(path, content)
+
+    def retries(self) -> dict[str, int]:
+        """Failed runs that a former launch asked to be done again, and up to which attempt."""
+        try:
+            queue = self.queue()
+        except RunError:
+            return {}
+        return {entry.run: entry.retry_until for entry in queue if entry.retry_until is not None}
+
+    def submitted(self) -> dict[str, str]:
+        """Every run that was ever launched: folder name -> label."""
+        rows = _readable(self.folder / "submitted.jsonl")
+        return {row["run"]: row["label"] for row in rows if {"run", "label"} <= row.keys()}
+
+    def remember(self, runs: Mapping[str, str]) -> None:
+        """Add runs (folder name -> label) to those that were launched."""
+        known = self.submitted()
+        for run, label in runs.items():
+            if run not in known:
+                self._append("submitted.jsonl", {"run": run, "label": label})
+
+    def event(self, row: Mapping[str, Any]) -> None:
+        """Note what a worker did."""
+        self._append("events.jsonl", row)
+
+    def ends(self) -> dict[str, Mapping[str, Any]]:
+        """How each run last ended under a worker of this sweep, by folder name."""
+        rows = _readable(self.folder / "events.jsonl")
+        return {row["run"]: row for row in rows if row.get("event") == "ended" and "run" in row}
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        append_line(self.folder / name, row)
+
+
+def _readable(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a notebook; lines that a kill tore are passed over, they only inform."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row

@@ -1,0 +1,160 @@
+"""How far each run of a sweep is, and what its failures have in common."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vexp.files import read_json
+from vexp.runs.claim import attempt_folder
+from vexp.runs.store import RunStatus
+from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
+from vexp.sweeps.plan import Plan, Planned
+
+_TAIL = 8192  # bytes read from the end of a growing file
+_RECENT = 5  # steps whose mean time is taken for the pace
+_TRACEBACK = 12  # lines shown of a failure
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one run is."""
+
+    run: Planned
+    stage: str = ""
+    step: int | None = None
+    total: int | None = None
+    metrics: Mapping[str, float] = ()  # type: ignore[assignment]
+    left_s: float | None = None  # of the present stage
+    exit_code: int | None = None  # of the last process that a worker gave to it
+
+    @property
+    def remark(self) -> str:
+        """What a user would want to know beyond the state."""
+        status = self.run.status
+        if self.run.state == "failed" and status and status.failure:
+            return _first_line(str(status.failure.get("message", "")))
+        if self.run.state == "running" and status and status.silent_s and status.silent_s > 60:
+            return f"no sign of life for {duration(status.silent_s)}"
+        missing = [name for name, done in self.run.evaluations.items() if not done]
+        if self.run.state == "done" and missing:
+            return f"not evaluated yet: {', '.join(missing)}"
+        if self.run.state == "stopped":
+            killed = f" (its process was killed: {self.exit_code})" if (self.exit_code or 0) < 0 else ""
+            return f"goes on at the next launch{killed}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Runs that failed in the same way."""
+
+    signature: str
+    kind: str
+    message: str  # of the first of them
+    runs: tuple[str, ...]  # labels
+    traceback: tuple[str, ...]  # last lines of the first one's log
+    log: Path
+
+
+def progress(plan: Plan) -> list[Progress]:
+    """How far every declared run is, in the order of declaration."""
+    ends = plan.state.ends()
+    return [_progress(run, ends.get(run.name, {})) for run in plan.runs]
+
+
+def failures(runs: Iterable[Planned]) -> list[Failures]:
+    """Failed runs by signature, the most frequent first."""
+    groups: dict[str, list[tuple[Planned, RunStatus, Mapping[str, Any]]]] = {}
+    for run in runs:
+        if run.state == "failed" and run.status:
+            found = run.status.failure or {}
+            groups.setdefault(signature(found), []).append((run, run.status, found))
+    return sorted((_group(key, group) for key, group in groups.items()), key=lambda g: -len(g.runs))
+
+
+def signature(failure: Mapping[str, Any]) -> str:
+    """What equal failures have in common: where and what was raised, numbers left out."""
+    place = str(failure.get("signature") or failure.get("error") or "unknown")
+    return f"{place}: {_normalised(_first_line(str(failure.get('message', ''))))}"
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m10s`, `2h05m`, `3d04h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
+    if run.status is None or not run.status.attempts:
+        return Progress(run, metrics={})
+    attempt = attempt_folder(run.status.folder, run.status.attempts)
+    at = run.status.progress or read_json(attempt / PROGRESS) or {}
+    step, total = at.get("step"), at.get("total")
+    rows = _last_rows(attempt / METRICS, 1)
+    left_s = None
+    if run.state == "running" and at.get("stage") == "rl" and step is not None and total is not None:
+        seconds = [row["total_s"] for row in _last_rows(attempt / TIMINGS, _RECENT) if "total_s" in row]
+        left_s = (total - step) * sum(seconds) / len(seconds) if seconds else None
+    return Progress(
+        run=run,
+        stage=at.get("stage", ""),
+        step=step,
+        total=total,
+        metrics=(rows[0] if rows else {}) | dict(at.get("metrics", {})),
+        left_s=left_s,
+        exit_code=end.get("exit_code"),
+    )
+
+
+def _group(key: str, group: Sequence[tuple[Planned, RunStatus, Mapping[str, Any]]]) -> Failures:
+    _, status, failure = group[0]
+    log = attempt_folder(status.folder, status.attempts) / LOG
+    return Failures(
+        signature=key,
+        kind=str(failure.get("kind", "unknown")),
+        message=str(failure.get("message", "")),
+        runs=tuple(run.training.label for run, _, _ in group),
+        traceback=tuple(_last_lines(log, _TRACEBACK)),
+        log=log,
+    )
+
+
+def _last_rows(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last whole JSON rows of a file that may still grow."""
+    rows = []
+    for line in _last_lines(path, count + 1):
+        try:
+            row = json.loads(line)
+        except ValueError:  # torn: still being written
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows[-count:]
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
+
+
+def _normalised(text: str) -> str:
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", "#", text)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

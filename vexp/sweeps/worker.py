@@ -1,0 +1,193 @@
+"""A worker: takes the next run of a sweep that nobody is at, runs it in a process of its own, again.
+
+A run that crashes takes its process with it, not the worker. What happened is read from the run's
+folder; only an end that left no trace there is recorded by the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vexp.files import write_json
+from vexp.runs import failure
+from vexp.runs.claim import Busy, acquire
+from vexp.runs.heartbeat import Timing
+from vexp.runs.signals import StopRequest
+from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.workspace import LOG, now
+from vexp.sweeps.slots import Hold, Slot, exclusive, held_slots
+from vexp.sweeps.state import Entry, SweepState
+
+RUN = (sys.executable, "-m", "vexp", "_run")
+# Ended on request: the run goes on from its checkpoint at the next launch.
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+# Killed from outside, perhaps for memory: also goes on from its checkpoint.
+_KILLED = (-signal.SIGKILL, -signal.SIGHUP)
+_SILENT_S = 2 * Timing().expiry_s  # a run without a sign of life for so long is tried
+_TAIL = 4000  # bytes of a crashed process's output that are kept as its traceback
+
+
+def work(state: SweepState, number: int, *, command: Sequence[str] = RUN) -> None:
+    """Serve a sweep from slot `number` until nothing is left to do; at once if the slot is taken."""
+    slot = Slot(state.workers, number)
+    with StopRequest() as stop:
+        served: set[str] = set()
+        while not stop:
+            with slot.held() as hold:
+                if hold is None:
+                    return
+                _Worker(state, slot, hold, stop, command, served).serve()
+            # A launch that came while this worker was leaving found the slot taken: look again.
+            if stop or next_entry(state, served) is None:
+                return
+
+
+def due(status: RunStatus | None, entry: Entry) -> bool:
+    """Whether a run has work left that a worker may begin now."""
+    if status is None:
+        return False
+    if status.state == "done":
+        return entry.evaluate
+    if status.state == "failed":
+        return entry.retry_until is not None and status.attempts <= entry.retry_until
+    if status.state == "running":  # elsewhere; if it truly is silent, the run's process will see
+        return status.silent_s is not None and status.silent_s > _SILENT_S
+    return status.state in ("new", "stopped")
+
+
+def next_entry(
+    state: SweepState, served: Collection[str] = (), taken: Collection[str] = ()
+) -> Entry | None:
+    """The run to begin next: the first that is due and that no worker is at.
+
+    One whose first stage another worker is just building would only wait for it, so it comes last.
+    """
+    queue = state.queue()
+    building = {
+        entry.shares
+        for entry in queue
+        if entry.run in taken and entry.shares and not _built(state, entry.shares)
+    }
+    waiting: Entry | None = None
+    for entry in queue:
+        if entry.run in served or entry.run in taken or not due(_status(state, entry), entry):
+            continue
+        if entry.shares not in building:
+            return entry
+        waiting = waiting or entry
+    return waiting
+
+
+@dataclass
+class _Worker:
+    """One stay in a slot."""
+
+    state: SweepState
+    slot: Slot
+    hold: Hold
+    stop: StopRequest
+    command: Sequence[str]
+    served: set[str] = field(default_factory=set)  # runs this process has been at; never twice
+
+    def serve(self) -> None:
+        while not self.stop:
+            entry = self._take()
+            if entry is None:
+                return
+            self._run(entry)
+
+    def _take(self) -> Entry | None:
+        """Choose the next run and say so in the slot, one worker at a time."""
+        with exclusive(self.state.workers / "choosing.lock"):
+            taken = {holder.run for holder in held_slots(self.state.workers) if holder.run}
+            entry = next_entry(self.state, self.served, taken)
+            self.hold.at(entry.run if entry else None)
+        return entry
+
+    def _run(self, entry: Entry) -> None:
+        self.served.add(entry.run)
+        folder = self.state.results_dir / "runs" / entry.run
+        self._event("started", entry)
+        _say(f"{entry.label} ({entry.run})")
+        begin = self.slot.log.stat().st_size if self.slot.log.exists() else 0
+        config = self.state.config(entry.run)
+        options = ["--config", str(config)] if config.exists() else []
+        process = subprocess.Popen([*self.command, str(folder), *options], stdin=subprocess.DEVNULL)
+        code = self._wait(process)
+        status = _status(self.state, entry)
+        if status is not None and status.state in ("new", "stopped") and self._crashed(code):
+            self._record_failure(RunFolder(folder), code, begin)
+        self._event("ended", entry, exit_code=code)
+        _say(f"{entry.label} ended with exit code {code}")
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the run; a request to stop is passed on, and then the run saves and ends."""
+        passed_on = False
+        while True:
+            if self.stop and not passed_on:
+                process.send_signal(signal.SIGTERM)
+                passed_on = True
+            try:
+                return process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _crashed(self, code: int) -> bool:
+        return code not in (0, *_STOPPED, *_KILLED) and not self.stop
+
+    def _record_failure(self, run: RunFolder, code: int, begin: int) -> None:
+        """Make an end that left no trace in the run's folder a failed attempt of it."""
+        output = ""
+        if self.slot.log.exists():
+            with self.slot.log.open("rb") as file:
+                file.seek(max(begin, self.slot.log.stat().st_size - _TAIL))
+                output = file.read().decode(errors="replace")
+        try:
+            claim = acquire(run.folder)
+        except Busy:
+            return
+        if claim is not None:
+            (claim.attempt_dir / LOG).write_text(output, "utf-8")
+            write_json(claim.attempt_dir / failure.RECORD, crash(code, output).to_dict())
+            claim.release("failed")
+
+    def _event(self, event: str, entry: Entry, **more: int) -> None:
+        row = {"event": event, "run": entry.run, "worker": self.slot.name, "time": time.time()}
+        self.state.event(row | more)
+
+
+def crash(code: int, output: str) -> failure.Failure:
+    """The record of a process that ended without leaving one itself."""
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+    return failure.Failure(
+        kind="code",
+        error="Crash",
+        message=f"the run's process ended without a record ({how}): {last.strip()}",
+        signature=f"process ended: {how}",
+        at=now(),
+    )
+
+
+def _status(state: SweepState, entry: Entry) -> RunStatus | None:
+    """Where a run stands; None if its folder is gone."""
+    try:
+        return RunFolder(state.results_dir / "runs" / entry.run).status()
+    except FileNotFoundError:
+        return None
+
+
+def _built(state: SweepState, stage: str) -> bool:
+    return (state.results_dir / "stages" / stage).is_dir()
+
+
+def _say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] worker {os.getpid()}: {text}", flush=True)
+

@@ -1,0 +1,173 @@
+"""The first half of a step: prompts, responses, rewards, and the groups that may train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vexp.dataset.base import Item
+from vexp.engine.base import Generated, Sampling
+from vexp.mix.base import Mix
+from vexp.reward.base import Scored
+from vexp.train.experience import Experience
+from vexp.train.responses import is_well_formed
+from vexp.train.rewards import Rewards, reward
+from vexp.train.timing import Clock
+from vexp.verifier.pool import judge
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy
+    from vexp.train.prompts import PromptBatch
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """One rollout batch: `group_size` responses to each of some prompts, scored."""
+
+    items: list[Item]  # one per prompt
+    prompts: PromptBatch
+    generated: Generated
+    lengths: list[int]  # tokens, per response
+    finished: list[bool]
+    well_formed: list[bool]
+    rewards: Rewards
+    kept: list[int]  # prompts whose group may train
+
+
+@dataclass
+class Collected:
+    """The batches generated for one step."""
+
+    cursor: int  # prompts drawn from the mix so far
+    batches: list[Rollouts] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        return sum(len(batch.kept) for batch in self.batches)
+
+
+def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Clock) -> Collected:
+    """Generate and score batches until enough groups pass the filter, or its limit is reached."""
+    collected = Collected(cursor)
+    seen: Counter[str] = Counter()
+    for _ in range(run.group_filter.max_batches):
+        with clock("generate_s"):
+            items = draw(run.mix, collected.cursor, run.rl.prompts_per_step, seed=run.seed)
+            keys = distinct([item.id for item in items], seen)
+            prompts, generated = generate(run, policy, items, keys, step)
+        with clock("score_s"):
+            collected.batches.append(score(run, policy, items, prompts, generated))
+        collected.cursor += run.rl.prompts_per_step
+        if collected.kept >= run.rl.prompts_per_step:
+            break
+    return collected
+
+
+def draw(mix: Mix, start: int, count: int, *, seed: int) -> list[Item]:
+    """Training items number `start` to `start + count - 1`."""
+    return [mix.draw(ordinal, seed=seed) for ordinal in range(start, start + count)]
+
+
+def distinct(ids: Sequence[str], seen: Counter[str]) -> list[str]:
+    """Keys for the noise: an item that a small dataset gives twice in a step is sampled anew."""
+    keys = []
+    for item_id in ids:
+        seen[item_id] += 1
+        keys.append(item_id if seen[item_id] == 1 else f"{item_id}#{seen[item_id]}")
+    return keys
+
+
+def generate(
+    run: RunSpec, policy: Policy, items: Sequence[Item], keys: Sequence[str], step: int
+) -> tuple[PromptBatch, Generated]:
+    """Sample a group of responses per item from the current policy."""
+    prompts = policy.encode(items, run.prompt)
+    sampling = Sampling(
+        group_size=run.rollout.group_size,
+        max_response_length=run.rollout.max_response_length,
+        temperature=run.rollout.temperature,
+        top_p=run.rollout.top_p,
+        seed=run.seed,
+        step=step,
+    )
+    with torch.no_grad():
+        return prompts, run.engine.generate(policy, prompts, keys, sampling)
+
+
+def score(
+    run: RunSpec, policy: Policy, items: list[Item], prompts: PromptBatch, generated: Generated
+) -> Rollouts:
+    """Judge and reward the responses, and ask the filter which groups may train."""
+    size = run.rollout.group_size
+    texts = policy.decode(generated.tokens, generated.mask)
+    repeated = [item for item in items for _ in range(size)]
+    lengths: list[int] = generated.mask.sum(dim=1).tolist()
+    scored = Scored(
+        texts=texts,
+        lengths=lengths,
+        finished=generated.finished.tolist(),
+        items=repeated,
+        verdicts=judge(run.verifier, texts, [item.answer for item in repeated]),
+        max_response_length=run.rollout.max_response_length,
+        response_format=run.prompt.response_format,
+    )
+    rewards = reward(run.reward.terms, scored)
+    groups = [rewards.accuracies[i : i + size] for i in range(0, len(texts), size)]
+    keep = run.group_filter.keep(groups)
+    return Rollouts(
+        items=items,
+        prompts=prompts,
+        generated=generated,
+        lengths=lengths,
+        finished=list(scored.finished),
+        well_formed=[is_well_formed(text, run.prompt.response_format) for text in texts],
+        rewards=rewards,
+        kept=[index for index, passed in enumerate(keep) if passed],
+    )
+
+
+def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experience | None:
+    """The groups that passed, cut to `prompts_per_step`; None if there are none."""
+    size, room = run.rollout.group_size, run.rl.prompts_per_step
+    items: list[Item] = []
+    parts: list[tuple[Generated, list[int]]] = []
+    totals: list[float] = []
+    for batch in collected.batches:
+        chosen = batch.kept[: room - len(items)]
+        rows = [prompt * size + k for prompt in chosen for k in range(size)]
+        items += [batch.items[prompt] for prompt in chosen]
+        totals += [batch.rewards.total[row] for row in rows]
+        if rows:
+            parts.append((batch.generated, rows))
+    if not items:
+        return None
+    device = policy.device
+    return Experience(
+        prompts=_prompts(run, policy, collected, items),
+        group=torch.arange(len(items), device=device).repeat_interleave(size),
+        tokens=_stack([part.tokens[rows] for part, rows in parts], policy.pad_id),
+        mask=_stack([part.mask[rows] for part, rows in parts], False),
+        sampling_logprobs=_stack([part.logprobs[rows] for part, rows in parts], 0.0),
+        rewards=torch.tensor(totals, dtype=torch.float64, device=device),
+        boxes=tuple(item.boxes for item in items),
+    )
+
+
+def _prompts(run: RunSpec, policy: Policy, collected: Collected, items: list[Item]) -> PromptBatch:
+    """The prompts of `items`; encoded again only when they come from several batches."""
+    first = collected.batches[0]
+    if len(collected.batches) > 1:
+        return policy.encode(items, run.prompt)
+    return first.prompts if len(items) == len(first.items) else first.prompts.select(first.kept)
+
+
+def _stack(parts: list[Tensor], padding: float) -> Tensor:  # [rollout, token]
+    width = max(part.shape[1] for part in parts)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(part, (0, width - part.shape[1]), value=padding) for part in parts])

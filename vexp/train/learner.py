@@ -1,0 +1,180 @@
+"""The second half of a step: from scored experience to new weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vexp.errors import VexpError
+from vexp.train import checkpoint
+from vexp.train.checkpoint import MODEL
+from vexp.train.device import make_accelerator
+from vexp.train.experience import Experience, forward, micro_batches, observe
+from vexp.train.objective import loss_and_counts
+from vexp.train.optimizer import apply_gradients, diverged, make_optimizer
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the updates of one step did; `metrics` is empty when there was nothing to learn."""
+
+    updates: int  # optimiser steps
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Policy, reference and optimiser of one run."""
+
+    run: RunSpec
+    policy: Policy
+    reference: Policy | None  # the policy as this stage began; only when something needs it
+    optimizer: Optimizer
+    accelerator: Accelerator
+
+    def observe(self, experience: Experience) -> Experience:
+        """Add what an experience pass has to supply, then the advantage of every token."""
+        run = self.run
+        experience = observe(
+            experience,
+            self.policy,
+            self.reference,
+            needs(run),
+            old_logprobs=several_updates(run),
+            temperature=run.rollout.temperature,
+            micro_batch_size=run.compute.micro_batch_size,
+        )
+        outcome = run.algorithm.advantages(experience.rewards, experience.group)
+        advantages = run.credit.advantages(outcome, experience).to(torch.float32)
+        if not bool(advantages.isfinite().all()):
+            raise VexpError(
+                "the credit method returned an advantage that is not finite",
+                where=f"credit ({run.credit.name})",
+                remedy="mend it: every token needs a finite advantage, 0 outside the mask",
+            )
+        return dataclasses.replace(experience, advantages=advantages)
+
+    def update(self, experience: Experience, *, step: int, updates: int) -> Learned:
+        """All optimiser steps of one rollout batch; `updates` were done before.
+
+        A mini-batch in which no token has an advantage, and which no KL acts on, is passed over.
+        Its rows are left out in any case: their gradient is exactly zero.
+        """
+        group = experience.group.tolist()
+        useful = self._useful_rows(experience)
+        done: list[dict[str, float]] = []
+        for rows in self._mini_batches(group):
+            weights = torch.zeros_like(experience.mask, dtype=torch.float32)
+            length = self.run.rollout.max_response_length
+            weights[rows] = self.run.algorithm.token_weights(experience.mask[rows], length)
+            weighted = dataclasses.replace(experience, weights=weights)
+            chosen = [row for row in rows if row in useful]
+            portions = micro_batches(group, chosen, self.run.compute.micro_batch_size)
+            if portions:
+                update = updates + len(done) + 1
+                done.append(self._one_update(weighted, portions, update, f"step {step}"))
+        return Learned(len(done), _summary(done))
+
+    def _one_update(
+        self, experience: Experience, portions: list[list[int]], update: int, where: str
+    ) -> dict[str, float]:
+        sums: dict[str, Tensor] = {}
+        self.optimizer.zero_grad()
+        for rows in portions:
+            part = experience.select(rows)
+            output = forward(self.policy, part, self.run.rollout.temperature)
+            loss, counts = loss_and_counts(self.run.algorithm, output.logprobs, part)
+            self.accelerator.backward(loss)
+            sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
+        values = torch.stack([value.double() for value in sums.values()]).tolist()
+        metrics = dict(zip(sums, values, strict=True))
+        if not math.isfinite(metrics["loss"]):
+            raise diverged("the loss", metrics["loss"], where)
+        metrics["grad_norm"] = apply_gradients(
+            self.accelerator, self.policy, self.optimizer, self.run.rl, update=update, where=where
+        )
+        return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
+
+    def _mini_batches(self, group: list[int]) -> Iterator[list[int]]:
+        """Rows of each optimiser step: `prompts_per_update` groups at a time, for every epoch."""
+        groups = list(dict.fromkeys(group))
+        size = self.run.rl.prompts_per_update or len(groups)
+        for _ in range(self.run.rl.epochs_per_step):
+            for start in range(0, len(groups), size):
+                chosen = set(groups[start : start + size])
+                yield [row for row, index in enumerate(group) if index in chosen]
+
+    def _useful_rows(self, experience: Experience) -> set[int]:
+        """Rows that any gradient comes from."""
+        if self.run.algorithm.kl_coef > 0 or experience.advantages is None:
+            return set(range(len(experience)))
+        return set(experience.advantages.any(dim=1).nonzero().flatten().tolist())
+
+
+def needs(run: RunSpec) -> set[str]:
+    """What the run's components ask the loop for."""
+    return {need for _, component in run.components() for need in component.required()}
+
+
+def several_updates(run: RunSpec) -> bool:
+    """Whether a rollout batch is used for more than one optimiser step."""
+    per_update = run.rl.prompts_per_update or run.rl.prompts_per_step
+    return run.rl.epochs_per_step > 1 or per_update < run.rl.prompts_per_step
+
+
+def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device: str) -> Learner:
+    """The learner as the checkpoint `found` left it, or from the `initial` model (None: backbone).
+
+    The reference policy is the initial model in both cases.
+    """
+    policy = load(run, found / MODEL if found else initial, device)
+    reference = None
+    if "reference_logprobs" in needs(run):
+        reference = load(run, initial, device).requires_grad_(False)
+    accelerator = make_accelerator(run.compute)
+    optimizer = make_optimizer(policy, run.rl)
+    if found is not None:
+        checkpoint.load_optimizer(found, policy, optimizer)
+    policy, optimizer = accelerator.prepare(policy, optimizer)
+    return Learner(run, policy, reference, optimizer, accelerator)
+
+
+def load(run: RunSpec, model: Path | None, device: str) -> Policy:
+    """The run's backbone with the weights in `model`, or its own (None), on `device`.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged or of another architecture.
+    """
+    return run.backbone.load(
+        model,
+        device=device,
+        precision=run.compute.precision,
+        attention=run.compute.attention,
+        emits=run.emits(),
+    )
+
+
+def _summary(updates: list[dict[str, float]]) -> dict[str, float]:
+    """Means over tokens for what is counted per token, means over updates for the rest."""
+    if not updates:
+        return {}
+    tokens = sum(update["tokens"] for update in updates)
+    row = {"loss": math.fsum(update["loss"] for update in updates) / len(updates)}
+    for name in ("clip_low", "clip_high", "kl_sampling", "kl_reference"):
+        if name in updates[0] or name.startswith("clip"):
+            row[name] = math.fsum(update.get(name, 0.0) for update in updates) / tokens
+    row["grad_norm"] = math.fsum(update["grad_norm"] for update in updates) / len(updates)
+    return row | {"learning_rate": updates[-1]["learning_rate"]}

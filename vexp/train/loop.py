@@ -1,0 +1,88 @@
+"""Reinforcement learning, one rollout batch after the other.
+
+prompts -> responses -> rewards -> group filter -> experience -> advantages -> loss -> update
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vexp.train import checkpoint, metrics
+from vexp.train.checkpoint import State
+from vexp.train.collect import collect, to_experience
+from vexp.train.device import arithmetic
+from vexp.train.learner import Learned, Learner, make_learner
+from vexp.train.timing import Clock
+from vexp.train.tracking import Trackers, tracking
+from vexp.train.workspace import stopped
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.workspace import Workspace
+
+
+def train_rl(
+    run: RunSpec, workspace: Workspace, initial: Path | None, found: Path | None
+) -> Path | None:
+    """Train from the model `initial` (None: the backbone), or on from the checkpoint `found`.
+
+    Returns the last checkpoint (None if there is no step to do).
+
+    Raises:
+        Interrupted: after saving, when the workspace asked to stop.
+        Diverged: if loss or gradient is not finite; the last checkpoint is as it was.
+    """
+    state = State.read(found) if found else State()
+    workspace.resumed(state.step)
+    with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
+        learner = make_learner(run, initial, found, device)
+        while state.step < run.rl.steps:
+            clock = Clock()
+            state = train_step(learner, state, clock)
+            _tell(run, workspace, trackers, state, clock)
+            stop = workspace.stop_requested()
+            if stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps:
+                found = _save(learner, workspace, state)
+            if stop and state.step < run.rl.steps:
+                raise stopped("rl", state.step, run.rl.steps)
+    return found
+
+
+def train_step(learner: Learner, state: State, clock: Clock) -> State:
+    """One rollout batch and the updates on it; the state after it, with the step's metrics."""
+    run, step = learner.run, state.step + 1
+    collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
+    row, learned = metrics.of_rollouts(collected, run.rollout.group_size), Learned(0, {})
+    experience = to_experience(run, learner.policy, collected)
+    if experience is not None:
+        with clock("update_s"):
+            experience = learner.observe(experience)
+            learned = learner.update(experience, step=step, updates=state.updates)
+        row |= metrics.of_experience(experience)
+    row |= {"updates": learned.updates} | learned.metrics
+    return State(
+        step=step,
+        cursor=collected.cursor,
+        updates=state.updates + learned.updates,
+        metrics=metrics.checked(row, run.checkpoint.keep, step),
+    )
+
+
+def _tell(
+    run: RunSpec, workspace: Workspace, trackers: Trackers, state: State, clock: Clock
+) -> None:
+    seconds = clock.row()
+    workspace.log_metrics(state.step, state.metrics)
+    workspace.log_timing(state.step, seconds)
+    workspace.progress("rl", state.step, run.rl.steps, state.metrics)
+    times = {f"seconds/{name.removesuffix('_s')}": value for name, value in seconds.items()}
+    trackers.log(state.step, state.metrics | times)
+
+
+def _save(learner: Learner, workspace: Workspace, state: State) -> Path:
+    workspace.sync()
+    homes = workspace.checkpoint_dirs
+    folder = checkpoint.save(homes[0], state, learner.policy, learner.optimizer)
+    checkpoint.prune(homes, learner.run.checkpoint.keep, state.step)
+    return folder

@@ -1,0 +1,48 @@
+"""The loss of one update, over micro-batches of any size, and what is counted on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vexp.algorithm.base import Algorithm, k3
+
+if TYPE_CHECKING:
+    from vexp.train.experience import Experience
+
+
+def loss_and_counts(
+    algorithm: Algorithm, logprobs: Tensor, batch: Experience
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The batch's share of the update's loss, and sums over its tokens for the log.
+
+    `logprobs` [rollout, token] carries the gradient; `batch` has its advantages and weights. Summed
+    over the micro-batches of an update, the first is the loss of the whole update.
+    """
+    if batch.advantages is None or batch.weights is None:
+        raise ValueError("a batch needs advantages and weights before it has a loss")
+    logprobs = logprobs.masked_fill(~batch.mask, 0.0)
+    old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+    loss = algorithm.token_loss(logprobs, old, batch.advantages, batch.mask)
+    counts = _counts(algorithm, logprobs.detach(), batch)
+    if algorithm.kl_coef > 0 and batch.reference_logprobs is not None:
+        kl = k3(logprobs, batch.reference_logprobs)
+        loss = loss + algorithm.kl_coef * kl
+        counts["kl_reference"] = kl.detach().masked_fill(~batch.mask, 0.0).sum()
+    total = (batch.weights * loss.masked_fill(~batch.mask, 0.0)).sum()
+    return total, counts | {"loss": total.detach()}
+
+
+@torch.no_grad()
+def _counts(algorithm: Algorithm, logprobs: Tensor, batch: Experience) -> dict[str, Tensor]:
+    """Sums over tokens; the KL to the policy that sampled is k3's, on that policy's own samples."""
+    kl = k3(batch.sampling_logprobs, logprobs).masked_fill(~batch.mask, 0.0)
+    counts = {"tokens": batch.mask.sum(), "kl_sampling": kl.sum()}
+    if batch.old_logprobs is None or batch.advantages is None:
+        return counts  # the ratio is 1 everywhere: nothing can be clipped
+    ratio = algorithm.ratio(logprobs, batch.old_logprobs, batch.mask)
+    low = (ratio < 1 - algorithm.clip_low) & (batch.advantages < 0) & batch.mask
+    high = (ratio > 1 + algorithm.clip_high) & (batch.advantages > 0) & batch.mask
+    return counts | {"clip_low": low.sum(), "clip_high": high.sum()}

@@ -1,0 +1,252 @@
+"""The policy: a vision-language model with its tokenizer, and log-probs of responses under it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vexp.backbone.base import Attention, Precision
+from vexp.errors import ConfigError, Problem
+from vexp.train import prefix as prefixes
+from vexp.train import prompts as prompting
+from vexp.train.logprobs import entropy, log_distribution, log_probs_of
+from vexp.train.prefix import Prefix
+from vexp.train.prompts import PromptBatch
+
+if TYPE_CHECKING:
+    from vexp.dataset.base import Item
+    from vexp.spec import Prompt
+
+# Largest number of logits held at once with their gradients; more are computed in slices whose
+# logits are thrown away and computed again in the backward pass. 2**27 float32 are 0.5 GB.
+LOGITS_AT_ONCE = 2**27
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a forward pass returns; both are zero outside the response mask."""
+
+    logprobs: Tensor  # [rollout, token] of the given tokens, float32
+    entropy: Tensor | None  # [rollout, token] in nats; None unless asked for
+
+
+class Policy(nn.Module):
+    """A transformers model of the Qwen-VL family, its tokenizer and its image processor.
+
+    Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast.
+    """
+
+    banned: Tensor  # [vocab] bool: tokens that are never sampled
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        attention: Attention = "auto",
+        emits: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.kernel = prefixes.choose_kernel(attention, device, precision)
+        model.set_attn_implementation(self.kernel)
+        self.model = model.eval()  # no dropout anywhere in these models
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.precision = precision
+        self.eos_id: int = tokenizer.eos_token_id
+        self.pad_id: int = tokenizer.pad_token_id
+        self.vision = _vision(model.config, tokenizer)
+        vocabulary = model.config.get_text_config().vocab_size
+        banned = banned_tokens(tokenizer, vocabulary, emits)
+        self.register_buffer("banned", banned, persistent=False)
+        self.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.banned.device
+
+    def forward(
+        self,
+        prompts: PromptBatch,
+        tokens: Tensor,  # [rollout, token] int64
+        mask: Tensor,  # [rollout, token] bool, true from the first token to the end
+        prompt_index: Tensor,  # [rollout] int64: the prompt each response answers
+        temperature: float = 1.0,
+        *,
+        with_entropy: bool = False,
+    ) -> PolicyOutput:
+        """Log-probs of given responses, differentiable; each prompt is encoded once.
+
+        A response's first token is predicted by its prompt's last position, token t by token t-1;
+        so the last token of the longest response is never fed through the model.
+        """
+        prefix = self.encode_prefix(prompts)
+        hidden = self.response_hidden(prefix, tokens, mask, prompt_index)
+        logprobs, entropies = self._score(hidden[mask], tokens[mask], temperature, with_entropy)
+        empty = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+        return PolicyOutput(
+            logprobs=empty.masked_scatter(mask, logprobs),
+            entropy=empty.masked_scatter(mask, entropies) if entropies is not None else None,
+        )
+
+    def encode_prefix(self, prompts: PromptBatch) -> Prefix:
+        """Images and prompt texts through vision tower and decoder, with gradients."""
+        with self.autocast():
+            return prefixes.encode(self.model, self.kernel, prompts)
+
+    def response_hidden(
+        self, prefix: Prefix, tokens: Tensor, mask: Tensor, prompt_index: Tensor
+    ) -> Tensor:  # [rollout, token, hidden]
+        """Last hidden states from which each response token is predicted."""
+        first = prefix.last_hidden[prompt_index].unsqueeze(1)
+        if tokens.shape[1] == 1:
+            return first
+        with self.autocast():
+            rest = prefixes.extend(
+                self.model, self.kernel, prefix, tokens[:, :-1], mask[:, :-1], prompt_index
+            )
+        return torch.cat([first, rest], dim=1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] -> [..., vocab]."""
+        with self.autocast():
+            found: Tensor = self.model.lm_head(hidden)
+        return found
+
+    def _score(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs (and entropies) of tokens [n] from hidden states [n, hidden]."""
+        size = max(1, LOGITS_AT_ONCE // len(self.banned))
+        if len(tokens) <= size:
+            return self._score_slice(hidden, tokens, temperature, with_entropy)
+        slices = [
+            checkpoint(self._score_slice, h, t, temperature, with_entropy, use_reentrant=False)
+            for h, t in zip(hidden.split(size), tokens.split(size), strict=True)
+        ]
+        logprobs = torch.cat([part[0] for part in slices])
+        return logprobs, torch.cat([part[1] for part in slices]) if with_entropy else None
+
+    def _score_slice(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        distribution = log_distribution(self.logits(hidden), self.banned, temperature)
+        logprobs = log_probs_of(distribution, tokens)
+        return logprobs, entropy(distribution) if with_entropy else None
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The arithmetic's precision; parameters are float32 either way."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def encode(self, items: Sequence[Item], prompt: Prompt) -> PromptBatch:
+        """Prompts of the items on the policy's device.
+
+        Raises:
+            DataError: names the item whose image or text cannot be used.
+        """
+        batch = prompting.encode(items, prompt, self.tokenizer, self.image_processor, self.vision)
+        return batch.to(self.device)
+
+    def encode_responses(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[Tensor, Tensor]:  # [text, token] int64, [text, token] bool
+        """Texts as responses with the end of the sequence appended, cut at `max_length` tokens.
+
+        Special tokens written out in a text become ordinary characters.
+        """
+        ids = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        rows = [[*row, self.eos_id][:max_length] for row in ids]
+        length = max((len(row) for row in rows), default=0)
+        tokens = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        return tokens.to(self.device), mask.to(self.device)
+
+    def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Texts of responses, without the end of the sequence; what `emits` allows stays visible."""
+        kept = (mask & (tokens != self.eos_id)).tolist()
+        rows = [
+            [token for token, keep in zip(row, keeps, strict=True) if keep]
+            for row, keeps in zip(tokens.tolist(), kept, strict=True)
+        ]
+        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=False)
+        return texts
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary Hugging Face folder, which plain transformers can load.
+
+        Raises:
+            OSError: if the disk refuses it.
+        """
+        from transformers.utils import logging
+
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            self.image_processor.save_pretrained(folder)
+        except Exception as error:
+            # safetensors wraps the system's error: unwrap it, so that a full disk is known as one.
+            number = re.search(r"os error (\d+)", str(error))
+            if isinstance(error, OSError) or number is None:
+                raise
+            code = int(number.group(1))
+            raise OSError(code, errno.errorcode.get(code, "error"), str(folder)) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+
+
+def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) -> Tensor:  # [vocab]
+    """Tokens no response may contain: special and added ones, and ids the tokenizer does not have.
+
+    Exempt are the end of the sequence and `emits`. An image token in a response would crash the
+    next forward pass ("image features and image tokens do not match").
+
+    Raises:
+        ConfigError: if one of `emits` is not a single token.
+    """
+    known = tokenizer.get_vocab()
+    unknown = [token for token in emits if token not in known]
+    if unknown:
+        raise ConfigError(
+            Problem(
+                f"{unknown[0]!r} is not a token of this backbone",
+                remedy="choose a backbone that has it, or another component",
+            )
+        )
+    banned = torch.zeros(vocabulary, dtype=torch.bool)
+    banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
+    banned[[i for i in (*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids)]] = True
+    banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
+    return banned
+
+
+def _vision(config: Any, tokenizer: Any) -> prompting.Vision:
+    ids = {config.image_token_id, config.video_token_id}
+    ids |= {config.vision_start_token_id, config.vision_end_token_id}
+    return prompting.Vision(
+        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
+        image_token_id=config.image_token_id,
+        reserved=frozenset(ids),
+        merge=config.vision_config.spatial_merge_size,
+    )

@@ -1,0 +1,100 @@
+"""Reading a response: where its answer is, and whether it keeps to the format. Pure text.
+
+Extraction follows spec §7.2 (first hit wins): the last closed `\\boxed{...}` with its braces matched,
+else the last closed `<answer>` span, else a final `Answer:` line. There is no fallback to the whole
+response, which rewards guessing by listing and was seen to be hacked. Both functions take time linear
+in the length of the text.
+
+The formats are those of the papers without the quirk of EasyR1's released check, which removes
+spaces around `<`, `>` and `/` before matching and thereby alters the answer ("a / b" -> "a/b"). So
+`< think >` is no tag here. Different from it, too: there is exactly one think block, and after it a
+box that is not blank stands at the end of the response (EasyR1 accepts any text behind it).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+ResponseFormat = Literal["think_boxed", "answer_tag"]
+
+_BOX = "\\boxed{"
+# What may stand behind a final box: closing math delimiters, a full stop, white space.
+_AFTER_BOX = re.compile(r"(?:\\\)|\\\]|[$.\s])*")
+_ANSWER_LINE = re.compile(r"[*_\s]*(?:final\s+)?answer[*_\s]*:[*_\s]*(.+)", re.IGNORECASE)
+
+
+def extract_answer(text: str) -> str | None:
+    """The answer a response gives, stripped of surrounding space; None if it gives none."""
+    boxes = _boxes(text)
+    if boxes:
+        start, end = boxes[-1]
+        inside = text[start:end].strip()
+        if inside:
+            return inside
+    return _last_span(text) or _answer_line(text)
+
+
+def is_well_formed(text: str, response_format: str) -> bool:
+    """Whether the whole response has the format.
+
+    `think_boxed`: begins with `<think>`, has exactly one think block, and ends in a box with
+    something in it. `answer_tag`: has exactly one closed `<answer>` block with something in it.
+
+    Raises:
+        ValueError: for a format there is not.
+    """
+    if response_format == "think_boxed":
+        return _is_think_boxed(text)
+    if response_format == "answer_tag":
+        return _is_answer_tag(text)
+    raise ValueError(f"unknown response format {response_format!r}")
+
+
+def _is_think_boxed(text: str) -> bool:
+    if not text.startswith("<think>") or text.count("<think>") != 1:
+        return False
+    if text.count("</think>") != 1:
+        return False
+    behind = text[text.index("</think>") + len("</think>") :]
+    boxes = _boxes(behind)
+    if not boxes:
+        return False
+    start, end = boxes[-1]
+    return bool(behind[start:end].strip()) and bool(_AFTER_BOX.fullmatch(behind, end + 1))
+
+
+def _is_answer_tag(text: str) -> bool:
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return False
+    return _last_span(text) is not None
+
+
+def _boxes(text: str) -> list[tuple[int, int]]:
+    """Start and end of the content of each closed box, sorted by start; escaped braces don't count."""
+    open_braces: list[int | None] = []  # where the content begins, for those that open a box
+    found: list[tuple[int, int]] = []
+    for token in re.finditer(r"\\boxed\{|\\.|[{}]", text, re.DOTALL):
+        if token[0] == _BOX:
+            open_braces.append(token.end())
+        elif token[0] == "{":
+            open_braces.append(None)
+        elif token[0] == "}" and open_braces:
+            start = open_braces.pop()
+            if start is not None:
+                found.append((start, token.start()))
+    return sorted(found)
+
+
+def _last_span(text: str) -> str | None:
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    if start < 0:
+        return None
+    return text[start + len("<answer>") : end].strip() or None
+
+
+def _answer_line(text: str) -> str | None:
+    lines = text.rstrip().rsplit("\n", 1)
+    match = _ANSWER_LINE.fullmatch(lines[-1].strip()) if lines else None
+    return match[1].strip(" \t*_") or None if match else None

@@ -1,0 +1,54 @@
+"""A run's stages in order, from nothing or from where a former attempt stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vexp.train import checkpoint
+from vexp.train.checkpoint import MODEL, State
+from vexp.train.learner import needs
+from vexp.train.loop import train_rl
+from vexp.train.warm_start import warm_start
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.train.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run's stages end in."""
+
+    model: Path | None  # folder in Hugging Face format; None: the backbone as it is
+    checkpoint: (
+        Path | None
+    )  # the checkpoint the model is in; None: it is a shared stage, or there is none
+    step: int  # steps of the last stage
+
+
+def train(run: RunSpec, workspace: Workspace) -> Trained:
+    """Run the stages; resumes from the newest checkpoint that is complete.
+
+    Raises:
+        Interrupted: after saving, when the workspace asked to stop.
+        ConfigError: if the data is not as the datasets say, with every row at fault.
+        Diverged: if loss or gradient is not finite.
+    """
+    if not run.stages:
+        return Trained(None, None, 0)
+    if "rl" not in run.stages:
+        run.mix.check_data()
+        return Trained(warm_start(run, workspace), None, run.warm_start.steps)
+    total = run.rl.steps
+    found = checkpoint.newest(workspace.checkpoint_dirs, total, workspace.note)
+    if found is not None and State.read(found).step >= total:
+        workspace.resumed(total)
+        return Trained(found / MODEL, found, total)
+    run.mix.check_data()
+    initial: Path | None = None
+    if "warm_start" in run.stages and (found is None or "reference_logprobs" in needs(run)):
+        initial = warm_start(run, workspace)
+    last = train_rl(run, workspace, initial, found)
+    return Trained(last / MODEL if last else initial, last, total)

@@ -1,0 +1,24 @@
+"""The answer is right if it is the gold answer, spelling aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vexp.registry import register
+from vexp.train.responses import extract_answer
+from vexp.verifier._text import normalized, same_text
+from vexp.verifier.base import Verdict, Verifier
+
+
+@register("verifier", "exact")
+@dataclass(frozen=True, kw_only=True)
+class Exact(Verifier):
+    """Equality as text, after case, spaces, LaTeX wrappers, units and thousands separators."""
+
+    def verdict(self, response: str, gold: str) -> Verdict:
+        extracted = extract_answer(response)
+        if not normalized(gold):
+            return Verdict(0.0, extracted, "bad_gold")
+        if extracted is None:
+            return Verdict(0.0, None, "no_answer")
+        return Verdict(float(same_text(extracted, gold)), extracted)
