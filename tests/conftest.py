@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Machines differ in speed, and so do first calls; a slow example is no failure.
+settings.register_profile("vexp", deadline=None)
+settings.load_profile("vexp")
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.train import plain_losses as plain
 from tests.train.fakes import experience
-
 from vexp.registry import REGISTRY
 from vexp.train.experience import micro_batches
 from vexp.train.objective import loss_and_counts
@@ -25,9 +25,7 @@ def batches(draw):
     """Groups of ragged responses with log-probs near and far from the old ones."""
     seed = draw(st.integers(0, 2**31))
     groups, size = draw(st.integers(1, 3)), draw(st.integers(2, 4))
-    lengths = draw(
-        st.lists(st.integers(0, LIMIT), min_size=groups * size, max_size=groups * size)
-    )
+    lengths = draw(st.lists(st.integers(0, LIMIT), min_size=groups * size, max_size=groups * size))
     scale = draw(st.sampled_from([0.0, 1e-4, 0.3, 2.0]))
     generator = torch.Generator().manual_seed(seed)
 

@@ -153,19 +153,20 @@ def test_of_many_processes_exactly_one_wins(tmp_path):
         import sys, time
         from pathlib import Path
         from vexp.runs.claim import Busy, acquire
+        from vexp.runs.heartbeat import Timing
         folder, go = Path(sys.argv[1]), Path(sys.argv[2])
         print("ready", flush=True)
         while not go.exists():
             time.sleep(0.001)
         try:
-            claim = acquire(folder)
+            claim = acquire(folder, timing=Timing(0.05, 20.0, 0.02))
         except Busy:
             print("busy")
         else:
             if claim is None:
                 print("done")
             else:
-                time.sleep(4)
+                time.sleep(1)
                 claim.publish()
                 print("won", claim.attempt)
         """
@@ -185,14 +186,14 @@ def test_of_many_that_take_over_exactly_one_wins(tmp_path):
     """A dead owner; 20 processes notice at once."""
     claimed_elsewhere(tmp_path)
     code = """
-        import sys
+        import sys, time
         from pathlib import Path
         from vexp.runs.claim import Busy, acquire
         from vexp.runs.heartbeat import Timing
         try:
             claim = acquire(Path(sys.argv[1]), timing=Timing(0.05, 3.0, 0.02))
             print(claim.attempt, flush=True)
-            sys.stdin.readline()
+            time.sleep(600)
         except Busy:
             print("busy")
         """

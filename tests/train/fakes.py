@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vexp.config.compose import resolve
+from vexp.engine.base import Engine, Generated
+from vexp.spec import RunSpec
 from vexp.train.experience import Experience
+from vexp.verifier.base import Verdict, Verifier
+
+# Overrides for a run whose step takes a tenth of a second.
+SMALLEST = (
+    "backbone.layers=2",
+    "backbone.hidden_size=64",
+    "backbone.heads=2",
+    "backbone.vision_depth=1",
+    "backbone.vision_hidden_size=32",
+    "backbone.vision_heads=2",
+    "rl.prompts_per_step=4",
+    "rollout.group_size=4",
+    "rollout.max_response_length=5",
+    "compute.device=cpu",
+    "compute.threads=1",
+)
 
 
 @dataclass(frozen=True)
@@ -91,3 +112,73 @@ class Folder:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Engine):
+    """Gives the n-th prompt it ever sees `right[n]` right responses; the rest are wrong."""
+
+    name = "scripted"
+    right: tuple[int, ...] = ()
+    calls: list[list[str]] = field(default_factory=list)
+
+    def generate(self, policy: Any, prompts: Any, item_ids: Any, sampling: Any) -> Generated:
+        done = sum(len(call) for call in self.calls)
+        self.calls.append(list(item_ids))
+        size = sampling.group_size
+        rows = [
+            int(k < self.right[(done + n) % len(self.right)])
+            for n in range(len(item_ids))
+            for k in range(size)
+        ]
+        width = 2 + len(self.calls)  # batches of different widths
+        tokens = torch.tensor(rows)[:, None].expand(-1, width).clone()
+        mask = torch.arange(width).expand(len(rows), -1) < 2
+        return Generated(
+            tokens=tokens,
+            mask=mask,
+            logprobs=-torch.ones(tokens.shape) * mask,
+            finished=torch.tensor(rows) > 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaysRight(Verifier):
+    """Right is who says so."""
+
+    name = "says_right"
+
+    def verdict(self, response: str, gold: str) -> Verdict:
+        return Verdict(float(response == "right"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coin(Verifier):
+    """Half of all texts are right, whatever they say: an untrained policy learns from it, too."""
+
+    name = "coin"
+
+    def verdict(self, response: str, gold: str) -> Verdict:
+        return Verdict(float(zlib.crc32(response.encode()) % 2))
+
+
+def coin_run(*overrides: str) -> RunSpec:
+    """A run whose rewards are tosses of a coin."""
+    return dataclasses.replace(resolve([*SMALLEST, *overrides]), verifier=Coin())
+
+
+class Reader:
+    """What collecting needs of a policy; remembers what it encoded."""
+
+    device = torch.device("cpu")
+    pad_id = 9
+
+    def __init__(self) -> None:
+        self.encoded: list[list[str]] = []
+
+    def encode(self, items: Any, prompt: Any) -> Prompts:
+        self.encoded.append([item.id for item in items])
+        return Prompts(tuple(range(len(items))))
+
+    def decode(self, tokens: Any, mask: Any) -> list[str]:
+        return ["right" if row[0] else "wrong" for row in tokens.tolist()]

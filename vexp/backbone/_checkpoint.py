@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vexp.errors import CheckpointError
+from vexp.train.policy import no_progress_bars
 
 if TYPE_CHECKING:
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-    )
+    from transformers import Qwen2_5_VLConfig
 
 # Settings of the model classes that decide neither the shapes nor the function of the weights.
 _FREE = ("dtype", "torch_dtype", "transformers_version", "architectures", "initializer_range",
@@ -27,35 +24,30 @@ _FREE = ("dtype", "torch_dtype", "transformers_version", "architectures", "initi
 _REMEDY = "choose a checkpoint of this backbone, or set the backbone's fields to the checkpoint's"
 
 
-def load(folder: Path, expected: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
-    """The model in `folder`, in float32 on the CPU.
+def load(folder: Path, expected: Qwen2_5_VLConfig) -> Any:
+    """The `Qwen2_5_VLForConditionalGeneration` in `folder`, in float32 on the CPU.
 
     Raises:
         CheckpointError: if it is missing, damaged, or not what `expected` describes.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
-    from transformers.utils import logging
 
     check_architecture(folder, expected)
     check_weights_file(folder / "model.safetensors")
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    model_class: Any = Qwen2_5_VLForConditionalGeneration
+    with no_progress_bars():
+        model, report = model_class.from_pretrained(
             folder,
             dtype="float32",
             local_files_only=True,
             ignore_mismatched_sizes=True,  # they are reported below, all at once
             output_loading_info=True,
         )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     check_report(folder, report)
     return model
 
 
-def tokenizer(folder: Path, like: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def tokenizer(folder: Path, like: Any) -> Any:
     """The tokenizer in `folder`; its ids have to be those the backbone's own tokenizer gives.
 
     Raises:
@@ -147,7 +139,8 @@ def _read_json(path: Path) -> dict[str, Any]:
             remedy="choose a folder in Hugging Face format, as training writes it",
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} of the checkpoint is not a JSON object", where=str(path))
+        what = f"{path.name} of the checkpoint is not a JSON object"
+        raise CheckpointError(what, where=str(path))
     return content
 
 

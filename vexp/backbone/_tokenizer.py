@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from typing import Any
 
 PAD = "<|endoftext|>"
 END = "<|im_end|>"
@@ -74,27 +71,28 @@ def digest() -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer with its special tokens and chat template; the same on every machine."""
+def build() -> Any:
+    """A `PreTrainedTokenizerFast` with special tokens and chat template; the same everywhere."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
+    wrap: Any = PreTrainedTokenizerFast  # transformers leaves it untyped
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(alphabet)}
     for piece in pieces():
         vocabulary.setdefault(_as_bytes(piece), len(vocabulary))
-    # `ignore_merges` takes a piece that is in the vocabulary whole, as Llama 3's tokenizer does; with
-    # no merges at all, any other piece becomes its bytes.
+    # `ignore_merges` takes a piece that is in the vocabulary whole, as Llama 3's tokenizer does;
+    # with no merges at all, any other piece becomes its bytes.
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
-    return PreTrainedTokenizerFast(
+    return wrap(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vexp.backbone import _tokenizer
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-    )
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers import Qwen2_5_VLConfig
 
     from vexp.backbone.tiny_qwen2_5_vl import TinyQwen25VL
 
@@ -31,11 +25,13 @@ def mrope_section(head_size: int) -> list[int]:
     return [time, height, head_size // 2 - time - height]
 
 
-def configuration(twin: TinyQwen25VL, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+def configuration(twin: TinyQwen25VL, tokenizer: Any) -> Qwen2_5_VLConfig:
     """The ordinary transformers configuration of the sizes in `twin`."""
     from transformers import Qwen2_5_VLConfig
 
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in _tokenizer.SPECIAL}
+    ids: dict[str, Any] = {
+        name: tokenizer.convert_tokens_to_ids(name) for name in _tokenizer.SPECIAL
+    }
     text = {
         "vocab_size": math.ceil(len(tokenizer) / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
         "hidden_size": twin.hidden_size,
@@ -77,7 +73,7 @@ def configuration(twin: TinyQwen25VL, tokenizer: PreTrainedTokenizerFast) -> Qwe
     )
 
 
-def image_processor(twin: TinyQwen25VL) -> Qwen2VLImageProcessorPil:
+def image_processor(twin: TinyQwen25VL) -> Any:
     """Qwen's own image processor in its PIL version, which does not need torchvision."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -91,16 +87,17 @@ def image_processor(twin: TinyQwen25VL) -> Qwen2VLImageProcessorPil:
     )
 
 
-def new_model(twin: TinyQwen25VL, config: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
+def new_model(twin: TinyQwen25VL, config: Qwen2_5_VLConfig) -> Any:
     """The real transformers class with fresh weights, a pure function of sizes and `init_seed`."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    model = Qwen2_5_VLForConditionalGeneration(config)
+    build: Any = Qwen2_5_VLForConditionalGeneration  # transformers leaves it untyped
+    model = build(config)
     initialise(model, seed=twin.init_seed)
     return model
 
 
-def initialise(model: nn.Module, *, seed: int) -> None:
+def initialise(model: Any, *, seed: int) -> None:
     """Scaled initialisation: unit-variance signals through every layer, however small the model.
 
     Linear maps get std 1/sqrt(fan-in); the maps that write to a residual stream are divided by
@@ -113,12 +110,12 @@ def initialise(model: nn.Module, *, seed: int) -> None:
 
     generator = torch.Generator().manual_seed(seed)
     blocks = {
-        "language_model": len(model.get_submodule("model.language_model.layers")),
-        "visual": len(model.get_submodule("model.visual.blocks")),
+        "language_model": len(model.model.language_model.layers),
+        "visual": len(model.model.visual.blocks),
     }
     with torch.no_grad():
         for name, module in model.named_modules():
-            weight = getattr(module, "weight", None)
+            weight: Any = getattr(module, "weight", None)
             if isinstance(module, nn.Embedding):
                 weight.normal_(0.0, 1.0, generator=generator)
             elif isinstance(module, nn.Linear | nn.Conv3d):

@@ -20,7 +20,7 @@ _ABSENT = "(not set)"
 @results_option
 @json_option
 def command(first: str, second: str, results_dir: Path, as_json: bool) -> None:
-    """Keys in which two runs differ. A run is named by its folder, its id, or the start of its hash.
+    """Keys in which two runs differ. A run is named by its folder, id, or the start of its hash.
 
     Keys marked `*` decide the trained weights; the others are only recorded.
     """

@@ -12,7 +12,7 @@ from vexp.cli.options import config_dir_option, json_option, results_option
 
 if TYPE_CHECKING:
     from vexp.runs.execute import Results
-    from vexp.runs.store import RunFolder, RunStore
+    from vexp.runs.store import RunFolder
     from vexp.runs.workspace import Reporter
     from vexp.spec import RunSpec
 
@@ -50,7 +50,7 @@ def command(
 
             found = evaluate_checkpoint(spec, path, reporter=progress, store=store)
         else:
-            found = _run(store.load(target), overrides, config_dirs, progress, store)
+            found = _run(store.load(target), overrides, config_dirs, progress)
     if as_json:
         click.echo(json.dumps({label: dict(results) for label, results in found.items()}, indent=2))
         return
@@ -65,7 +65,6 @@ def _run(
     overrides: tuple[str, ...],
     config_dirs: tuple[Path, ...],
     progress: Reporter,
-    store: RunStore,
 ) -> Results:
     from vexp.errors import ConfigError, Problem
     from vexp.runs.execute import evaluate_run
@@ -92,4 +91,4 @@ def _run(
         evaluator = asked.evaluator if any("evaluator." in o for o in overrides) else spec.evaluator
         compute = asked.compute if any("compute." in o for o in overrides) else spec.compute
         spec = replace(spec, evaluator=evaluator, compute=compute)
-    return evaluate_run(spec, folder, reporter=progress, store=store)
+    return evaluate_run(spec, folder, reporter=progress)

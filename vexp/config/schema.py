@@ -139,7 +139,7 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
             )
     for key, hint in hints.items():
         if key in tree:
-            default = cls.__dataclass_fields__[key].metadata.get("slot")  # type: ignore[attr-defined]
+            default = cls.__dict__["__dataclass_fields__"][key].metadata.get("slot")
             values[key] = _value(hint, tree[key], (*path, key), reading, default)
     required = [
         f.name

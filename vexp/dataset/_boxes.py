@@ -1,7 +1,7 @@
 """Reading and checking evidence boxes.
 
 The frame is always stated, never guessed: a rounded normalised coordinate of 1.002, taken for
-pixels, silently becomes a box of a few pixels in the corner (spec §0.2).
+pixels, silently becomes a box of a few pixels in the corner.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _check_frame(box: Sequence[float], box_format: BoxFormat, size: tuple[int, i
     slack = ROUNDING_PX if box_format == "xyxy_px" else ROUNDING_NORM
     if box_format == "xyxy_px" and max(box) <= 1 + ROUNDING_NORM and min(size) > 4:
         raise BadBoxes(
-            f"box {shown} looks normalised, but box_format is xyxy_px (the image is {width} x {height})"
+            f"box {shown} looks normalised, but box_format is xyxy_px "
+            f"(the image is {width} x {height})"
         )
     if box_format == "xyxy_norm" and max(box) > 2:
         raise BadBoxes(f"box {shown} looks like pixels, but box_format is xyxy_norm")

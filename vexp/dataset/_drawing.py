@@ -90,7 +90,7 @@ def draw(
     size: int, glyphs: Sequence[int], colors: Sequence[str], places: Sequence[Place]
 ) -> tuple[Image, list[Box]]:
     """The image (size x size, RGB) and the tight box of each glyph's ink in pixels."""
-    from PIL import Image as images
+    import PIL.Image
 
     canvas = np.zeros((size, size, 3), dtype=np.uint8)
     boxes: list[Box] = []
@@ -102,15 +102,15 @@ def draw(
         canvas[rows, columns] = painted.astype(np.uint8)
         left, upper, right, lower = _extent(glyph, place.side)
         boxes.append((place.x + left, place.y + upper, place.x + right, place.y + lower))
-    return images.fromarray(canvas), boxes
+    return PIL.Image.fromarray(canvas), boxes
 
 
 @functools.lru_cache(maxsize=2048)
 def _scaled(glyph: int, side: int) -> NDArray[np.uint8]:  # [side, side]
-    from PIL import Image as images
+    import PIL.Image
 
-    small = images.fromarray(pixels(glyph))
-    return np.asarray(small.resize((side, side), images.Resampling.BICUBIC))
+    small = PIL.Image.fromarray(pixels(glyph))
+    return np.asarray(small.resize((side, side), PIL.Image.Resampling.BICUBIC))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 MOST_PIXELS = 178_956_970 // 2  # Pillow's own line for decompression bombs
 MOST_STRETCHED = 200  # longer side over shorter side; Qwen's image processor refuses more
@@ -143,11 +145,11 @@ def fingerprint(found: Source) -> str:
 
 def _opened(file: BinaryIO, found: Source) -> Image:
     """The image with its header read; the size is checked before any pixel is."""
-    from PIL import Image as images
+    import PIL.Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", images.DecompressionBombWarning)
-        image = _guarded(found, lambda: images.open(file))
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        image: Image = _guarded(found, lambda: PIL.Image.open(file))
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise BadImage(f"{found} has {width} x {height} pixels, more than {MOST_PIXELS:,}")
@@ -159,16 +161,16 @@ def _opened(file: BinaryIO, found: Source) -> Image:
     return image
 
 
-def _guarded(found: Source, action: Callable[[], Any]) -> Any:
+def _guarded(found: Source, action: Callable[[], T]) -> T:
     """Run a Pillow call; whatever it raises about the file becomes a `BadImage`."""
-    from PIL import Image as images
-    from PIL import UnidentifiedImageError
+    import PIL
+    import PIL.Image
 
     try:
         return action()
-    except UnidentifiedImageError as error:
+    except PIL.UnidentifiedImageError as error:
         raise BadImage(f"{found} is not an image that can be read") from error
-    except images.DecompressionBombError as error:
+    except PIL.Image.DecompressionBombError as error:
         raise BadImage(f"{found} has too many pixels, more than {MOST_PIXELS:,}") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
         if isinstance(error, BadImage):
@@ -190,7 +192,7 @@ def _looks_cut(file: BinaryIO, image_format: str) -> bool:
 
 
 def _rgb(image: Image) -> Image:
-    from PIL import Image as images
+    import PIL.Image
 
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
@@ -198,6 +200,6 @@ def _rgb(image: Image) -> Image:
         raise BadImage("the image has 32-bit float pixels; 8 or 16 bits per channel can be read")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         transparent = image.convert("RGBA")
-        white = images.new("RGBA", image.size, (255, 255, 255, 255))
-        return images.alpha_composite(white, transparent).convert("RGB")
+        white = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return PIL.Image.alpha_composite(white, transparent).convert("RGB")
     return image.convert("RGB")

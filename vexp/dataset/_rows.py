@@ -95,7 +95,7 @@ def file_hash(stamp: Stamp) -> str:
 
 
 class _JsonLines:
-    """One JSON object per line; blank lines are skipped. Lines are read from disk when asked for."""
+    """One JSON object per line; blank lines are skipped. A line is read when it is asked for."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +111,7 @@ class _JsonLines:
                     self._offsets.append(offset)
                     columns |= dict.fromkeys(self._parsed(len(self._lines) - 1, line))
                 offset += len(line)
-        self.columns = tuple(columns)
+        self.columns: Sequence[str] = tuple(columns)
 
     def __len__(self) -> int:
         return len(self._lines)

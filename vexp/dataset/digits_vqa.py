@@ -146,11 +146,11 @@ class DigitsVqa(Dataset):
             )
 
 
-def _which(digits: list[int], colors: list[str], draws: Draws) -> _Draft:
+def _which(digits: list[int], colors: list[str], _: Draws) -> _Draft:
     return _Draft(digits, colors, [0], f"Which digit is {colors[0]}?", str(digits[0]))
 
 
-def _sum(digits: list[int], colors: list[str], draws: Draws) -> _Draft:
+def _sum(digits: list[int], colors: list[str], _: Draws) -> _Draft:
     question = f"What is the sum of {colors[0]} and {colors[1]}?"
     return _Draft(digits, colors, [0, 1], question, str(digits[0] + digits[1]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,38 +11,18 @@ from torch import Tensor
 
 from vexp.engine._draw import draw
 from vexp.engine.base import Generated, Sampling
+from vexp.train import attention as shared
 from vexp.train.logprobs import log_distribution, log_probs_of
-from vexp.train.prefix import Prefix
+from vexp.train.prefix import Prefix, mask_for
 from vexp.train.randomness import uniforms
 
 if TYPE_CHECKING:
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
 
-
-class _Buffer:
-    """Stands in for a transformers cache: keys and values of all positions, allocated once."""
-
-    def __init__(self, prefix: Prefix, prompt_index: Tensor, steps: int) -> None:
-        self.length = prefix.mask.shape[1]
-        self.keys = [self._allocate(k, prompt_index, steps) for k in prefix.keys]
-        self.values = [self._allocate(v, prompt_index, steps) for v in prefix.values]
-
-    def _allocate(self, prefix: Tensor, prompt_index: Tensor, steps: int) -> Tensor:
-        _, heads, length, size = prefix.shape
-        buffer = prefix.new_empty(len(prompt_index), heads, length + steps, size)
-        buffer[:, :, :length] = prefix[prompt_index]
-        return buffer
-
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        here, after = self.length, self.length + 1
-        self.keys[layer][:, :, here:after] = keys
-        self.values[layer][:, :, here:after] = values
-        return self.keys[layer][:, :, :after], self.values[layer][:, :, :after]
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
+# Finished rows are taken out of the batch once that makes it this much smaller; each time, the keys
+# and values of the others are copied.
+WORTH_COMPACTING = 0.75
 
 
 @torch.no_grad()
@@ -49,68 +30,147 @@ def generate(
     policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
 ) -> Generated:
     """Sample a group of responses per prompt; see `Engine.generate`."""
-    prefix = policy.encode_prefix(prompts)
-    groups, size = len(prompts), sampling.group_size
-    prompt_index = torch.arange(groups, device=policy.device).repeat_interleave(size)
-    noise = _noise(item_ids, sampling, policy.device)
-    rows, steps = len(prompt_index), sampling.max_response_length
-    tokens = torch.full((rows, steps), policy.pad_id, device=policy.device)
-    logprobs = torch.zeros(rows, steps, device=policy.device)
-    mask = torch.zeros(rows, steps, dtype=torch.bool, device=policy.device)
-    finished = torch.zeros(rows, dtype=torch.bool, device=policy.device)
-
-    active = torch.arange(rows, device=policy.device)
-    hidden = prefix.last_hidden[prompt_index]
-    buffer = _Buffer(prefix, prompt_index, steps)
-    keys_mask = torch.cat([prefix.mask[prompt_index], torch.ones_like(mask)], dim=1)
-    positions = prefix.next_position[prompt_index]
+    batch, device = _Batch.start(policy, prompts, sampling), policy.device
+    noise = _noise(item_ids, sampling, device)
+    rows, steps = len(prompts) * sampling.group_size, sampling.max_response_length
+    tokens = torch.full((rows, steps), policy.pad_id, device=device)
+    logprobs = torch.zeros(rows, steps, device=device)
+    mask = torch.zeros(rows, steps, dtype=torch.bool, device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    width = 0
     for step in range(steps):
-        distribution = log_distribution(policy.logits(hidden), policy.banned, sampling.temperature)
-        token = _choose(distribution, noise[active, step] if noise is not None else None, sampling, policy.eos_id)
-        tokens[active, step] = token
-        logprobs[active, step] = log_probs_of(distribution, token)
-        mask[active, step] = True
-        ended = token == policy.eos_id
-        finished[active[ended]] = True
-        going = ~ended
-        if step + 1 == steps or not bool(going.any()):
+        distribution = log_distribution(batch.logits, policy.banned, sampling.temperature)
+        uniform = None if noise is None else noise[batch.rows.flatten(), step]
+        token = _choose(distribution, uniform, sampling, policy.eos_id)
+        alive, going = batch.alive.flatten(), batch.rows.flatten()[batch.alive.flatten()]
+        tokens[going, step] = token[alive]
+        logprobs[going, step] = log_probs_of(distribution, token)[alive]
+        mask[going, step] = True
+        finished[going] = token[alive] == policy.eos_id
+        batch.alive &= (token != policy.eos_id).view_as(batch.alive)
+        width = step + 1
+        if width == steps or not bool(batch.alive.any()):
             break
-        if not bool(going.all()):
-            active, token, positions = active[going], token[going], positions[going]
-            keys_mask = keys_mask[going]
-            buffer.keep(going)
-        hidden = _step(policy, buffer, token, positions + step, keys_mask)
-    width = step + 1
+        token = batch.compact(token)
+        batch.advance(policy, token)
     return Generated(tokens[:, :width], mask[:, :width], logprobs[:, :width], finished)
 
 
-def _step(
-    policy: Policy, buffer: _Buffer, token: Tensor, positions: Tensor, keys_mask: Tensor
-) -> Tensor:  # [row, hidden]
-    model: Any = policy.model
-    with policy.autocast():
-        output = model.model.language_model(
-            inputs_embeds=model.get_input_embeddings()(token.unsqueeze(1)),
-            attention_mask={"full_attention": _mask(policy.kernel, keys_mask[:, : buffer.length + 1])},
-            position_ids=positions.view(1, -1, 1).expand(3, -1, -1),
-            past_key_values=buffer,
+@dataclass
+class _Batch:
+    """The rows being decoded: a rectangle of prompts and, for each, some of its responses."""
+
+    rows: Tensor  # [prompt, response] which rollout each is
+    alive: Tensor  # [prompt, response] bool: not finished yet
+    cache: _Cache
+    positions: Tensor  # [prompt x response] of the next token
+    logits: Tensor  # [prompt x response, vocab] of the next token
+
+    @classmethod
+    def start(cls, policy: Policy, prompts: PromptBatch, sampling: Sampling) -> _Batch:
+        prefix = policy.encode_prefix(prompts)
+        size = sampling.group_size
+        rows = torch.arange(len(prompts) * size, device=policy.device).view(len(prompts), size)
+        return cls(
+            rows=rows,
+            alive=torch.ones_like(rows, dtype=torch.bool),
+            cache=_Cache(policy.kernel, prefix, size, sampling.max_response_length - 1),
+            positions=prefix.next_position.repeat_interleave(size),
+            logits=policy.logits(prefix.last_hidden).repeat_interleave(size, dim=0),
         )
-    buffer.length += 1
-    return output.last_hidden_state[:, 0]
+
+    def compact(self, token: Tensor) -> Tensor:
+        """Take finished rows out, where it pays; returns the tokens of the rows that stay.
+
+        The rows stay a rectangle: prompts with an unfinished response, and as many responses as
+        the prompt with most unfinished ones has.
+        """
+        count = self.alive.sum(1)
+        prompts = count.nonzero().squeeze(1)
+        width = int(count.max())
+        if len(prompts) * width > WORTH_COMPACTING * self.rows.numel():
+            return token
+        order = self.alive[prompts].int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        places = (prompts.unsqueeze(1) * self.rows.shape[1] + order).flatten()
+        self.rows = self.rows.flatten()[places].view(-1, width)
+        self.alive = self.alive.flatten()[places].view(-1, width)
+        self.positions = self.positions[places]
+        self.cache.keep(prompts, places)
+        return token[places]
+
+    def advance(self, policy: Policy, token: Tensor) -> None:
+        """Feed one token per row."""
+        model: Any = policy.model
+        with policy.autocast():
+            output = model.model.language_model(
+                inputs_embeds=model.get_input_embeddings()(token.unsqueeze(1)),
+                position_ids=self.positions.view(1, -1, 1).expand(3, -1, -1),
+                past_key_values=self.cache,
+                **self.cache.arguments(),
+            )
+        self.cache.steps += 1
+        self.positions = self.positions + 1
+        self.logits = policy.logits(output.last_hidden_state[:, 0])
 
 
-def _mask(kernel: str, keys: Tensor) -> Tensor:
-    if "flash" in kernel:
-        return keys
-    allowed = keys[:, None, None, :]
-    if kernel == "eager":
-        return torch.zeros(allowed.shape, device=keys.device).masked_fill(~allowed, -torch.inf)
-    return allowed
+class _Cache:
+    """Stands in for a transformers cache: keys and values of all steps, allocated once.
+
+    With shared-prefix attention the prefixes stay as they are, one per prompt; with other kernels
+    each row's buffer begins with a copy of its prefix.
+    """
+
+    def __init__(self, kernel: str, prefix: Prefix, group_size: int, capacity: int) -> None:
+        self.kernel = kernel
+        self.steps = 0
+        self.prefix = prefix.shared() if kernel == shared.NAME else None
+        self.mask = prefix.mask.repeat_interleave(group_size, dim=0)
+        self.offset = 0 if self.prefix else prefix.mask.shape[1]
+        rows = len(self.mask)
+        self.keys = [self._allocate(k, rows, capacity) for k in prefix.keys]
+        self.values = [self._allocate(v, rows, capacity) for v in prefix.values]
+
+    def _allocate(self, prefix: Tensor, rows: int, capacity: int) -> Tensor:
+        _, heads, _, size = prefix.shape
+        # Positions before heads, as projections leave them: a step then writes one piece per row.
+        buffer = prefix.new_empty(rows, self.offset + capacity, heads, size).transpose(1, 2)
+        if self.offset:
+            buffer[:, :, : self.offset] = prefix.repeat_interleave(rows // len(prefix), dim=0)
+        return buffer
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        here = self.offset + self.steps
+        self.keys[layer][:, :, here : here + 1] = keys
+        self.values[layer][:, :, here : here + 1] = values
+        return self.keys[layer][:, :, : here + 1], self.values[layer][:, :, : here + 1]
+
+    def arguments(self) -> dict[str, Any]:
+        """What attention has to be told for the next step: one query per row."""
+        if self.prefix:
+            return {"shared_prefix": self.prefix, "attention_mask": {"full_attention": None}}
+        own = self.mask.new_ones(len(self.mask), self.steps + 1)
+        keys = torch.cat([self.mask, own], dim=1)
+        allowed = keys if "flash" in self.kernel else mask_for(self.kernel, keys[:, None, None])
+        return {"attention_mask": {"full_attention": allowed}}
+
+    def keep(self, prompts: Tensor, rows: Tensor) -> None:
+        """Drop all but these prompts and rows."""
+        self.keys = [_picked(buffer, rows) for buffer in self.keys]
+        self.values = [_picked(buffer, rows) for buffer in self.values]
+        self.mask = self.mask[rows]
+        if self.prefix:
+            self.prefix = self.prefix.rows(prompts)
+
+
+def _picked(buffer: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a buffer, in the buffer's own memory layout."""
+    return buffer.transpose(1, 2)[rows].transpose(1, 2)
 
 
 def _choose(
     distribution: Tensor, uniform: Tensor | None, sampling: Sampling, eos_id: int
-) -> Tensor:
+) -> Tensor:  # [row]
+    """The next token of each row, drawn with its own uniform number, or the most likely one."""
     if sampling.ignore_eos:
         distribution = distribution.clone()
         distribution[:, eos_id] = -torch.inf
@@ -120,7 +180,7 @@ def _choose(
 
 
 def _noise(item_ids: Sequence[str], sampling: Sampling, device: torch.device) -> Tensor | None:
-    """One uniform number per row and position; none for greedy decoding."""
+    """[rollout, token] uniform numbers; none for greedy decoding."""
     if sampling.greedy:
         return None
     ids = [item for item in item_ids for _ in range(sampling.group_size)]

@@ -33,7 +33,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generated:
-    """Responses of one batch, the group of prompt i at rows i*group_size to (i+1)*group_size - 1."""
+    """Responses of one batch; the group of prompt i are `group_size` rows from i*group_size on."""
 
     tokens: Tensor  # [rollout, token] int64, right-padded with the pad id
     mask: Tensor  # [rollout, token] bool: true up to and including the end of the sequence

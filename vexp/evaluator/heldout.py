@@ -25,7 +25,7 @@ Place = tuple[str, int]  # dataset name, item index
 @register("evaluator", "heldout")
 @dataclass(frozen=True, kw_only=True)
 class Heldout(Evaluator):
-    """Greedy answers to the first `size` held-out questions of each dataset, judged by the verifier.
+    """Greedy answers to the first `size` held-out questions of each dataset, judged.
 
     Metrics: accuracy, accuracy/<tag>, format, length, truncated, and unjudged (no verdict could be
     reached: a bad gold answer, a time-out, a crash; these count as wrong). With several datasets,

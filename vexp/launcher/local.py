@@ -68,12 +68,16 @@ class Local(Launcher):
         counts = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
         return {**os.environ, **counts, **self.environment}
 
+    def command(self, state: Path, number: int) -> list[str]:
+        """What a worker's process runs."""
+        return [sys.executable, "-m", "vexp", "_work", str(state), "--slot", str(number)]
+
     def _spawn(self, state: Path, number: int, log: Path) -> None:
         """Start a worker in a session of its own, so that no terminal's end reaches it."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             subprocess.Popen(
-                [sys.executable, "-m", "vexp", "_work", str(state), "--slot", str(number)],
+                self.command(state, number),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -17,7 +17,7 @@ ROUNDS = 8
 @register("mix", "all")
 @dataclass(frozen=True, kw_only=True)
 class All(Mix):
-    """The datasets one after the other, shuffled anew each epoch; larger ones are seen more often."""
+    """The datasets together, shuffled anew each epoch; a larger one is seen more often."""
 
     def pick(self, ordinal: int, *, seed: int, split: Split = "train") -> tuple[str, int]:
         names = sorted(self.datasets)  # the order in which a config lists them does not matter
@@ -43,6 +43,8 @@ def permuted(place: int, size: int, *, key: tuple[int, ...]) -> int:
     A balanced Feistel network over the next power of four, walked until it is back in range (Black
     and Rogaway, "Ciphers with arbitrary finite domains", 2002); rounds are keyed blake2b.
     """
+    if not 0 <= place < size:
+        raise IndexError(f"there is no place {place} in range({size})")
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     rounds = _round_keys(key)
     while True:

@@ -187,17 +187,19 @@ class Evaluation:
     def _score(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
         started, total = now(), unit.protocol.get("size")
         samples = self._kept(work / SAMPLES)
+        correct = sum(sample.correct for sample in samples)
         with self._arithmetic() as device:
             scored = unit.evaluator.samples(self._policy(device), self.run, len(samples))
             for sample in scored:
                 ensure()
                 append_line(work / SAMPLES, dataclasses.asdict(sample))
                 samples.append(sample)
+                correct += sample.correct
                 self.reporter.progress(
                     f"evaluate {unit.label}",
                     len(samples),
                     total if isinstance(total, int) else None,
-                    {"correct": sample.correct},
+                    {"accuracy": correct / len(samples)},
                 )
                 if self.stop:
                     raise Interrupted("stopped on request; scored samples are kept")
@@ -206,15 +208,21 @@ class Evaluation:
     def _kept(self, path: Path) -> list[Sample]:
         """What a former attempt scored; the lines from a damaged one on are scored again."""
         rows, damaged = read_lines(path)
-        samples = [Sample(**row) for row in rows]
+        samples: list[Sample] = []
+        for number, row in enumerate(rows, start=1):
+            try:
+                samples.append(Sample(**row))
+            except TypeError:  # a line of another version, or half of one
+                damaged = number
+                break
         if damaged is not None:
             self.reporter.note(
-                f"{path}: line {damaged} is damaged; going on after the {len(rows)} before it"
+                f"{path}: line {damaged} is damaged; going on after the {len(samples)} before it"
             )
         if path.exists():
             write_text(path, "".join(map(_line, samples)))
-        if rows:
-            self.reporter.note(f"going on after {len(rows)} samples that are scored already")
+        if samples:
+            self.reporter.note(f"going on after {len(samples)} samples that are scored already")
         return samples
 
     def _arithmetic(self) -> Any:
@@ -238,7 +246,7 @@ class Evaluation:
         from vexp.config.schema import to_dict
 
         write_text(output / SAMPLES, "".join(map(_line, samples)))
-        provenance.record(output, to_dict(self.run), started)
+        provenance.record(output, to_dict(self.run), started, diffs=False)
         write_json(
             output / RESULTS,
             {

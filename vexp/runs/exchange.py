@@ -3,7 +3,7 @@
 export.json                        format, vexp version, names of the runs
 rows.csv                           run, seed, evaluation, metric, value, stderr, n: for people
 runs/<run>.json                    record, result, provenance and results of one run
-verdicts/<run>/<label>-<key>.csv   id, tag, correct, status and length of every sample
+verdicts/<run>/<label>-<key>.csv   id, dataset, tag, correct, status, length of every sample
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vexp.runs.store import RECORD, RESULT, RunFolder, RunStore
 
 FORMAT = 1
 INDEX = "export.json"
-_VERDICT = ("id", "tag", "correct", "status", "length")
+_VERDICT = ("id", "dataset", "tag", "correct", "status", "length")
 _ROW = ("run", "seed", "evaluation", "metric", "value", "stderr", "n", "checkpoint")
 _NAME = re.compile(r"[A-Za-z0-9_+=,@-][A-Za-z0-9._+=,@-]*")
 

@@ -19,7 +19,7 @@ from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, units
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
 from vexp.runs.signals import StopRequest
-from vexp.runs.store import RESULT, RunFolder, RunStore
+from vexp.runs.store import RESULT, RunFolder, RunStore, check_same_science
 from vexp.runs.workspace import CONFIG, LOG, Reporter, RunWorkspace, now
 from vexp.train.checkpoint import MODEL, drop_optimizer
 
@@ -44,22 +44,38 @@ def execute(
     *,
     reporter: Reporter,
     store: RunStore | None = None,
+    folder: RunFolder | None = None,
     evaluate: bool = True,
     wait: bool = False,
     timing: Timing = DEFAULT,
 ) -> Outcome:
     """Train and evaluate a run, going on from whatever exists of it.
 
-    With `wait`, another process that works on it is waited for.
+    `folder` is given by whoever means an existing one. With `wait`, another process that works on
+    the run is waited for.
 
     Raises:
+        RunError: `folder` was written by another config.
         Busy: another living process works on it.
         Interrupted: stopped on request after saving; its exit code is the signal's.
         VexpError: whatever else ended the run, as a message; failure.json has its kind.
     """
     store = store or RunStore(run.results_dir)
-    folder = store.open(run, training_id(run))
+    if folder is None:
+        folder = store.open(run, training_id(run))
+    check_same_science(folder, training_id(run))
+    return _execute(run, folder, reporter, store, evaluate, wait, timing)
 
+
+def _execute(
+    run: RunSpec,
+    folder: RunFolder,
+    reporter: Reporter,
+    store: RunStore,
+    evaluate: bool,
+    wait: bool,
+    timing: Timing,
+) -> Outcome:
     def told(owner: Owner) -> None:
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
 
@@ -69,9 +85,9 @@ def execute(
         )
         if claim is not None:
             workspace = RunWorkspace(folder, claim, store.stages_dir, reporter, stop, timing)
-            return Outcome(folder, "finished", _attempt(run, workspace, store, evaluate))
+            return Outcome(folder, "finished", _attempt(run, workspace, evaluate))
         reporter.note(f"{folder.name} is done already")
-        found = _evaluate(run, folder, store, reporter, stop, timing) if evaluate else {}
+        found = _evaluate(run, folder, reporter, stop, timing) if evaluate else {}
         return Outcome(folder, "already done", found)
 
 
@@ -80,7 +96,6 @@ def evaluate_run(
     folder: RunFolder,
     *,
     reporter: Reporter,
-    store: RunStore,
     timing: Timing = DEFAULT,
 ) -> Results:
     """Results of every evaluation `run` declares, for the checkpoint that `folder` published.
@@ -90,7 +105,7 @@ def evaluate_run(
         Interrupted: stopped on request; scored samples are kept.
     """
     with StopRequest() as stop:
-        return _evaluate(run, folder, store, reporter, stop, timing)
+        return _evaluate(run, folder, reporter, stop, timing)
 
 
 def evaluate_checkpoint(
@@ -114,22 +129,16 @@ def evaluate_checkpoint(
         return {unit.label: evaluation.results(unit) for unit in units(run, content)}
 
 
-def published_checkpoint(store: RunStore, result: Mapping[str, Any]) -> Path | None:
-    """The model folder that a run ended in; None for a run without stages."""
-    return store.root / result["checkpoint"] if result["checkpoint"] is not None else None
-
-
-def _attempt(run: RunSpec, workspace: RunWorkspace, store: RunStore, evaluate: bool) -> Results:
+def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool) -> Results:
     """This claim's attempt, to its publication or to an error that is recorded in its folder."""
     claim, found = workspace.claim, Results()
     try:
         workspace.log(f"attempt {claim.attempt} at {workspace.run.name} by {claim.owner}")
-        result = _train(run, workspace, store)
+        result = _train(run, workspace)
         if evaluate:
-            checkpoint = published_checkpoint(store, result)
             evaluation = Evaluation(
                 run,
-                checkpoint,
+                workspace.run.model(result),
                 workspace.run.evaluations_dir,
                 workspace,
                 workspace.stop,
@@ -148,7 +157,7 @@ def _attempt(run: RunSpec, workspace: RunWorkspace, store: RunStore, evaluate: b
     return found
 
 
-def _train(run: RunSpec, workspace: RunWorkspace, store: RunStore) -> dict[str, Any]:
+def _train(run: RunSpec, workspace: RunWorkspace) -> dict[str, Any]:
     """Run the stages; what they ended in is written to result.json and returned."""
     from vexp.train.stages import train  # brings torch, which provenance describes
 
@@ -164,7 +173,7 @@ def _train(run: RunSpec, workspace: RunWorkspace, store: RunStore) -> dict[str, 
     workspace.claim.ensure()
     result = {
         "format": RESULT_FORMAT,
-        "checkpoint": os.path.relpath(model, store.root) if model is not None else None,
+        "checkpoint": os.path.relpath(model, workspace.run.folder) if model is not None else None,
         "checkpoint_hash": content,
         "step": trained.step,
     }
@@ -175,7 +184,6 @@ def _train(run: RunSpec, workspace: RunWorkspace, store: RunStore) -> dict[str, 
 def _evaluate(
     run: RunSpec,
     folder: RunFolder,
-    store: RunStore,
     reporter: Reporter,
     stop: StopRequest,
     timing: Timing,
@@ -188,7 +196,7 @@ def _evaluate(
             where=str(folder.folder),
             remedy="`vexp run` with the same settings finishes it",
         )
-    checkpoint = published_checkpoint(store, result)
+    checkpoint = folder.model(result)
     evaluation = Evaluation(run, checkpoint, folder.evaluations_dir, reporter, stop, timing)
     found = Results()
     for unit in units(run, result["checkpoint_hash"]):

@@ -6,6 +6,7 @@ The environment is not recorded, nor are arguments that look like secrets.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -29,17 +30,17 @@ _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color")
 _SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)[\w.\-]*=")
 
 
-def record(folder: Path, config: Mapping[str, Any], started: str) -> None:
-    """Write provenance.json, and diff.patch for each working tree with uncommitted changes."""
+def record(folder: Path, config: Mapping[str, Any], started: str, *, diffs: bool = True) -> None:
+    """Write provenance.json, and with `diffs` the uncommitted changes: diff.patch."""
     project, diff = git_state(Path.cwd())
     package = Path(__file__).resolve().parents[1]
     found = collect(config, started) | {"project": project}
-    if diff:
+    if diff and diffs:
         write_text(folder / "diff.patch", diff)
     own, own_diff = git_state(package) if _tracked(package) else (None, "")
     if own is not None and own.get("root") != project.get("root"):
         found["vexp_checkout"] = own
-        if own_diff:
+        if own_diff and diffs:
             write_text(folder / "diff-vexp.patch", own_diff)
     write_json(folder / RECORD, found)
 
@@ -90,12 +91,12 @@ def git_state(folder: Path) -> tuple[dict[str, Any], str]:
     top = Path(root.strip())
     untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
     diff = _git(top, "diff", *_PLAIN, "HEAD") or "" if commit else ""
-    cut = len(diff) > MAX_DIFF
     return {
         "root": str(top),
         "commit": commit.strip() if commit else None,
         "dirty": bool(diff or untracked),
-        "diff_cut": cut,
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "diff_cut": len(diff) > MAX_DIFF,
         "untracked": untracked[:MAX_UNTRACKED],
         "untracked_count": len(untracked),
     }, diff[:MAX_DIFF]

@@ -53,6 +53,6 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.signal is None:
+        first, self.signal = self.signal is None, number  # first of all: the next may come now
+        if first:
             os.write(2, _SAID)  # not print: the signal may have come in the middle of one
-        self.signal = number

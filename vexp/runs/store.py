@@ -108,6 +108,10 @@ class RunFolder:
             "Mapping[str, Any] | None", read_json(attempt_folder(self.folder, attempt) / RESULT)
         )
 
+    def model(self, result: Mapping[str, Any]) -> Path | None:
+        """The model folder that `result` names; None for a run without stages."""
+        return self.folder / result["checkpoint"] if result["checkpoint"] is not None else None
+
     def status(self) -> RunStatus:
         return _status(self.folder, os.listdir(self.folder))  # noqa: PTH208
 

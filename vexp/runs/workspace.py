@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vexp.files import append_line, fsync_folder, storage_errors, write_json, write_text
+from vexp.runs import provenance
 from vexp.runs.build import build_once
 from vexp.runs.claim import Claim, attempt_folder, fsync_file
 from vexp.runs.heartbeat import DEFAULT, Timing
@@ -95,7 +96,9 @@ class RunWorkspace:
         self._record_stage(target.name)
 
         def unguarded(work: Path, output: Path, _ensure: Callable[[], None]) -> None:
+            started = now()
             build(work, output)
+            provenance.record(output, self.run.config, started, diffs=False)
 
         return build_once(
             target,

@@ -33,6 +33,19 @@ def as_overrides(
     return tuple(_leaves(tree, "", source, 0, located, note))
 
 
+def shown_value(value: Any) -> str:
+    """A value as a user would write it; a component by its name, with what else is set."""
+    if isinstance(value, Mapping):
+        rest = [f"{key}={shown_value(item)}" for key, item in value.items() if key != "name"]
+        named = [str(value["name"])] if "name" in value else []
+        return " ".join([*named, *rest])
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown_value, value))}]"
+    return str(value)
+
+
 def _leaves(
     tree: Mapping[str, Any], prefix: str, source: str, line: int, located: bool, note: str
 ) -> Iterator[Override]:
@@ -72,7 +85,7 @@ def _text(value: str) -> str:
     plain = _PLAIN_WORD.fullmatch(value) and isinstance(read_scalar(value), str)
     if plain or _REFERENCE.fullmatch(value):
         return value
-    # In a quoted value, backslashes count only before a quote or at the end, where they are doubled.
+    # In a quoted value backslashes count only before a quote or at the end; there they are doubled.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"

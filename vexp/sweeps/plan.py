@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vexp.runs import evaluations
 from vexp.runs.store import RunFolder, RunStatus, RunStore, State
+from vexp.sweeps.checks import check
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep
 from vexp.sweeps.state import SweepState
@@ -68,6 +69,7 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
         ConfigError: with all problems of all points.
     """
     found = points(sweep, config_dirs=config_dirs)
+    check(sweep, found)
     declared = trainings(found)
     results_dir = found[0].run.results_dir
     state = SweepState.of(results_dir, sweep.name)

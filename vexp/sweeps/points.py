@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vexp.config import compose, identity
-from vexp.config.identity import Identity
-from vexp.config.schema import Reading, to_dict
-from vexp.errors import ConfigError, Problem, suggest
+from vexp.config.compose import compose
+from vexp.config.identity import Identity, stage_key, training_id
+from vexp.config.schema import build
+from vexp.errors import ConfigError, Problem
 from vexp.spec import RunSpec, replace
-from vexp.sweeps.overrides import Override
+from vexp.sweeps.overrides import Override, shown_value
 from vexp.sweeps.schema import Axis, Row, Sweep, shown_path
-
-Resolve = Callable[..., RunSpec]
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Training:
         stages = self.run.stages
         if not stages or stages[0] == "rl":
             return None
-        return f"{stages[0]}-{identity.stage_key(self.run, stages[0])}"
+        return f"{stages[0]}-{stage_key(self.run, stages[0])}"
 
 
 def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
@@ -83,10 +80,11 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
         overrides = _overrides(sweep, row, chosen, seed)
         texts = tuple(override.text for override in overrides)
         try:
-            run = compose.resolve(
+            composed = compose(
                 texts, config_dirs=dirs, source=[override.source for override in overrides]
             )
-            key = identity.training_id(run)
+            run = build(RunSpec, composed.values, composed.reading())
+            key = training_id(run)
         except ConfigError as error:
             problems.add(error.problems, row)
             continue
@@ -95,12 +93,7 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
     if problems:
         raise ConfigError(list(problems))
     if not found:
-        raise ConfigError(
-            Problem("`exclude` leaves nothing to run", where=shown_path(sweep.path))
-        )
-    wrong = [*_contradictions(sweep, found), *_unproducible(sweep, found)]
-    if wrong:
-        raise ConfigError(wrong)
+        raise ConfigError(Problem("`exclude` leaves nothing to run", where=shown_path(sweep.path)))
     return found
 
 
@@ -122,33 +115,17 @@ def collapsed(runs: Iterable[Training]) -> list[str]:
     ]
 
 
-def shown_value(value: Any) -> str:
-    """An axis value as the user wrote it; a component by its name."""
-    if isinstance(value, Mapping):
-        rest = [f"{key}={shown_value(item)}" for key, item in value.items() if key != "name"]
-        named = [str(value["name"])] if "name" in value else []
-        return " ".join([*named, *rest])
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, list):
-        return f"[{', '.join(map(shown_value, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _combinations(
     sweep: Sweep,
 ) -> Iterator[tuple[Row, tuple[tuple[Axis, int], ...], int | None]]:
     choices = [[(axis, index) for index in range(len(axis.values))] for axis in sweep.axes]
     seeds: tuple[int | None, ...] = sweep.seeds or (None,)
-    for row, *chosen in itertools.product(sweep.rows, *choices):
-        for seed in seeds:
-            values = {axis.key: axis.values[index] for axis, index in chosen}
-            here = {**values, "row": row.name, "seed": seed}
-            excluded = any(
-                all(here[key] == value for key, value in entry.items()) for entry in sweep.exclude
-            )
-            if not excluded:
-                yield row, tuple(chosen), seed
+    for row, chosen, seed in itertools.product(sweep.rows, itertools.product(*choices), seeds):
+        values = {axis.key: axis.values[index] for axis, index in chosen}
+        here = {**values, "row": row.name, "seed": seed}
+        matches = (all(here[k] == value for k, value in e.items()) for e in sweep.exclude)
+        if not any(matches):
+            yield row, chosen, seed
 
 
 def _overrides(
@@ -183,89 +160,8 @@ class _Problems:
                 named = ", ".join(repr(row.name) for row in rows if row.name)
                 line = f"{file}:{rows[0].line}" if rows[0].line and f"{file}:" not in where else ""
                 about = f"row{'s' * (len(rows) > 1)} {named}" if named else file
-                where = ", ".join(part for part in (where, line, "" if named in where else about) if part)
+                about = "" if named in where else about
+                where = ", ".join(part for part in (where, line, about) if part)
             yield Problem(
                 problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy
-            )
-
-
-def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
-    """What has to be the same for all runs of a sweep, and what seeds may not change."""
-    shown = shown_path(sweep.path)
-    for name in ("results_dir", "launcher"):
-        values = {repr(getattr(point.run, name)): point for point in found}
-        if len(values) > 1:
-            first, other = list(values.values())[:2]
-            yield Problem(
-                f"`{name}` differs between {first.label!r} and {other.label!r}",
-                where=shown,
-                accepted="one for the whole sweep",
-                remedy="set it in `base`" if name == "results_dir" else "use `launcher:`",
-            )
-    for run in trainings(found):
-        yield from _two_evaluations(run, shown)
-    for point, other in _same_but_seed(found):
-        for key in differing_keys(to_dict(point.run), to_dict(other.run)):
-            if key.rpartition(".")[2] != "seed":
-                yield Problem(
-                    f"{point.label!r} and {other.label!r} are seeds of one row, but differ in {key!r}",
-                    where=shown,
-                    accepted="seeds may differ in `seed` and in keys that end in `.seed`",
-                    remedy="a table would average over that difference; make it a row or an axis",
-                )
-
-
-def _two_evaluations(run: Training, shown: str) -> Iterator[Problem]:
-    first = run.points[0]
-    for other in run.points[1:]:
-        for name in first.run.evaluator.keys() & other.run.evaluator.keys():
-            if first.run.evaluator[name] != other.run.evaluator[name]:
-                yield Problem(
-                    f"{first.label!r} and {other.label!r} are one run, but evaluator {name!r} "
-                    "is set differently",
-                    where=shown,
-                    remedy="give the two evaluators two names",
-                )
-
-
-def _same_but_seed(found: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    first: dict[str, Point] = {}
-    for point in found:
-        key = f"{point.row.name} {point.axes!r}"
-        if first.setdefault(key, point) is not point:
-            yield first[key], point
-
-
-def differing_keys(left: Any, right: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys in which two resolved configs differ."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        for key in dict.fromkeys((*left, *right)):
-            path = f"{prefix}.{key}" if prefix else key
-            yield from differing_keys(left.get(key), right.get(key), path)
-    elif left != right:
-        yield prefix
-
-
-def _unproducible(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
-    """Table columns that no run's evaluators fill."""
-    if sweep.table is None:
-        return
-    reading = Reading(origins=sweep.table_origins)
-    evaluators = {name: e for point in found for name, e in point.run.evaluator.items()}
-    for index, column in enumerate(sweep.table.columns):
-        path = ("table", "columns", str(index))
-        if column.evaluator not in evaluators:
-            yield Problem(
-                f"no run of this sweep has an evaluator {column.evaluator!r}",
-                where=reading.where((*path, "evaluator")),
-                accepted=suggest(column.evaluator, evaluators),
-                remedy=f"add evaluator.{column.evaluator}=… to `base`",
-            )
-            continue
-        produced = getattr(evaluators[column.evaluator], "produces", ())
-        if produced and not any(fnmatchcase(column.metric, pattern) for pattern in produced):
-            yield Problem(
-                f"evaluator {column.evaluator!r} produces no metric {column.metric!r}",
-                where=reading.where((*path, "metric")),
-                accepted=suggest(column.metric, produced, noun="metrics"),
             )

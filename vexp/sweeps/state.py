@@ -57,7 +57,7 @@ class SweepState:
         return self.folder / "workers"
 
     def config(self, run: str) -> Path:
-        """The config under which this sweep runs `run`, where it is not that of the run's folder."""
+        """The config under which this sweep runs `run`, if it is not that of the run's folder."""
         return self.folder / "configs" / f"{run}.json"
 
     def queue(self) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ class Progress:
         if self.run.state == "done" and missing:
             return f"not evaluated yet: {', '.join(missing)}"
         if self.run.state == "stopped":
-            killed = f" (its process was killed: {self.exit_code})" if (self.exit_code or 0) < 0 else ""
+            code = self.exit_code or 0
+            killed = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
             return f"goes on at the next launch{killed}"
         return ""
 
@@ -102,19 +104,26 @@ def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
     at = run.status.progress or read_json(attempt / PROGRESS) or {}
     step, total = at.get("step"), at.get("total")
     rows = _last_rows(attempt / METRICS, 1)
-    left_s = None
-    if run.state == "running" and at.get("stage") == "rl" and step is not None and total is not None:
-        seconds = [row["total_s"] for row in _last_rows(attempt / TIMINGS, _RECENT) if "total_s" in row]
-        left_s = (total - step) * sum(seconds) / len(seconds) if seconds else None
     return Progress(
         run=run,
         stage=at.get("stage", ""),
         step=step,
         total=total,
         metrics=(rows[0] if rows else {}) | dict(at.get("metrics", {})),
-        left_s=left_s,
+        left_s=_left(attempt, at) if run.state == "running" else None,
         exit_code=end.get("exit_code"),
     )
+
+
+def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:
+    """Seconds that the present stage still takes, at the pace of its last steps."""
+    if at.get("stage") != "rl" or at.get("total") is None:
+        return None
+    rows = _last_rows(attempt / TIMINGS, _RECENT)
+    seconds = [row["total_s"] for row in rows if "total_s" in row]
+    if not seconds:
+        return None
+    return float((at["total"] - at["step"]) * sum(seconds) / len(seconds))
 
 
 def _group(key: str, group: Sequence[tuple[Planned, RunStatus, Mapping[str, Any]]]) -> Failures:

@@ -1,4 +1,4 @@
-"""A worker: takes the next run of a sweep that nobody is at, runs it in a process of its own, again.
+"""A worker: takes a run of a sweep that nobody is at, runs it in a process of its own, and again.
 
 A run that crashes takes its process with it, not the worker. What happened is read from the run's
 folder; only an end that left no trace there is recorded by the worker.
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vexp.files import write_json
 from vexp.runs import failure
@@ -35,7 +34,7 @@ _TAIL = 4000  # bytes of a crashed process's output that are kept as its traceba
 
 
 def work(state: SweepState, number: int, *, command: Sequence[str] = RUN) -> None:
-    """Serve a sweep from slot `number` until nothing is left to do; at once if the slot is taken."""
+    """Serve a sweep from slot `number` until nothing is left to do; not if the slot is taken."""
     slot = Slot(state.workers, number)
     with StopRequest() as stop:
         served: set[str] = set()
@@ -189,5 +188,5 @@ def _built(state: SweepState, stage: str) -> bool:
 
 
 def _say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] worker {os.getpid()}: {text}", flush=True)
-
+    sys.stdout.write(f"[{time.strftime('%H:%M:%S')}] worker {os.getpid()}: {text}\n")
+    sys.stdout.flush()

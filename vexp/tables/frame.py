@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vexp.errors import RunError, suggest
-from vexp.sweeps.points import Point, shown_value
+from vexp.sweeps.overrides import shown_value
+from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Column, TableSpec
 from vexp.tables.stats import Summary, paired_difference, summarize
 
@@ -80,9 +81,7 @@ class Frame:
         return sum(len(cell.measured) for row in self.rows for cell in row.cells)
 
 
-def build_frame(
-    sweep: str, table: TableSpec, points: Sequence[Point], results: Results
-) -> Frame:
+def build_frame(sweep: str, table: TableSpec, points: Sequence[Point], results: Results) -> Frame:
     """Put every result of the declared points into its cell.
 
     Raises:
@@ -96,7 +95,7 @@ def build_frame(
     }
     rows = []
     for key, group in groups:
-        reference = _reference(table, key, group, groups)
+        reference = _reference(table, key, groups)
         rows.append(
             TableRow(
                 name=group[0].row.name,
@@ -154,9 +153,7 @@ def _common(axes: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, str
     )
 
 
-def _reference(
-    table: TableSpec, key: _Key, group: Sequence[Point], groups: Sequence[_Group]
-) -> _Key | None:
+def _reference(table: TableSpec, key: _Key, groups: Sequence[_Group]) -> _Key | None:
     """The baseline's group at the same axis values; None for the baseline itself."""
     if table.baseline is None or key[0] == table.baseline:
         return None

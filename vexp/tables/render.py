@@ -1,4 +1,4 @@
-"""A table as text: Markdown, CSV, JSON, and for the terminal. The same frame gives the same bytes."""
+"""A table as text: Markdown, CSV, JSON, and for the terminal. A frame always gives one text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from vexp.tables.frame import Cell, Frame, TableRow
 from vexp.sweeps.schema import Column
+from vexp.tables.frame import Cell, Frame, TableRow
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,8 +65,8 @@ def notes(frame: Frame) -> list[str]:
 
 def markdown(frame: Frame) -> str:
     """GitHub's Markdown."""
-    lines = [f"# {_escaped(frame.title)}", "", _line(headings(frame))]
-    lines.append("|" + "|".join(["---"] * (1 + len(frame.axes)) + ["---:"] * len(frame.columns)) + "|")
+    rule = [*["---"] * (1 + len(frame.axes)), *["---:"] * len(frame.columns)]
+    lines = [f"# {_escaped(frame.title)}", "", _line(headings(frame)), f"|{'|'.join(rule)}|"]
     lines += [_line(texts(frame, row)) for row in frame.rows]
     lines += ["", *(f"- {_escaped(note)}" for note in notes(frame))]
     lines += ["", f"Made by `vexp table {frame.sweep}` from results alone.", ""]
@@ -77,18 +77,16 @@ def csv_text(frame: Frame) -> str:
     """One line per cell, on the metric's own scale, for scripts."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["row", "label", *frame.axes, "evaluator", "metric", "n", "declared", "mean", "sd", "difference"]
-    )
+    numbers = ("n", "declared", "mean", "sd", "difference")
+    writer.writerow(["row", "label", *frame.axes, "evaluator", "metric", *numbers])
     for row in frame.rows:
         axes = [row.axes[key] for key in frame.axes]
         for cell, column, difference in zip(row.cells, frame.columns, row.differences, strict=True):
             summary = cell.summary
-            numbers = [summary.mean, summary.sd] if summary else [None, None]
-            writer.writerow(
-                [row.name, row.label, *axes, column.evaluator, column.metric, len(cell.measured),
-                 cell.declared, *map(_exact, [*numbers, difference])]
-            )  # fmt: skip
+            spread = [summary.mean, summary.sd] if summary else [None, None]
+            counts = [len(cell.measured), cell.declared]
+            named = [row.name, row.label, *axes, column.evaluator, column.metric]
+            writer.writerow([*named, *counts, *map(_exact, [*spread, difference])])
     return out.getvalue()
 
 
@@ -102,14 +100,15 @@ def json_text(frame: Frame) -> str:
         "baseline": frame.baseline,
         "axes": list(frame.axes),
         "columns": [
-            {"evaluator": c.evaluator, "metric": c.metric, "label": c.label or c.metric, "scale": c.scale}
+            {"evaluator": c.evaluator, "metric": c.metric, "label": c.label or c.metric,
+             "scale": c.scale}
             for c in frame.columns
         ],
         "rows": [
-            {"row": row.name, "label": row.label, "axes": dict(row.axes), "cells": list(_cells(row))}
-            for row in frame.rows
+            {"row": r.name, "label": r.label, "axes": dict(r.axes), "cells": list(_cells(r))}
+            for r in frame.rows
         ],
-    }
+    }  # fmt: skip
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -118,7 +117,8 @@ def terminal(frame: Frame) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(frame.title), caption=Text("\n".join(notes(frame))), caption_justify="left")
+    caption = Text("\n".join(notes(frame)))
+    table = Table(title=Text(frame.title), caption=caption, caption_justify="left")
     for index, heading in enumerate(headings(frame)):
         table.add_column(Text(heading), justify="left" if index <= len(frame.axes) else "right")
     for row in frame.rows:

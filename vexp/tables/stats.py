@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n values: their mean, and their sample standard deviation (n - 1) where n is at least 2."""
+    """Of n values: their mean, and from two on their sample standard deviation (n - 1)."""
 
     n: int
     mean: float
@@ -27,9 +30,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
     return Summary(n, mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)))
 
 
-def paired_difference(
-    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]
-) -> float | None:
+def paired_difference(ours: Mapping[K, float], theirs: Mapping[K, float]) -> float | None:
     """Mean of ours - theirs over the keys that both have; None if they share none."""
     shared = [key for key in ours if key in theirs]
     if not shared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,37 +108,34 @@ def observe(
     experience: Experience,
     policy: Policy,
     reference: Policy | None,
-    needs: Collection[str],
+    portions: Iterable[Sequence[int]],
     *,
     old_logprobs: bool,
+    entropy: bool,
     temperature: float,
-    micro_batch_size: int,
 ) -> Experience:
-    """The experience pass: add old log-probs, entropy and reference log-probs where needed.
+    """The experience pass over `portions` of rows: old log-probs, entropy, reference log-probs.
 
-    When nothing is needed it runs no forward pass at all.
+    What is not asked for stays None; when nothing is, there is no forward pass at all.
     """
-    entropy = "entropy" in needs
-    from_policy = old_logprobs or entropy
-    if not from_policy and reference is None:
-        return experience
-    shape = experience.tokens.shape
-    blank = torch.zeros(shape, dtype=torch.float32, device=experience.tokens.device)
-    found: dict[str, Any] = {
-        "old_logprobs": blank.clone() if old_logprobs else None,
-        "entropy": blank.clone() if entropy else None,
-        "reference_logprobs": blank.clone() if reference is not None else None,
+    asked = {
+        "old_logprobs": old_logprobs,
+        "entropy": entropy,
+        "reference_logprobs": reference is not None,
     }
-    everything = range(len(experience))
-    for rows in micro_batches(experience.group.tolist(), everything, micro_batch_size):
+    shape, device = experience.tokens.shape, experience.tokens.device
+    found: dict[str, Any] = {
+        name: torch.zeros(shape, device=device) for name, wanted in asked.items() if wanted
+    }
+    for rows in portions if found else ():
         part = experience.select(rows)
         outputs: dict[str, Tensor | None] = {}
-        if from_policy:
+        if old_logprobs or entropy:
             output = forward(policy, part, temperature, with_entropy=entropy)
             outputs |= {"old_logprobs": output.logprobs, "entropy": output.entropy}
         if reference is not None:
             outputs["reference_logprobs"] = forward(reference, part, temperature).logprobs
         for name, target in found.items():
-            if target is not None and (value := outputs[name]) is not None:
+            if (value := outputs[name]) is not None:
                 target[rows, : value.shape[1]] = value * part.mask
     return dataclasses.replace(experience, **found)

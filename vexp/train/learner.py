@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
 
+SIGNALS = {"entropy", "reference_logprobs"}  # needs that take a forward pass over all responses
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A rollout batch ready to be learned from."""
+
+    experience: Experience  # with the weights and advantages of every token
+    updates: list[list[list[int]]]  # rows of each micro-batch of each optimiser step of an epoch
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -45,47 +55,50 @@ class Learner:
     optimizer: Optimizer
     accelerator: Accelerator
 
-    def observe(self, experience: Experience) -> Experience:
-        """Add what an experience pass has to supply, then the advantage of every token."""
-        run = self.run
+    def prepare(self, experience: Experience) -> Lesson:
+        """Plan the updates, run the experience pass if one is needed, and share out the credit.
+
+        Rows without an outcome advantage have a gradient of exactly zero unless a KL acts on them,
+        so they are left out; a mini-batch that has no other rows is passed over. Old log-probs are
+        taken in the micro-batches of the updates, so that the first ratio is 1 to the last bit.
+        """
+        run, group = self.run, experience.group.tolist()
+        outcome = run.algorithm.advantages(experience.rewards, experience.group)
+        several, signals = several_updates(run), needs(run) & SIGNALS
+        mini_batches = list(self._mini_batches(group))
+        everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
+        updates = everything
+        if run.algorithm.kl_coef == 0 and not (several and signals):
+            useful = set(outcome.nonzero().flatten().tolist())
+            chosen = [[row for row in rows if row in useful] for rows in mini_batches]
+            updates = [micro_batches(group, rows, self._size) for rows in chosen if rows]
         experience = observe(
             experience,
             self.policy,
             self.reference,
-            needs(run),
-            old_logprobs=several_updates(run),
+            [portion for update in (everything if signals else updates) for portion in update],
+            old_logprobs=several,
+            entropy="entropy" in signals,
             temperature=run.rollout.temperature,
-            micro_batch_size=run.compute.micro_batch_size,
         )
-        outcome = run.algorithm.advantages(experience.rewards, experience.group)
-        advantages = run.credit.advantages(outcome, experience).to(torch.float32)
-        if not bool(advantages.isfinite().all()):
-            raise VexpError(
-                "the credit method returned an advantage that is not finite",
-                where=f"credit ({run.credit.name})",
-                remedy="mend it: every token needs a finite advantage, 0 outside the mask",
-            )
-        return dataclasses.replace(experience, advantages=advantages)
+        experience = dataclasses.replace(
+            experience,
+            advantages=self._credited(outcome, experience),
+            weights=self._weights(experience, mini_batches),
+        )
+        return Lesson(experience, updates)
 
-    def update(self, experience: Experience, *, step: int, updates: int) -> Learned:
+    def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
         """All optimiser steps of one rollout batch; `updates` were done before.
 
-        A mini-batch in which no token has an advantage, and which no KL acts on, is passed over.
-        Its rows are left out in any case: their gradient is exactly zero.
+        Raises:
+            Diverged: if loss or gradient is not finite.
         """
-        group = experience.group.tolist()
-        useful = self._useful_rows(experience)
         done: list[dict[str, float]] = []
-        for rows in self._mini_batches(group):
-            weights = torch.zeros_like(experience.mask, dtype=torch.float32)
-            length = self.run.rollout.max_response_length
-            weights[rows] = self.run.algorithm.token_weights(experience.mask[rows], length)
-            weighted = dataclasses.replace(experience, weights=weights)
-            chosen = [row for row in rows if row in useful]
-            portions = micro_batches(group, chosen, self.run.compute.micro_batch_size)
-            if portions:
+        for _ in range(self.run.rl.epochs_per_step):
+            for portions in lesson.updates:
                 update = updates + len(done) + 1
-                done.append(self._one_update(weighted, portions, update, f"step {step}"))
+                done.append(self._one_update(lesson.experience, portions, update, f"step {step}"))
         return Learned(len(done), _summary(done))
 
     def _one_update(
@@ -108,20 +121,36 @@ class Learner:
         )
         return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
 
+    @property
+    def _size(self) -> int:
+        return self.run.compute.micro_batch_size
+
+    def _credited(self, outcome: Tensor, experience: Experience) -> Tensor:  # [rollout, token]
+        advantages = self.run.credit.advantages(outcome, experience).to(torch.float32)
+        if not bool(advantages.isfinite().all()):
+            raise VexpError(
+                "the credit method returned an advantage that is not finite",
+                where=f"credit ({self.run.credit.name})",
+                remedy="mend it: every token needs a finite advantage, 0 outside the mask",
+            )
+        return advantages
+
+    def _weights(self, experience: Experience, mini_batches: list[list[int]]) -> Tensor:
+        """Each token's weight in the loss of the one update its row belongs to."""
+        weights = torch.zeros(experience.mask.shape, device=experience.mask.device)
+        for rows in mini_batches:
+            weights[rows] = self.run.algorithm.token_weights(
+                experience.mask[rows], self.run.rollout.max_response_length
+            )
+        return weights
+
     def _mini_batches(self, group: list[int]) -> Iterator[list[int]]:
-        """Rows of each optimiser step: `prompts_per_update` groups at a time, for every epoch."""
+        """Rows of each optimiser step: `prompts_per_update` groups at a time, in order."""
         groups = list(dict.fromkeys(group))
         size = self.run.rl.prompts_per_update or len(groups)
-        for _ in range(self.run.rl.epochs_per_step):
-            for start in range(0, len(groups), size):
-                chosen = set(groups[start : start + size])
-                yield [row for row, index in enumerate(group) if index in chosen]
-
-    def _useful_rows(self, experience: Experience) -> set[int]:
-        """Rows that any gradient comes from."""
-        if self.run.algorithm.kl_coef > 0 or experience.advantages is None:
-            return set(range(len(experience)))
-        return set(experience.advantages.any(dim=1).nonzero().flatten().tolist())
+        for start in range(0, len(groups), size):
+            chosen = set(groups[start : start + size])
+            yield [row for row, index in enumerate(group) if index in chosen]
 
 
 def needs(run: RunSpec) -> set[str]:

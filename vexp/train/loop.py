@@ -57,9 +57,9 @@ def train_step(learner: Learner, state: State, clock: Clock) -> State:
     experience = to_experience(run, learner.policy, collected)
     if experience is not None:
         with clock("update_s"):
-            experience = learner.observe(experience)
-            learned = learner.update(experience, step=step, updates=state.updates)
-        row |= metrics.of_experience(experience)
+            lesson = learner.prepare(experience)
+            learned = learner.update(lesson, step=step, updates=state.updates)
+        row |= metrics.of_experience(lesson.experience)
     row |= {"updates": learned.updates} | learned.metrics
     return State(
         step=step,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
+from vexp.train import attention as attention_kernel
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.logprobs import entropy, log_distribution, log_probs_of
@@ -60,7 +61,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel = prefixes.choose_kernel(attention, device, precision)
-        model.set_attn_implementation(self.kernel)
+        _use_kernel(model, self.kernel)
         self.model = model.eval()  # no dropout anywhere in these models
         self.tokenizer = tokenizer
         self.image_processor = image_processor
@@ -134,7 +135,7 @@ class Policy(nn.Module):
             return self._score_slice(hidden, tokens, temperature, with_entropy)
         slices = [
             checkpoint(self._score_slice, h, t, temperature, with_entropy, use_reentrant=False)
-            for h, t in zip(hidden.split(size), tokens.split(size), strict=True)
+            for h, t in zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
         ]
         logprobs = torch.cat([part[0] for part in slices])
         return logprobs, torch.cat([part[1] for part in slices]) if with_entropy else None
@@ -181,7 +182,7 @@ class Policy(nn.Module):
         return tokens.to(self.device), mask.to(self.device)
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
-        """Texts of responses, without the end of the sequence; what `emits` allows stays visible."""
+        """Texts of responses, without the end of the sequence; what `emits` allows stays."""
         kept = (mask & (tokens != self.eos_id)).tolist()
         rows = [
             [token for token, keep in zip(row, keeps, strict=True) if keep]
@@ -196,12 +197,9 @@ class Policy(nn.Module):
         Raises:
             OSError: if the disk refuses it.
         """
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
         try:
-            self.model.save_pretrained(folder)
+            with no_progress_bars():
+                self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
         except Exception as error:
@@ -211,9 +209,30 @@ class Policy(nn.Module):
                 raise
             code = int(number.group(1))
             raise OSError(code, errno.errorcode.get(code, "error"), str(folder)) from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own while it reads or writes files."""
+    from transformers.utils import logging
+
+    switch: Any = logging  # untyped there
+    before = switch.is_progress_bar_enabled()
+    switch.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            switch.enable_progress_bar()
+
+
+def _use_kernel(model: Any, kernel: str) -> None:
+    """Set the attention implementation; our own is for the language model only."""
+    if kernel != attention_kernel.NAME:
+        model.set_attn_implementation(kernel)
+        return
+    attention_kernel.register()
+    model.set_attn_implementation({"": "sdpa", "vision_config": "sdpa", "text_config": kernel})
 
 
 def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) -> Tensor:  # [vocab]
@@ -236,7 +255,7 @@ def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) ->
         )
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
-    banned[[i for i in (*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids)]] = True
+    banned[[*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
 

@@ -8,8 +8,7 @@ transformers modules and is differentiable.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
+from vexp.train import attention as shared
+from vexp.train.attention import SharedPrefix
 from vexp.train.prompts import PromptBatch
 
 
@@ -24,37 +25,53 @@ from vexp.train.prompts import PromptBatch
 class Prefix:
     """Encoded prompts, left-padded as they came."""
 
-    keys: Sequence[Tensor]  # of each layer: [prompt, kv head, position, head size], after RoPE
-    values: Sequence[Tensor]
+    keys: list[Tensor]  # of each layer: [prompt, kv head, position, head size], after RoPE
+    values: list[Tensor]
     mask: Tensor  # [prompt, position] bool
     last_hidden: Tensor  # [prompt, hidden]
     next_position: Tensor  # [prompt]
 
+    def rows(self, prompts: Tensor) -> Prefix:
+        """A copy of the prefixes of the given prompts, in that order."""
+        return Prefix(
+            keys=[layer[prompts] for layer in self.keys],
+            values=[layer[prompts] for layer in self.values],
+            mask=self.mask[prompts],
+            last_hidden=self.last_hidden[prompts],
+            next_position=self.next_position[prompts],
+        )
 
+    def shared(self) -> SharedPrefix:
+        """The prefixes in the form the attention function takes."""
+        bias = None
+        if not bool(self.mask.all()):
+            bias = torch.zeros(self.mask.shape, dtype=self.keys[0].dtype, device=self.mask.device)
+            bias = bias.masked_fill(~self.mask, -torch.inf)[:, None, None]
+        return SharedPrefix(self.keys, self.values, bias)
+
+
+@dataclass
 class _Recorder:
     """Stands in for a transformers cache: keeps each layer's keys and values, with gradients."""
 
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, _layer: int) -> tuple[Tensor, Tensor]:
         self.keys.append(keys)
         self.values.append(values)
         return keys, values
 
 
+@dataclass
 class _Continuation:
     """Stands in for a transformers cache that already holds the prefix of each row."""
 
-    def __init__(self, prefix: Prefix, prompt_index: Tensor) -> None:
-        self.prefix = prefix
-        self.prompt_index = prompt_index
+    prefix: Prefix
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        before_keys = self.prefix.keys[layer][self.prompt_index]
-        before_values = self.prefix.values[layer][self.prompt_index]
-        return torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
+        before = self.prefix.keys[layer], self.prefix.values[layer]
+        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
 
 
 def encode(model: Any, kernel: str, prompts: PromptBatch) -> Prefix:
@@ -83,17 +100,34 @@ def encode(model: Any, kernel: str, prompts: PromptBatch) -> Prefix:
 def extend(
     model: Any, kernel: str, prefix: Prefix, tokens: Tensor, mask: Tensor, prompt_index: Tensor
 ) -> Tensor:  # [rollout, token, hidden]
-    """Run the decoder over responses that follow their prefixes."""
-    steps = torch.arange(tokens.shape[1], device=tokens.device)
-    positions = prefix.next_position[prompt_index].unsqueeze(1) + steps
-    keys_mask = torch.cat([prefix.mask[prompt_index], mask], dim=1)
-    hidden: Tensor = model.model.language_model(
-        inputs_embeds=model.get_input_embeddings()(tokens),
-        attention_mask={"full_attention": causal_mask(kernel, keys_mask, tokens.shape[1])},
-        position_ids=positions.expand(3, -1, -1),
-        past_key_values=_Continuation(prefix, prompt_index),
-    ).last_hidden_state
+    """Run the decoder over responses that follow their prefixes.
+
+    Fastest where rollouts are sorted by prompt, with as many for each: then no prefix is copied.
+    """
+    positions = prefix.next_position[prompt_index].unsqueeze(1)
+    positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
+    arguments: dict[str, Any] = {
+        "inputs_embeds": model.get_input_embeddings()(tokens),
+        "position_ids": positions.expand(3, -1, -1),
+    }
+    if not (kernel == shared.NAME and _in_equal_groups(prompt_index, len(prefix.mask))):
+        prefix = prefix.rows(prompt_index)
+    if kernel == shared.NAME:
+        # Responses are padded on the right, where causal attention never looks: no mask is needed.
+        arguments |= {"attention_mask": {"full_attention": None}, "shared_prefix": prefix.shared()}
+    else:
+        keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
+        arguments |= {"attention_mask": {"full_attention": keys}}
+        arguments |= {"past_key_values": _Continuation(prefix)}
+    hidden: Tensor = model.model.language_model(**arguments).last_hidden_state
     return hidden
+
+
+def _in_equal_groups(prompt_index: Tensor, prompts: int) -> bool:
+    """Whether the rows are sorted by prompt, with the same number for each."""
+    size, rest = divmod(len(prompt_index), prompts)
+    order = torch.arange(prompts, device=prompt_index.device)
+    return rest == 0 and bool((prompt_index == order.repeat_interleave(size)).all())
 
 
 def causal_mask(kernel: str, keys: Tensor, queries: int | None = None) -> Tensor | None:
@@ -109,32 +143,33 @@ def causal_mask(kernel: str, keys: Tensor, queries: int | None = None) -> Tensor
     position = torch.arange(length, device=keys.device)
     query = position[length - queries :, None]
     allowed = (keys[:, None, :] & (position <= query)) | (position == query)
-    allowed = allowed.unsqueeze(1)  # [row, 1, query, key]
-    if kernel == "eager":
-        return torch.zeros(allowed.shape, device=keys.device).masked_fill(~allowed, -torch.inf)
-    return allowed
+    return mask_for(kernel, allowed.unsqueeze(1))
+
+
+def mask_for(kernel: str, allowed: Tensor) -> Tensor:  # [row, 1, query, key]
+    """A boolean mask as the kernel wants it: eager attention adds its mask."""
+    if kernel != "eager":
+        return allowed
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, -torch.inf)
 
 
 def choose_kernel(attention: Attention, device: str, precision: Precision) -> str:
     """The attention implementation to use; `auto` is flash where it can work, else SDPA.
 
+    On a CPU, SDPA is our shared-prefix attention, which calls the same torch kernel.
+
     Raises:
         ConfigError: if flash attention is asked for where it cannot run.
     """
-    installed = importlib.util.find_spec("flash_attn") is not None
-    possible = installed and device.startswith("cuda") and precision == "bf16"
-    if attention == "auto":
-        return "flash_attention_2" if possible else "sdpa"
-    if attention == "flash_attention_2" and not possible:
-        lacks = [
-            text
-            for ok, text in (
-                (installed, "the package flash-attn is not installed"),
-                (device.startswith("cuda"), f"the device is {device}"),
-                (precision == "bf16", f"the precision is {precision}"),
-            )
-            if not ok
-        ]
+    on_cuda = device.startswith("cuda")
+    lacks = []
+    if importlib.util.find_spec("flash_attn") is None:
+        lacks.append("the package flash-attn is not installed")
+    if not on_cuda:
+        lacks.append(f"the device is {device}")
+    if precision != "bf16":
+        lacks.append(f"the precision is {precision}")
+    if attention == "flash_attention_2" and lacks:
         raise ConfigError(
             Problem(
                 f"flash_attention_2 cannot run here: {', '.join(lacks)}",
@@ -143,4 +178,6 @@ def choose_kernel(attention: Attention, device: str, precision: Precision) -> st
                 remedy="set compute.attention=auto",
             )
         )
-    return attention
+    if attention == "auto":
+        attention = "sdpa" if lacks else "flash_attention_2"
+    return shared.NAME if attention == "sdpa" and not on_cuda else attention

@@ -35,7 +35,7 @@ class PromptBatch:
 
     def to(self, device: torch.device | str) -> PromptBatch:
         """The same prompts on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
@@ -62,7 +62,7 @@ class PromptBatch:
     def _images(self, chosen: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
         if self.pixel_values is None or self.image_grid_thw is None:
             return None, None
-        patches = self.pixel_values.split(self.image_grid_thw.prod(1).tolist())
+        patches = torch.split(self.pixel_values, self.image_grid_thw.prod(1).tolist())
         first = [sum(self.images_per_prompt[:index]) for index in range(len(self))]
         images = [
             first[index] + k for index in chosen for k in range(self.images_per_prompt[index])

@@ -1,9 +1,9 @@
 """Reading a response: where its answer is, and whether it keeps to the format. Pure text.
 
-Extraction follows spec §7.2 (first hit wins): the last closed `\\boxed{...}` with its braces matched,
-else the last closed `<answer>` span, else a final `Answer:` line. There is no fallback to the whole
-response, which rewards guessing by listing and was seen to be hacked. Both functions take time linear
-in the length of the text.
+Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched,
+the last closed `<answer>` span, a final `Answer:` line. There is no fallback to the whole response,
+which rewards guessing by listing and was seen to be hacked. Both functions take time linear in the
+length of the text.
 
 The formats are those of the papers without the quirk of EasyR1's released check, which removes
 spaces around `<`, `>` and `/` before matching and thereby alters the answer ("a / b" -> "a/b"). So
@@ -71,7 +71,7 @@ def _is_answer_tag(text: str) -> bool:
 
 
 def _boxes(text: str) -> list[tuple[int, int]]:
-    """Start and end of the content of each closed box, sorted by start; escaped braces don't count."""
+    """Start and end of the content of each closed box, by start; escaped braces do not count."""
     open_braces: list[int | None] = []  # where the content begins, for those that open a box
     found: list[tuple[int, int]] = []
     for token in re.finditer(r"\\boxed\{|\\.|[{}]", text, re.DOTALL):

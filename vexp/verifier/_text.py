@@ -49,7 +49,7 @@ def plain_math(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", text.replace("²", "^2").replace("³", "^3")).strip()
     for opening, closing in _DELIMITERS:
-        long_enough = len(text) > len(opening) + len(closing)
+        long_enough = len(text) >= len(opening) + len(closing)
         if long_enough and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)]
             break
@@ -68,7 +68,7 @@ def normalized(text: str) -> str:
 
 
 def same_text(answer: str, gold: str) -> bool:
-    """Whether two answers are the same text (spec §7.2, item 3).
+    """Whether two answers are the same text.
 
     Case, spaces, a final full stop, LaTeX wrappers, thousands separators and currency signs do not
     matter. A unit or percent sign beside a number may be left out, but two units have to agree.

@@ -33,7 +33,6 @@ class Verifier(Component):
 
     def prepare(self) -> None:
         """Import what a verdict needs; called once per worker process, outside the time limit."""
-        return None
 
     @abstractmethod
     def verdict(self, response: str, gold: str) -> Verdict:

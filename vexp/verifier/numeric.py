@@ -15,7 +15,7 @@ from vexp.verifier.base import Verdict, Verifier
 @register("verifier", "numeric")
 @dataclass(frozen=True, kw_only=True)
 class Numeric(Verifier):
-    """Equality as numbers: decimals, fractions, mixed numbers, roots, percent, separators, units."""
+    """Equality as numbers: decimals, fractions, roots, percent, separators, units."""
 
     tolerance: Annotated[float, Between(0, 1, high_open=True)] = 1e-4  # relative
 

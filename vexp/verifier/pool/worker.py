@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 ORPHAN_CHECK_S = 5.0  # how often an idle worker looks whether its parent is still there
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         verifier = build(next(tasks))
         verifier.prepare()
-    except Exception as error:  # a plugin may fail in any way; the parent reports it
+    except Exception as error:  # noqa: BLE001  (a plugin may fail in any way; the parent reports it)
         _send(answers, {"failed": f"{type(error).__name__}: {error}"})
         return
     _send(answers, {"ready": True})
@@ -49,7 +50,7 @@ def describe(verifier: Any) -> dict[str, Any]:
     cls = type(verifier)
     module = sys.modules[cls.__module__]
     by_file = cls.__module__ == "__main__" or cls.__module__.startswith("vexp_plugin_")
-    source = os.path.abspath(str(module.__file__)) if by_file else None
+    source = str(Path(str(module.__file__)).resolve()) if by_file else None
     fields = to_dict(verifier)
     return {
         "name": fields.pop("name"),
@@ -77,7 +78,7 @@ def judge(verifier: Any, task: dict[str, Any]) -> dict[str, Any]:
     try:
         verdict = verifier.verdict(task["response"], task["gold"])
         correct, extracted, status = float(verdict.correct), verdict.extracted, verdict.status
-    except Exception as error:  # whatever a response provokes must not end the training
+    except Exception as error:  # noqa: BLE001  (whatever a response provokes must not end training)
         return {"correct": 0.0, "extracted": None, "status": "crashed", "error": repr(error)}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

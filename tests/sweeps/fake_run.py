@@ -1,0 +1,55 @@
+"""Stands for `vexp _run FOLDER`: no training; what happens is set by the variable FAKE_<seed>."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fabricate import Fabricate, publish, score
+
+from vexp.config.schema import build
+from vexp.files import append_line, read_json
+from vexp.runs.claim import Busy, acquire
+from vexp.runs.signals import StopRequest
+from vexp.runs.store import RunFolder, RunStore
+from vexp.spec import RunSpec
+
+
+def main(folder: Path, config: Path | None) -> int:
+    store = RunStore(folder.parents[1])
+    run = build(RunSpec, read_json(config)) if config else RunFolder(folder).spec()
+    action = os.environ.get(f"FAKE_{run.seed}", "done")
+    append_line(store.root / "started.jsonl", {"run": folder.name, "pid": os.getpid()})
+    try:
+        claim = acquire(folder)
+    except Busy:
+        return 1
+    if claim is None:
+        score(store, run, {"accuracy": 0.25, "accuracy/single": 0.5})
+        return 0
+    if action == "exit 7":
+        print("a library said: boom 123", flush=True)
+        os._exit(7)
+    if action == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "fails":
+        claim.release("stopped")
+        Fabricate(store).failed(run, RuntimeError("no luck"))
+        return 1
+    with StopRequest() as stop:
+        end = time.monotonic() + (600 if action == "slow" else 0.2)
+        while time.monotonic() < end:
+            if stop:
+                claim.release("stopped")
+                return stop.exit_code
+            time.sleep(0.02)
+    publish(claim, run)
+    score(store, run, {"accuracy": 0.25, "accuracy/single": 0.5})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[3]) if len(sys.argv) > 2 else None))

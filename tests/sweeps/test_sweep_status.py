@@ -1,0 +1,92 @@
+"""Progress, remarks and grouped failures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+from vexp.sweeps.show import failures_text, progress_data, progress_table, size
+from vexp.sweeps.status import duration, failures, progress, signature
+
+FIVE = "rows: {a: []}\nseeds: [1, 2, 3, 4, 5]"
+
+
+def test_progress_of_a_running_run_has_step_metrics_and_time_left(plan, fabricate):
+    fabricate.running(plan(FIVE).runs[0].training.run, step=4, total=10, reward=0.5, accuracy=0.25)
+    row = progress(plan(FIVE))[0]
+    assert (row.stage, row.step, row.total) == ("rl", 4, 10)
+    assert row.left_s == pytest.approx(6 * 2.0)
+    console = Console(record=True, width=150)
+    console.print(progress_table(plan(FIVE), [row]))
+    for shown in ("a seed=1", "running", "4/10", "0.500", "0.250", "12s"):
+        assert shown in console.export_text(clear=False)
+    data = json.loads(json.dumps(progress_data(row)))
+    assert data["metrics"] == {"reward": 0.5, "accuracy": 0.25}
+
+
+def test_a_run_without_a_folder_has_no_progress(plan):
+    row = progress(plan(FIVE))[0]
+    assert (row.step, row.left_s, row.remark) == (None, None, "")
+
+
+def test_failures_are_grouped_by_what_they_have_in_common(plan, fabricate):
+    runs = [run.training.run for run in plan(FIVE).runs]
+
+    def explode(number):
+        raise ValueError(f"tensor {number} has {number * 1.5} rows at 0x7f{number:03d}")
+
+    for number, run in enumerate(runs[:3]):
+        try:
+            explode(number)
+        except ValueError as error:
+            fabricate.failed(run, error, traceback=f"Traceback\n  a line\nValueError: {number}\n")
+    fabricate.failed(runs[3], RuntimeError("CUDA out of memory"))
+    big, small = failures(plan(FIVE).runs)
+    assert big.runs == ("a seed=1", "a seed=2", "a seed=3")
+    assert "ValueError at test_sweep_status.py" in big.signature
+    assert "tensor # has # rows at #" in big.signature
+    assert big.traceback == ("Traceback", "  a line", "ValueError: 0")
+    assert big.log.read_text().startswith("Traceback")
+    assert small.kind == "oom"
+    text = failures_text([big, small]).plain
+    assert "3 runs failed (code)" in text
+    assert "1 run failed (oom)" in text
+    assert str(big.log) in text
+
+
+def test_different_messages_at_one_place_stay_apart():
+    place = {"signature": "ValueError at x.py:3"}
+    same = signature(place | {"message": "3 rows"}) == signature(place | {"message": "14 rows"})
+    other = signature(place | {"message": "3 rows"}) == signature(place | {"message": "3 columns"})
+    assert same
+    assert not other
+
+
+def test_remarks_say_what_the_state_does_not(plan, fabricate):
+    runs = [run.training.run for run in plan(FIVE).runs]
+    fabricate.done(runs[0], evaluate=False)
+    fabricate.stopped(runs[1])
+    fabricate.failed(runs[2], RuntimeError("first line\nsecond line"))
+    plan(FIVE).state.event({"event": "ended", "run": plan(FIVE).runs[1].name, "exit_code": -9})
+    remarks = [row.remark for row in progress(plan(FIVE))]
+    assert remarks[:4] == [
+        "not evaluated yet: heldout",
+        "goes on at the next launch (killed by SIGKILL)",
+        "first line",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.4, "59s"), (59.6, "1m00s"), (190, "3m10s"), (7500, "2h05m"), (273600, "3d04h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(12, "12 B"), (3_400_000, "3.4 MB"), (2e15, "2000.0 TB")])
+def test_sizes(count, text):
+    assert size(count) == text

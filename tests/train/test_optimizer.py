@@ -1,0 +1,84 @@
+"""One optimiser step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vexp.errors import Diverged
+from vexp.spec import Compute, Optimization
+from vexp.train.device import arithmetic, device_name, make_accelerator
+from vexp.train.optimizer import apply_gradients, learning_rate, make_optimizer
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))
+
+
+def step(net, settings, gradient=1.0, update=1):
+    optimizer = make_optimizer(net, settings)
+    accelerator = make_accelerator(Compute(device="cpu"))
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    return apply_gradients(accelerator, net, optimizer, settings, update=update, where="step 7")
+
+
+def test_the_rate_rises_linearly_and_then_stays():
+    settings = Optimization(learning_rate=1.0, ramp_steps=4)
+    assert [learning_rate(settings, n) for n in range(1, 7)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate(Optimization(learning_rate=0.5), 1) == 0.5
+
+
+def test_adamw_moves_by_the_rate_and_decays_matrices_only():
+    net, before = model(), model()
+    settings = Optimization(learning_rate=0.1, weight_decay=0.5, max_grad_norm=None)
+    norm = step(net, settings)
+    count = sum(p.numel() for p in net.parameters())
+    assert norm == pytest.approx(count**0.5, rel=1e-6)
+    for (name, new), old in zip(net.named_parameters(), before.parameters(), strict=True):
+        kept = 1 - 0.1 * 0.5 if new.ndim == 2 else 1.0
+        torch.testing.assert_close(new, old * kept - 0.1, msg=name)
+
+
+def test_the_reported_norm_is_the_one_before_clipping():
+    net = model()
+    assert step(net, Optimization(max_grad_norm=0.5)) > 0.5
+    clipped = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
+    assert clipped == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change(value):
+    net, before = model(), model()
+    with pytest.raises(Diverged, match="norm of the gradient") as caught:
+        step(net, Optimization(learning_rate=1.0), gradient=value)
+    assert "step 7" in str(caught.value)
+    for new, old in zip(net.parameters(), before.parameters(), strict=True):
+        assert new.equal(old)
+
+
+def test_frozen_parameters_stay_out_of_the_optimizer():
+    net = model()
+    net[0].requires_grad_(False)
+    held = {id(p) for g in make_optimizer(net, Optimization()).param_groups for p in g["params"]}
+    assert held == {id(p) for p in net[1:].parameters()}
+
+
+def test_threads_and_determinism_hold_inside_and_are_restored():
+    threads = torch.get_num_threads()
+    with arithmetic(Compute(threads=threads + 1, device="cpu")) as device:
+        assert device == "cpu"
+        assert torch.get_num_threads() == threads + 1
+        assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_a_gpu_that_is_not_there_says_so():
+    with pytest.raises(Exception, match="no GPU") as caught:
+        device_name(Compute(device="cuda"))
+    assert "compute.device" in str(caught.value)
+    assert device_name(Compute(device="auto")) == "cpu"

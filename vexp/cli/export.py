@@ -1,0 +1,28 @@
+"""`vexp export`: results of finished runs, small enough for git."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vexp.cli.options import results_option
+
+
+@click.command("export")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1)
+@results_option
+def command(target: Path, runs: tuple[str, ...], results_dir: Path) -> None:
+    """Write results and per-sample verdicts to TARGET, a folder or a .zip file.
+
+    RUNS are names, ids or starts of hashes; without any, all finished runs are written.
+    """
+    from vexp.runs.exchange import export
+    from vexp.runs.store import RunStore
+
+    store = RunStore(results_dir)
+    names = [store.load(run).name for run in runs] or None
+    written = export(store, target, names)
+    click.echo(f"wrote {len(written)} run{'s' * (len(written) != 1)} to {target}")
+    click.echo(f"next: vexp import {target} --results-dir ELSEWHERE")

@@ -1,0 +1,134 @@
+"""`vexp launch`: start what is missing of a sweep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vexp.cli.options import json_option
+from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments, workers_option
+
+if TYPE_CHECKING:
+    from vexp.sweeps.launch import Launched
+    from vexp.sweeps.plan import Plan
+
+wait_option = click.option("--wait", is_flag=True, help="Show progress until all is done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
+
+
+@click.command("launch")
+@sweep_arguments
+@workers_option
+@wait_option
+@dry_run_option
+@click.option("--retry-failed", is_flag=True, help="Also run failed runs again.")
+@json_option
+def command(
+    sweep: str,
+    overrides: tuple[str, ...],
+    config_dirs: tuple[Path, ...],
+    workers: int | None,
+    wait: bool,
+    dry_run: bool,
+    retry_failed: bool,
+    as_json: bool,
+) -> None:
+    """Start what is missing of SWEEP and return; the runs go on when the terminal closes.
+
+    The same command again starts only what is still missing. With --wait, Ctrl-C ends the waiting,
+    not the runs, and the exit code is 1 if not everything could be done.
+    """
+    plan = plan_of(sweep, overrides, config_dirs, workers)
+    told = again("{}", sweep, overrides)
+    reconcile(plan, told, wait=wait, dry_run=dry_run, retry_failed=retry_failed, as_json=as_json)
+
+
+def reconcile(
+    plan: Plan, told: str, *, wait: bool, dry_run: bool, retry_failed: bool, as_json: bool
+) -> None:
+    """Launch a plan and say what was done; `told` is the command line for what comes next."""
+    from vexp.sweeps.launch import launch
+    from vexp.sweeps.plan import refreshed
+
+    done = launch(plan, launcher_of(plan), retry_failed=retry_failed, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(_data(plan, done, dry_run), indent=2))
+    else:
+        for line in _report(plan, done, told, dry_run, wait):
+            click.echo(line)
+    if wait and not dry_run:
+        _wait(refreshed(plan), told, quiet=as_json)
+
+
+def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
+    from rich.console import Console
+
+    from vexp.sweeps import show
+    from vexp.sweeps.status import failures
+    from vexp.sweeps.watch import watch
+
+    console = Console(stderr=quiet)
+    try:
+        plan = watch(plan, launcher_of(plan), console)
+    except KeyboardInterrupt:
+        click.echo("\nno longer waiting; the runs go on", err=quiet)
+        click.echo(f"watch them:  {told.format('status')} --live", err=quiet)
+        click.echo(f"stop them:   {told.format('cancel')}", err=quiet)
+        raise click.exceptions.Exit(130) from None
+    console.print(show.failures_text(failures(plan.runs)), end="")
+    if plan.complete:
+        click.echo(f"all runs are done; next: {told.format('table')}", err=quiet)
+        return
+    failed = any(run.state == "failed" for run in plan.runs)
+    click.echo(f"not everything is done ({show.counts_line(plan)})", err=quiet)
+    click.echo(f"next: {told.format('retry' if failed else 'launch')}", err=quiet)
+    raise click.exceptions.Exit(1)
+
+
+def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) -> list[str]:
+    from vexp.sweeps import show
+
+    lines = [f"{plan.sweep.name}: {show.counts_line(plan)}"]
+    lines += [f"  collapsed: {sentence}" for sentence in plan.collapsed]
+    lines += [f"  orphan: {name} ({state}); undeclared now, kept" for name, state in plan.orphans]
+    would = "would create" if dry_run else "created"
+    if done.created:
+        lines.append(f"  {would} {_count(done.created, 'run folder')}")
+    if dry_run:
+        lines.append(f"  would leave {done.pending} runs to workers; nothing was done")
+        return [*lines, f"next: {told.format('launch')}"]
+    if done.alive:
+        lines.append(f"  {_count(done.alive, 'worker')} at work already")
+    if done.started:
+        logs = done.started[0].log.parent
+        lines.append(f"  started {_count(done.started, 'worker')}, logs in {logs}")
+    counts = plan.counts()
+    if counts["failed"] and not done.pending:
+        lines.append(f"  {counts['failed']} failed; `{told.format('retry')}` runs them again")
+    if not wait:
+        busy = done.pending or counts["running"]
+        lines.append(
+            f"next: {told.format('table')}" if plan.complete
+            else f"next: {told.format('status')}{' --live' if busy else ''}"
+        )  # fmt: skip
+    return lines
+
+
+def _data(plan: Plan, done: Launched, dry_run: bool) -> dict[str, object]:
+    return {
+        "sweep": plan.sweep.name,
+        "dry_run": dry_run,
+        "trainings": {"declared": len(plan.runs), **plan.counts()},
+        "created": list(done.created),
+        "pending": done.pending,
+        "started": [worker.name for worker in done.started],
+        "alive": [worker.name for worker in done.alive],
+    }
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'s' * (len(things) != 1)}"

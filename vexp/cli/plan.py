@@ -1,0 +1,47 @@
+"""`vexp plan`: what a sweep would run, and what exists already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vexp.cli.options import json_option
+from vexp.cli.sweeps import again, plan_of, sweep_arguments
+
+
+@click.command("plan")
+@sweep_arguments
+@json_option
+def command(
+    sweep: str, overrides: tuple[str, ...], config_dirs: tuple[Path, ...], as_json: bool
+) -> None:
+    """What SWEEP would run, and what of it exists already. Starts nothing.
+
+    SWEEP is a file, or the name of one in ./sweeps or of one that ships with vexp.
+    """
+    from vexp.sweeps import show
+    from vexp.sweeps.plan import bytes_per_run
+
+    plan = plan_of(sweep, overrides, config_dirs)
+    each = bytes_per_run(plan)
+    if as_json:
+        click.echo(json.dumps(show.plan_data(plan, each), indent=2))
+        return
+    click.echo(f"{plan.sweep.name}: {len(plan.points)} points")
+    click.echo(f"  trainings    {show.counts_line(plan)}")
+    click.echo(f"  evaluations  {show.evaluations_line(plan)}")
+    missing = sum(run.state != "done" for run in plan.runs)
+    if each is not None and missing:
+        needed = f"{show.size(each * missing)} ({show.size(each)} a run so far)"
+        click.echo(f"  disk         about {needed}")
+    width = max(len(run.training.label) for run in plan.runs)
+    for run in plan.runs:
+        click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")
+    for sentence in plan.collapsed:
+        click.echo(f"  collapsed: {sentence}")
+    for name, state in plan.orphans:
+        click.echo(f"  orphan: {name} ({state}); launched before, no longer declared, kept")
+    following = "table" if plan.complete else "launch"
+    click.echo(f"next: {again(following, sweep, overrides)}")

@@ -1,0 +1,70 @@
+"""`vexp status`: states and progress of a sweep's runs, failures grouped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vexp.cli.options import json_option
+from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments
+
+
+@click.command("status")
+@sweep_arguments
+@click.option("--live", is_flag=True, help="Keep showing it until all is done or Ctrl-C.")
+@json_option
+def command(
+    sweep: str,
+    overrides: tuple[str, ...],
+    config_dirs: tuple[Path, ...],
+    live: bool,
+    as_json: bool,
+) -> None:
+    """How far each run of SWEEP is; failures grouped by what they have in common."""
+    from vexp.sweeps import show
+    from vexp.sweeps.status import failures, progress
+
+    plan = plan_of(sweep, overrides, config_dirs)
+    workers = launcher_of(plan).alive(plan.state.folder)
+    if as_json:
+        content = {
+            "sweep": plan.sweep.name,
+            "trainings": {"declared": len(plan.runs), **plan.counts()},
+            "evaluations": plan.evaluation_counts(),
+            "workers": [worker.name for worker in workers],
+            "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
+            "runs": [show.progress_data(row) for row in progress(plan)],
+            "failures": [show.failure_data(group) for group in failures(plan.runs)],
+        }
+        click.echo(json.dumps(content, indent=2))
+        return
+    from rich.console import Console
+
+    from vexp.sweeps.watch import watch
+
+    console = Console()
+    if live:
+        try:
+            plan = watch(plan, launcher_of(plan), console)
+        except KeyboardInterrupt:
+            click.echo("\nno longer watching; the runs go on")
+            return
+    else:
+        console.print(show.progress_table(plan, progress(plan)))
+    console.print(show.failures_text(failures(plan.runs)), end="")
+    for name, state in plan.orphans:
+        click.echo(f"orphan: {name} ({state}); launched before, no longer declared, kept")
+    workers = launcher_of(plan).alive(plan.state.folder)
+    if workers:
+        click.echo(f"{len(workers)} at work; logs in {workers[0].log.parent}")
+    counts = plan.counts()
+    if plan.complete:
+        following = again("table", sweep, overrides)
+    elif workers or counts["running"]:
+        following = again("status", sweep, overrides) + " --live"
+    else:
+        only_failed = counts["failed"] and not counts["new"] + counts["stopped"]
+        following = again("retry" if only_failed else "launch", sweep, overrides)
+    click.echo(f"next: {following}")

@@ -1,0 +1,285 @@
+"""Reads a sweep file, collecting every problem with its line instead of stopping at the first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vexp.config.scalars import Located, load_yaml
+from vexp.config.schema import Origin, Reading, build
+from vexp.config.types import Count
+from vexp.errors import ConfigError, Problem, suggest
+from vexp.sweeps.overrides import Override, as_overrides, shown_value
+from vexp.sweeps.schema import (
+    Axis,
+    Row,
+    Sweep,
+    TableSpec,
+    default_name,
+    shown_path,
+    variant_name,
+)
+
+ROW_SETTINGS = ("label", "overrides")  # keys of a row that are not keys of a run
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+
+
+def read_sweep(path: Path, *, extra: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file; `extra` are overrides from the command line, which win over the file.
+
+    Raises:
+        ConfigError: with every problem of the file, each with its line.
+    """
+    tree = load_yaml(path)
+    return _Reader(path, tree).sweep(extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The keys of a sweep file; those typed `Any` are read by hand below."""
+
+    name: str = ""
+    description: str = ""
+    base: Any = None
+    rows: Any = None
+    axes: Any = None
+    seeds: tuple[Count, ...] = ()
+    exclude: Any = None
+    launcher: Any = None
+    table: TableSpec | None = None
+
+
+class _Reader:
+    """Reads one file, collecting problems instead of stopping at the first."""
+
+    def __init__(self, path: Path, tree: Located) -> None:
+        self.path = path
+        self.tree = tree
+        self.shown = shown_path(path)
+        self.origins = dict(_origins(tree, (), self.shown, 1))
+        self.problems: list[Problem] = []
+
+    def sweep(self, extra: Sequence[str]) -> Sweep:
+        file = self._file()
+        rows = self._rows(self.tree.get("rows"))
+        axes = self._axes(self.tree.get("axes"))
+        base = self._overrides(self.tree.get("base"), ("base",))
+        launcher = self._launcher(self.tree.get("launcher"))
+        listed = self.tree.get("seeds")
+        listed = listed if isinstance(listed, list) else []
+        seeds = tuple(seed for seed in listed if type(seed) is int)
+        self._check_declared(rows, axes, seeds)
+        exclude = self._exclude(self.tree.get("exclude"), rows, axes, seeds)
+        if file and file.table:
+            self._check_table(file.table, rows)
+        name = self._name(file.name if file else "")
+        if self.problems or file is None:
+            raise ConfigError(self.problems)
+        given = tuple(Override(text, "command line") for text in extra)
+        return Sweep(
+            name=variant_name(name, extra),
+            path=self.path,
+            description=file.description,
+            base=(*launcher, *base),
+            rows=rows or (Row(name=""),),
+            axes=axes,
+            seeds=seeds,
+            exclude=exclude,
+            table=file.table,
+            table_origins=self.origins,
+            extra=given,
+        )
+
+    def _file(self) -> _File | None:
+        """The keys typed by the schema; None where that failed (the problems are kept)."""
+        try:
+            return build(_File, self.tree, Reading(origins=self.origins))
+        except ConfigError as error:
+            self.problems += error.problems
+            return None
+
+    def _name(self, given: str) -> str:
+        name = given or default_name(self.path)
+        if not _NAME.fullmatch(name):
+            self._complain(
+                ("name",),
+                f"{name!r} cannot name a sweep",
+                "letters, digits and . _ - = + (it names a folder in results/sweeps)",
+            )
+        return name
+
+    def _rows(self, tree: Any) -> tuple[Row, ...]:
+        if tree is None:
+            return ()
+        if not isinstance(tree, Mapping):
+            self._complain(("rows",), "rows have names", "name: [overrides], or name: {settings}")
+            return ()
+        rows = []
+        for name, content in tree.items():
+            here = ("rows", name)
+            if not _NAME.fullmatch(name):
+                self._complain(here, f"{name!r} cannot name a row", "letters, digits and . _ - = +")
+            label = ""
+            settings = content
+            if isinstance(content, Located):
+                label = content.get("label") or ""
+                settings = _without(content, ROW_SETTINGS)
+                if not isinstance(label, str):
+                    self._complain((*here, "label"), f"the label of row {name!r} has to be text")
+                    label = str(label)
+            listed = content.get("overrides") if isinstance(content, Mapping) else None
+            overrides = self._overrides(settings, here, f" (row {name!r})")
+            overrides += self._overrides(listed, (*here, "overrides"), f" (row {name!r})")
+            line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, Located) else 0
+            rows.append(Row(name=name, overrides=overrides, label=label, line=line))
+        return tuple(rows)
+
+    def _axes(self, tree: Any) -> tuple[Axis, ...]:
+        if tree is None:
+            return ()
+        if not isinstance(tree, Located):
+            self._complain(("axes",), "axes are `key: [values]` lines")
+            return ()
+        axes = []
+        for key, values in tree.items():
+            here = ("axes", key)
+            if key == "seed":
+                self._complain(here, "seeds are an axis of their own", remedy="use `seeds: [1, 2]`")
+            elif not isinstance(values, list):
+                self._complain(here, f"the axis {key!r} needs a list of values", f"{key}: [a, b]")
+            elif not values:
+                self._complain(here, f"the axis {key!r} has no values", f"{key}: [a, b]")
+            elif len({shown_value(value) for value in values}) < len(values):
+                self._complain(here, f"the axis {key!r} names a value twice")
+            else:
+                where = self._where(here)
+                each = tuple(as_overrides({key: value}, where) for value in values)
+                axes.append(Axis(key=key, values=tuple(values), overrides=each))
+        return tuple(axes)
+
+    def _launcher(self, tree: Any) -> tuple[Override, ...]:
+        if tree is None:
+            return ()
+        wrapped = Located()
+        wrapped["launcher"] = tree
+        wrapped.lines["launcher"] = self.tree.lines.get("launcher", 1)
+        return as_overrides(wrapped, self.shown, located=True)
+
+    def _overrides(self, tree: Any, path: tuple[str, ...], note: str = "") -> tuple[Override, ...]:
+        """Overrides from a list of texts or from nested settings."""
+        if tree is None:
+            return ()
+        if isinstance(tree, Located):
+            return as_overrides(tree, self.shown, located=True, note=note)
+        if not isinstance(tree, list):
+            self._complain(path, "expected a list of overrides or nested settings", "[key=value]")
+            return ()
+        found = []
+        for index, text in enumerate(tree):
+            if isinstance(text, str):
+                found.append(Override(text, self._where((*path, str(index))) + note))
+            else:
+                self._complain(
+                    (*path, str(index)),
+                    f"an override is text like key=value, got {text!r}",
+                    remedy="use `key: value` lines without the dashes for nested settings",
+                )
+        return tuple(found)
+
+    def _check_declared(
+        self, rows: Sequence[Row], axes: Sequence[Axis], seeds: Sequence[int]
+    ) -> None:
+        headings = [row.heading for row in rows]
+        for index, row in enumerate(rows):
+            if row.heading in headings[:index]:
+                self._complain(
+                    ("rows", row.name),
+                    f"two rows are called {row.heading!r}",
+                    remedy="give it a label",
+                )
+        if len(set(seeds)) < len(seeds):
+            self._complain(("seeds",), "a seed is listed twice")
+        if "seeds" in self.tree and not self.tree["seeds"]:
+            self._complain(("seeds",), "the list of seeds is empty", "seeds: [1, 2]")
+        declared = self.tree.get("rows") or self.tree.get("axes")
+        if not rows and not axes and not declared:
+            self._complain(
+                ("rows",), "this sweep declares no rows", "rows: {name: [overrides]}, or axes"
+            )
+
+    def _exclude(
+        self, tree: Any, rows: Sequence[Row], axes: Sequence[Axis], seeds: Sequence[int]
+    ) -> tuple[Mapping[str, Any], ...]:
+        known = {axis.key: list(axis.values) for axis in axes}
+        known |= {"row": [row.name for row in rows], "seed": list(seeds)}
+        if tree is None:
+            return ()
+        if not isinstance(tree, list) or not all(isinstance(entry, Mapping) for entry in tree):
+            self._complain(("exclude",), "expected a list of matches", "- {row: name, key: value}")
+            return ()
+        for index, entry in enumerate(tree):
+            for key, value in entry.items():
+                here = ("exclude", str(index), key)
+                if key not in known:
+                    self._complain(here, f"there is no axis {key!r}", suggest(key, known))
+                elif value not in known[key]:
+                    values = suggest(str(value), map(str, known[key]), noun="values")
+                    self._complain(here, f"{key!r} never is {value!r} in this sweep", values)
+        return tuple(tree)
+
+    def _check_table(self, table: TableSpec, rows: Sequence[Row]) -> None:
+        names = [row.name for row in rows]
+        if not table.columns:
+            self._complain(("table", "columns"), "the table has no columns", "{metric: accuracy}")
+        headings = [(c.evaluator, c.metric) for c in table.columns]
+        for index, heading in enumerate(headings):
+            if heading in headings[:index]:
+                self._complain(("table", "columns", str(index)), "a column is listed twice")
+        for index, name in enumerate(table.rows):
+            if name not in names:
+                self._complain(
+                    ("table", "rows", str(index)), f"there is no row {name!r}", suggest(name, names)
+                )
+        baseline = table.baseline
+        if baseline is not None and baseline not in names:
+            self._complain(
+                ("table", "baseline"), f"there is no row {baseline!r}", suggest(baseline, names)
+            )
+        if baseline is not None and table.rows and baseline not in table.rows:
+            self._complain(("table", "baseline"), f"the baseline {baseline!r} is not in `rows`")
+
+    def _where(self, path: tuple[str, ...]) -> str:
+        origin = Reading(origins=self.origins).origin(path)
+        return str(origin) if origin else self.shown
+
+    def _complain(
+        self, path: tuple[str, ...], what: str, accepted: str = "", remedy: str = ""
+    ) -> None:
+        Reading(origins=self.origins, problems=self.problems).complain(path, what, accepted, remedy)
+
+
+def _without(tree: Located, keys: Sequence[str]) -> Located:
+    kept = Located()
+    kept.update({key: value for key, value in tree.items() if key not in keys})
+    kept.lines = tree.lines
+    return kept
+
+
+def _origins(
+    tree: Any, path: tuple[str, ...], shown: str, line: int
+) -> Iterator[tuple[tuple[str, ...], Origin]]:
+    """Where each key and list entry stands; a plain entry has the line of its list's key."""
+    if isinstance(tree, Located):
+        for key, value in tree.items():
+            at = tree.lines.get(key, line)
+            yield (*path, key), Origin(f"{shown}:{at}", user=True)
+            yield from _origins(value, (*path, key), shown, at)
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            own = list(value.lines.values()) if isinstance(value, Located) else []
+            at = min(own, default=line)
+            yield (*path, str(index)), Origin(f"{shown}:{at}", user=True)
+            yield from _origins(value, (*path, str(index)), shown, at)

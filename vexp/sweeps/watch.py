@@ -1,0 +1,90 @@
+"""Showing a sweep while its workers are at it. Watching decides nothing: it may end at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from vexp.launcher.base import Launcher
+from vexp.sweeps.plan import Plan, Planned, refreshed
+from vexp.sweeps.show import counts_line, progress_table
+from vexp.sweeps.status import Progress, progress
+
+# So long may nobody be at a sweep that has work left, before watching gives up: a worker needs a
+# moment to start.
+_GRACE_S = 15.0
+
+
+def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float = 1.0) -> Plan:
+    """Show progress until nothing is left to do or nobody is left to do it; the last plan.
+
+    On a terminal a table is redrawn; elsewhere each change of a state is one line.
+    """
+    if not console.is_terminal:
+        lines = _Lines(console)
+        return _follow(plan, launcher, lines.show, interval_s)
+    with Live(console=console, auto_refresh=False) as live:
+
+        def draw(now: Plan) -> None:
+            live.update(Group(progress_table(now, progress(now))), refresh=True)
+
+        return _follow(plan, launcher, draw, interval_s)
+
+
+def settled(plan: Plan) -> bool:
+    """Whether workers have nothing left to do: every run is done and evaluated, or has failed."""
+    retries = plan.state.retries()
+    return all(_settled(run, retries.get(run.name, 0)) for run in plan.runs)
+
+
+def _settled(run: Planned, retry_until: int) -> bool:
+    if run.state == "failed" and run.status is not None:
+        return run.status.attempts > retry_until
+    return run.state == "done" and all(run.evaluations.values())
+
+
+def _follow(
+    plan: Plan, launcher: Launcher, show: Callable[[Plan], None], interval_s: float
+) -> Plan:
+    idle_since: float | None = None
+    while True:
+        plan = refreshed(plan)
+        show(plan)
+        if settled(plan):
+            return plan
+        busy = launcher.alive(plan.state.folder) or any(run.state == "running" for run in plan.runs)
+        if busy:
+            idle_since = None
+        elif idle_since is None:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since > _GRACE_S:
+            return plan
+        time.sleep(interval_s)
+
+
+class _Lines:
+    """Changes of states, one line each, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: dict[str, str] = {}
+
+    def show(self, plan: Plan) -> None:
+        for row in progress(plan):
+            if self._shown.get(row.run.name) != row.run.state:
+                self._shown[row.run.name] = row.run.state
+                if row.run.state != "new":
+                    self._console.print(
+                        _line(row, plan), markup=False, highlight=False, soft_wrap=True
+                    )
+
+
+def _line(row: Progress, plan: Plan) -> str:
+    numbers = [f"{n} {row.metrics[n]:.3f}" for n in ("reward", "accuracy") if n in row.metrics]
+    if row.run.state != "done":
+        numbers = []
+    told = ", ".join([row.run.state, *numbers, *([row.remark] if row.remark else [])])
+    return f"{row.run.training.label}: {told}   ({counts_line(plan)})"

@@ -1,0 +1,168 @@
+"""Attention of responses to a prefix they share, without copying the prefix for each of them.
+
+A response token attends to its prompt and to its own response. The two parts are computed apart:
+all responses of a group against one copy of their prompt's keys, and each response against itself;
+then merged by their log-sum-exps, which is exact (Juravsky et al., "Hydragen", arXiv:2402.05099).
+The backward pass uses the same split: a flash backward kernel recomputes each part's probabilities
+from the log-sum-exp of the whole, and so returns that part's share of the exact gradient.
+
+Registered with transformers under `NAME`, for the language model on a CPU, where torch's flash
+kernel returns log-sum-exps, takes grouped key heads, and broadcasts a mask over queries. Elsewhere
+`vexp.train.prefix` copies the prefix and uses the kernel the user asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAME = "vexp_shared_prefix"
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """Keys and values of prefixes, each followed by the same number of consecutive rows."""
+
+    keys: list[Tensor]  # of each layer: [prefix, kv head, position, head size]
+    values: list[Tensor]
+    bias: Tensor | None  # [prefix, 1, 1, position]: -inf on padding; None when there is none
+
+    def rows(self, prefixes: Tensor) -> SharedPrefix:
+        """Some of the prefixes."""
+        return SharedPrefix(
+            keys=[layer[prefixes] for layer in self.keys],
+            values=[layer[prefixes] for layer in self.values],
+            bias=None if self.bias is None else self.bias[prefixes],
+        )
+
+
+def register() -> None:
+    """Make the attention function known to transformers (idempotent).
+
+    The mask function has to be registered under the same name: without it transformers passes no
+    mask at all, and padding is attended to, silently.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, forward)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def forward(
+    module: Any,
+    query: Tensor,  # [row, head, query, head size]
+    key: Tensor,  # [row, kv head, key, head size]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    shared_prefix: SharedPrefix | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in every layer; returns [row, query, head, head size].
+
+    With a shared prefix, the keys given are those of the rows' own responses: as many as queries
+    (then causal), or those of all steps so far for a single query.
+    """
+    if shared_prefix is None:
+        output = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+        )
+        return output.transpose(1, 2), None
+    keys, values = shared_prefix.keys[module.layer_idx], shared_prefix.values[module.layer_idx]
+    arguments = (query, key, value, keys, values, shared_prefix.bias, scaling)
+    if torch.is_grad_enabled():
+        output = _SharedPrefixAttention.apply(*arguments)  # type: ignore[no-untyped-call]
+    else:
+        output, _lse = _both_parts(*arguments)
+    return output.transpose(1, 2), None
+
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class _SharedPrefixAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
+        bias: Tensor | None,
+        scaling: float,
+    ) -> Tensor:
+        output, lse = _both_parts(query, key, value, prefix_key, prefix_value, bias, scaling)
+        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, bias, output, lse)
+        ctx.scaling = scaling
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, prefix_key, prefix_value, bias, output, lse = ctx.saved_tensors
+        gradient = gradients[0]
+        d_query, d_key, d_value = _flash_backward(
+            gradient, query, key, value, output, lse, 0.0, query.shape[2] > 1, scale=ctx.scaling
+        )
+        groups = len(prefix_key)
+        d_grouped, d_prefix_key, d_prefix_value = _flash_backward(
+            *(_by_prefix(t, groups) for t in (gradient, query)),
+            prefix_key,
+            prefix_value,
+            *(_by_prefix(t, groups) for t in (output, lse)),
+            0.0,
+            False,
+            attn_mask=bias,
+            scale=ctx.scaling,
+        )
+        d_query = d_query + _by_row(d_grouped, len(query))
+        return d_query, d_key, d_value, d_prefix_key, d_prefix_value, None, None
+
+
+def _both_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prefix_key: Tensor,
+    prefix_value: Tensor,
+    bias: Tensor | None,
+    scaling: float,
+) -> tuple[Tensor, Tensor]:  # [row, head, query, head size], [row, head, query]
+    """Attention to prefix and response, merged; and its log-sum-exp."""
+    own, own_lse = _flash(query, key, value, 0.0, query.shape[2] > 1, scale=scaling)
+    grouped = _by_prefix(query, len(prefix_key))
+    shared, shared_lse = _flash(
+        grouped, prefix_key, prefix_value, 0.0, False, attn_mask=bias, scale=scaling
+    )
+    shared, shared_lse = _by_row(shared, len(query)), _by_row(shared_lse, len(query))
+    # Each part is normalised by itself; the prefix's share of the whole is the sigmoid of the
+    # difference of the log-sum-exps.
+    share = torch.sigmoid(shared_lse - own_lse).unsqueeze(-1).to(own.dtype)
+    return torch.lerp(own, shared, share), torch.logaddexp(own_lse, shared_lse)
+
+
+def _by_prefix(tensor: Tensor, groups: int) -> Tensor:
+    """[row, head, query, ...] -> [prefix, head, rows of the prefix x query, ...].
+
+    A view where queries lie before heads in memory, as projections leave them.
+    """
+    rows, heads, queries, *rest = tensor.shape
+    return (
+        tensor.transpose(1, 2)
+        .reshape(groups, rows // groups * queries, heads, *rest)
+        .transpose(1, 2)
+    )
+
+
+def _by_row(tensor: Tensor, rows: int) -> Tensor:
+    """The inverse of `_by_prefix`."""
+    groups, heads, queries, *rest = tensor.shape
+    return (
+        tensor.transpose(1, 2).reshape(rows, queries * groups // rows, heads, *rest).transpose(1, 2)
+    )
