@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,7 @@ class TrlSettings:
     cache: str | None = None  # cache_implementation of generate
     attention: str = "sdpa"
     compiled: bool = False  # torch_compile of the training forward pass
-    loss_type: str = "grpo"
-    importance_sampling_level: str = "token"
+    options: dict[str, Any] = field(default_factory=lambda: {"loss_type": "grpo"})  # of GRPOConfig
 
 
 def load_model(folder: Path, attention: str) -> Qwen2_5_VLForConditionalGeneration:
@@ -110,9 +109,6 @@ def make_trainer(settings: TrlSettings, output: str) -> GRPOTrainer:
         max_grad_norm=1.0,
         weight_decay=0.0,
         beta=0.0,
-        loss_type=settings.loss_type,
-        importance_sampling_level=settings.importance_sampling_level,
-        epsilon=0.2,
         temperature=1.0,
         cache_implementation=settings.cache,
         generation_kwargs={"suppress_tokens": settings.suppress},
@@ -126,6 +122,7 @@ def make_trainer(settings: TrlSettings, output: str) -> GRPOTrainer:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **settings.options,
     )
     folder = Path(settings.folder)
     return GRPOTrainer(

@@ -25,6 +25,7 @@ class Step:
     """What one step took."""
 
     seconds: float
+    cpu_seconds: float  # of all threads: less moved by what else the machine does
     phases: dict[str, float]  # seconds of generate, score, update
     facts: dict[str, float]  # what the sides must agree on, e.g. response tokens
 
@@ -62,7 +63,7 @@ class Worker(AbstractContextManager["Worker"]):
         """
         answer = self._ask("step")
         self.peak_memory_mb = answer["peak_memory_mb"]
-        return Step(answer["seconds"], answer["phases"], answer["facts"])
+        return Step(answer["seconds"], answer["cpu_seconds"], answer["phases"], answer["facts"])
 
     def _ask(self, command: str) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -75,9 +76,9 @@ class Worker(AbstractContextManager["Worker"]):
         if not line:
             self._process.wait()
             self._log.seek(0)
-            raise WorkerError(
-                f"{self.name} ended with code {self._process.returncode}:\n{self._log.read()[-3000:]}"
-            )
+            printed = self._log.read()[-3000:]
+            code = self._process.returncode
+            raise WorkerError(f"{self.name} ended with code {code}:\n{printed}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -111,13 +112,14 @@ class Seat:
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._started = 0.0
+        self._cpu_started = 0.0
         self._phases: dict[str, float] = {}
 
     def wait(self) -> bool:
         """Block until the parent asks for a step; False when no more are wanted."""
         self._phases = {}
         asked = bool(sys.stdin.readline())
-        self._started = time.perf_counter()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
         return asked
 
     def spend(self, phase: str, seconds: float) -> None:
@@ -138,6 +140,7 @@ class Seat:
         self.spend(rest, seconds - sum(self._phases.values()))
         answer = {
             "seconds": seconds,
+            "cpu_seconds": time.process_time() - self._cpu_started,
             "phases": self._phases,
             "facts": dict(facts),
             "peak_memory_mb": _peak_memory_mb(),

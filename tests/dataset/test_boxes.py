@@ -11,9 +11,7 @@ from vexp.dataset._boxes import BadBoxes, read_boxes
 SIZE = (200, 100)
 
 
-@given(
-    st.tuples(st.integers(0, 199), st.integers(0, 99), st.integers(1, 200), st.integers(1, 100))
-)
+@given(st.tuples(st.integers(0, 199), st.integers(0, 99), st.integers(1, 200), st.integers(1, 100)))
 def test_pixel_boxes_come_back_as_they_are(corners) -> None:
     x1, y1, dx, dy = corners
     box = (x1, y1, min(x1 + dx, 200), min(y1 + dy, 100))

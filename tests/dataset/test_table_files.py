@@ -1,4 +1,4 @@
-"""Local JSONL and Parquet files as datasets: reading, splits, identity, and what is wrong by row."""
+"""Local JSONL and Parquet files as datasets: reading, splits, identity, and bad rows."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_splits_by_hash_do_not_depend_on_the_other_rows(tmp_path) -> None:
 
 def test_a_split_column_and_files_of_their_own(tmp_path) -> None:
     found = rows(tmp_path, 6)
-    for row, split in zip(found, ("train", "train", "validation", "test", "test", "dev"), strict=True):
+    for row, split in zip(
+        found, ("train", "train", "validation", "test", "test", "dev"), strict=True
+    ):
         row["split"] = split
     path = write_jsonl(tmp_path / "data.jsonl", found)
     table = Table(path=path, split_column="split")
@@ -140,10 +142,14 @@ def test_a_changed_row_or_image_changes_the_identity(tmp_path) -> None:
     found = rows(tmp_path, 5)
     before = Table(path=write_jsonl(tmp_path / "a.jsonl", found)).content()
     assert Table(path=write_jsonl(tmp_path / "b.jsonl", found)).content() == before
-    changed = Table(path=write_jsonl(tmp_path / "c.jsonl", [*found[:-1], {**found[-1], "answer": "x"}]))
+    changed = Table(
+        path=write_jsonl(tmp_path / "c.jsonl", [*found[:-1], {**found[-1], "answer": "x"}])
+    )
     assert changed.content()["file"] != before["file"]
     picture(tmp_path / "3.png", "white")
-    assert Table(path=write_jsonl(tmp_path / "d.jsonl", found)).content()["images"] != before["images"]
+    assert (
+        Table(path=write_jsonl(tmp_path / "d.jsonl", found)).content()["images"] != before["images"]
+    )
 
 
 def test_a_test_file_of_its_own_changes_evaluations_not_training(tmp_path) -> None:
@@ -155,6 +161,25 @@ def test_a_test_file_of_its_own_changes_evaluations_not_training(tmp_path) -> No
     assert plain(tests[0]) == plain(tests[1])
     assert tests[0].held_out_content("test") != tests[1].held_out_content("test")
     assert tests[0].held_out_content("dev") == {}
+
+
+def test_a_file_that_changes_while_in_use_is_refused(tmp_path) -> None:
+    found = rows(tmp_path, 5)
+    path = write_jsonl(tmp_path / "data.jsonl", found)
+    table = Table(path=path)
+    table.item("train", 0)
+    write_jsonl(tmp_path / "data.jsonl", found[1:])
+    with pytest.raises(DataError, match="changed while it was in use"):
+        table.item("train", 0)
+    assert Table(path=path).size("train") > 0
+
+
+def test_a_relative_path_holds_wherever_a_worker_starts(tmp_path, monkeypatch) -> None:
+    write_jsonl(tmp_path / "data.jsonl", rows(tmp_path, 5))
+    monkeypatch.chdir(tmp_path)
+    table = Table(path="data.jsonl", dev_fraction=0, test_fraction=0)
+    monkeypatch.chdir("/")
+    assert table.size("train") == 5
 
 
 # --- what is wrong, by row
@@ -247,7 +272,9 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path) -> None:
 
 def test_mixed_columns_and_missing_values_of_pandas(tmp_path) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text('{"question": "a", "answer": NaN}\n{"question": "a", "answer": 1, "tag": NaN}\n')
+    path.write_text(
+        '{"question": "a", "answer": NaN}\n{"question": "a", "answer": 1, "tag": NaN}\n'
+    )
     table = Table(path=str(path), dev_fraction=0, test_fraction=0)
     assert [t for t in problems(table) if "line 1" in t and "the answer is empty" in t]
     assert table.item("train", 1).tag == ""
@@ -287,9 +314,7 @@ def test_missing_columns_are_named_at_composition(tmp_path, write) -> None:
     assert "no column 'demonstration'" in text
     assert "no column 'picture'" in text
     with pytest.raises(ConfigError) as caught:
-        run_with(
-            f"mix.datasets.main.path={path}", "mix.datasets.main.answer=anwser", "stages=[rl]"
-        )
+        run_with(f"mix.datasets.main.path={path}", "mix.datasets.main.answer=anwser", "stages=[rl]")
     assert "dataset 'main' has no test item" in str(caught.value)
 
 

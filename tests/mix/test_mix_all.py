@@ -64,7 +64,9 @@ def test_each_epoch_is_a_permutation_of_all_items(sizes, seed, epoch) -> None:
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
     mix = All(datasets={"a": Numbers(count=50)})
-    epochs = [[mix.pick(e * 50 + i, seed=s) for i in range(50)] for e, s in ((0, 0), (1, 0), (0, 1))]
+    epochs = [
+        [mix.pick(e * 50 + i, seed=s) for i in range(50)] for e, s in ((0, 0), (1, 0), (0, 1))
+    ]
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     assert epochs[0] == [mix.pick(i, seed=0) for i in range(50)]
 

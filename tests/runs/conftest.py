@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import stub_training
 
@@ -12,8 +15,10 @@ from vexp.config.compose import resolve
 from vexp.registry import REGISTRY
 from vexp.runs.heartbeat import Timing
 from vexp.runs.store import RunStore
+from vexp.spec import RunSpec
 
 PLUGIN = Path(__file__).with_name("stub_plugin.py")
+STUB_COMPONENTS = (("backbone", "stub"), ("evaluator", "stub"))
 STUBS = (
     f"plugins=['{PLUGIN}']",
     "backbone=stub",
@@ -38,6 +43,12 @@ class Recorder:
         self.notes.append(text)
 
 
+@pytest.fixture(autouse=True)
+def no_process_stays():
+    yield
+    processes.end_all()
+
+
 @pytest.fixture
 def reporter():
     return Recorder()
@@ -53,11 +64,26 @@ def store(tmp_path):
     return RunStore(tmp_path / "results")
 
 
+@functools.cache
+def resolved(*overrides: str) -> RunSpec:
+    return resolve([*STUBS, *overrides])
+
+
+@pytest.fixture(scope="session")
+def stub_components():
+    """The stub's component classes, loaded once: equal runs of two tests are equal."""
+    REGISTRY.load_plugins([PLUGIN])
+    digest = REGISTRY._plugins.pop(PLUGIN)
+    return digest, {key: REGISTRY._classes.pop(key) for key in STUB_COMPONENTS}
+
+
 @pytest.fixture
-def stub_run(monkeypatch):
+def stub_run(monkeypatch, stub_components):
     """A function from overrides to a run whose training is the stub's."""
+    digest, classes = stub_components
+    monkeypatch.setitem(REGISTRY._plugins, PLUGIN, digest)
+    for key, cls in classes.items():
+        monkeypatch.setitem(REGISTRY._classes, key, cls)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power cut is part of these tests
     stub_training.install(lambda name, module: monkeypatch.setitem(sys.modules, name, module))
-    yield lambda *overrides: resolve([*STUBS, *overrides])
-    REGISTRY._plugins.pop(PLUGIN, None)
-    for kind in ("backbone", "evaluator"):
-        REGISTRY._classes.pop((kind, "stub"), None)
+    return resolved

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+STARTED: list[subprocess.Popen[str]] = []
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that runs `code`; its arguments are in sys.argv[1:]."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -23,6 +24,8 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def output(process: subprocess.Popen[str], timeout_s: float = 60) -> str:
@@ -43,3 +46,14 @@ def wait_for(condition, timeout_s: float = 30, every_s: float = 0.02) -> None:
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def end_all() -> None:
+    """Kill what a failed test left running."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            kill(process)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()

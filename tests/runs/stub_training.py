@@ -50,7 +50,9 @@ def warm_start(run, workspace) -> Path:
         write_model(output / "model", value)
         write_manifest(output)
 
-    return workspace.build_once("warm_start", f"{run.warm_start.seed}x{run.warm_start.steps}", build)
+    return workspace.build_once(
+        "warm_start", f"{run.warm_start.seed}x{run.warm_start.steps}", build
+    )
 
 
 def train(run, workspace) -> Trained:

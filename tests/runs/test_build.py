@@ -7,7 +7,7 @@ import signal
 import pytest
 from processes import kill, output, start, wait_for
 
-from vexp.errors import Interrupted
+from vexp.errors import ClaimLost, Interrupted
 from vexp.runs.build import build_once, work_area
 from vexp.runs.claim import acquire
 from vexp.runs.heartbeat import Timing
@@ -31,7 +31,8 @@ BUILDER = """
         print("note", text, flush=True)
 
     timing = Timing(0.05, 0.8, 0.02)
-    target = build_once(Path(sys.argv[1]), build, what="the stage warm_start", note=note, timing=timing)
+    what = "the stage warm_start"
+    target = build_once(Path(sys.argv[1]), build, what=what, note=note, timing=timing)
     print("got", (target / "by").read_text())
     """
 
@@ -136,3 +137,17 @@ def test_waiting_ends_when_a_stop_is_requested(tmp_path):
     assert len(notes) == 1
     claim.release("stopped")
     wait_for(lambda: not claim.still_mine())
+
+
+def test_losing_what_the_build_is_for_ends_it(tmp_path):
+    """A run that is taken over while it builds a shared stage must not build it again and again."""
+    builds = []
+
+    def build(work, output, ensure):
+        builds.append(1)
+        raise ClaimLost("another process took the run over", where=str(tmp_path / "run"))
+
+    with pytest.raises(ClaimLost, match="took the run over"):
+        build_once(tmp_path / "x", build, what="x", note=pytest.fail)
+    assert builds == [1]
+    build_once(tmp_path / "x", write("by the new owner"), what="x", note=pytest.fail)

@@ -102,7 +102,9 @@ def test_a_failed_run_says_why_and_goes_on_from_its_checkpoint(
     stub_run, store, reporter, monkeypatch
 ):
     monkeypatch.setenv("STUB_FAILS_AT", "5")
-    with pytest.raises(RunFailed, match="the run failed: ValueError: a bug in the trainer") as caught:
+    with pytest.raises(
+        RunFailed, match="the run failed: ValueError: a bug in the trainer"
+    ) as caught:
         execute(stub_run(), reporter=reporter, store=store)
     (status,) = store.statuses()
     assert status.state == "failed"

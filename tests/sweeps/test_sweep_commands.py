@@ -81,7 +81,10 @@ def test_table_formats_go_to_the_standard_output_or_to_a_folder(vexp, measured, 
     assert json.loads(out)["rows"][0]["cells"][0]["n"] == 2
     assert "written: results/tables/small.md" in err
     code, out, _ = vexp("table", "small.yaml", "--format", "csv,json", "--output", "there")
-    assert sorted(path.name for path in (project / "there").iterdir()) == ["small.csv", "small.json"]
+    assert sorted(path.name for path in (project / "there").iterdir()) == [
+        "small.csv",
+        "small.json",
+    ]
     code, _, err = vexp("table", "small.yaml", "--format", "csv,docx")
     assert code == 2
     assert "unknown format 'docx'" in err
@@ -179,4 +182,6 @@ def test_plan_status_and_table_import_no_torch(measured):
             "except SystemExit as end: assert not end.code, end.code\n"
             "assert 'torch' not in sys.modules\n"
         )
-        subprocess.run([sys.executable, "-c", script], check=True, env=None, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-c", script], check=True, env=None, stdout=subprocess.DEVNULL
+        )

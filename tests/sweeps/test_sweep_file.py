@@ -72,7 +72,8 @@ def test_every_mistake_is_reported_at_once_with_its_line(sweep):
 def test_rows_that_the_table_names_have_to_exist(sweep):
     found = problems(
         sweep("rows: {first: [], second: []}\n"
-              "table:\n  baseline: frist\n  rows: [second, third]\n  columns: [{metric: accuracy}]\n")
+              "table:\n  baseline: frist\n  rows: [second, third]\n"
+              "  columns: [{metric: accuracy}]\n")
     )  # fmt: skip
     assert "did you mean 'first'?" in found["there is no row 'frist'"].accepted
     assert "first, second" in found["there is no row 'third'"].accepted
@@ -83,7 +84,9 @@ def test_a_baseline_left_out_of_the_rows_is_reported(sweep):
     assert "the baseline 'a' is not in `rows`" in problems(sweep(text))
 
 
-@pytest.mark.parametrize("text", ["", "base: [seed=1]", "rows: {}", "rows: {}\naxes: {}", "seeds: [1]"])
+@pytest.mark.parametrize(
+    "text", ["", "base: [seed=1]", "rows: {}", "rows: {}\naxes: {}", "seeds: [1]"]
+)
 def test_a_sweep_without_rows_is_refused(sweep, text):
     assert "this sweep declares no rows" in problems(sweep(text))
 
@@ -103,7 +106,8 @@ def test_an_empty_table_and_an_empty_list_of_seeds_are_refused(sweep):
 def test_rows_are_lists_or_settings_with_label_and_overrides(sweep):
     read = read_sweep(
         sweep("rows:\n  a: [rl.steps=3]\n"
-              "  b:\n    label: B!\n    rl: {steps: 4, learning_rate: 1e-6}\n    overrides: [seed=7]\n"
+              "  b:\n    label: B!\n    rl: {steps: 4, learning_rate: 1e-6}\n"
+              "    overrides: [seed=7]\n"
               "  c:\n")
     )  # fmt: skip
     texts = [[override.text for override in row.overrides] for row in read.rows]

@@ -142,10 +142,12 @@ def test_workers_outlive_the_process_and_the_terminal_that_launched_them(plan, l
     eventually(lambda: plan(FOUR).complete)
 
 
-def test_a_results_folder_that_cannot_be_written_is_one_message(plan, local, project):
-    (project / "results").write_text("a file where the folder should be")
-    with pytest.raises((StorageError, OSError)):
-        launch(plan(FOUR), local())
+@pytest.mark.parametrize("place", ["results", "results/runs", "results/sweeps/small"])
+def test_a_file_where_a_folder_has_to_be_is_one_message(plan, project, place):
+    (project / place).parent.mkdir(parents=True, exist_ok=True)
+    (project / place).write_text("a file")
+    with pytest.raises(StorageError, match="this is a file, but a folder has to be here"):
+        plan(FOUR)
 
 
 def test_waiting_shows_each_change_once_and_ends_when_all_is_settled(plan, local, monkeypatch):

@@ -33,9 +33,7 @@ def test_states_come_from_the_run_folders(mixed):
         "done", "done", "failed", "stopped", "running", "new",
     ]  # fmt: skip
     assert mixed.counts() == {"done": 2, "running": 1, "failed": 1, "stopped": 1, "new": 1}
-    assert counts_line(mixed) == (
-        "6 declared: 2 done, 1 running, 1 failed, 1 stopped, 1 new"
-    )
+    assert counts_line(mixed) == ("6 declared: 2 done, 1 running, 1 failed, 1 stopped, 1 new")
 
 
 def test_evaluations_are_units_of_their_own(mixed):

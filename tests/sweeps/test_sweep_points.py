@@ -104,6 +104,13 @@ def test_a_mistake_in_the_base_is_said_once_for_all_rows_and_seeds(resolved):
     assert "row" not in problem.where
 
 
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(resolved):
+    with pytest.raises(ConfigError) as caught:
+        resolved("rows: {a: [], b: []}", "rl.steps=-1")
+    (problem,) = caught.value.problems
+    assert problem.where == "rl.steps, set by command line `rl.steps=-1`"
+
+
 def test_a_conflict_within_a_row_names_the_row(resolved):
     text = "rows:\n  fine: []\n  lonely: [rollout.group_size=1]\nseeds: [1, 2]"
     (problem,) = messages(lambda: resolved(text))

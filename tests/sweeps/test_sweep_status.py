@@ -7,6 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
+from vexp.files import write_json
 from vexp.sweeps.show import failures_text, progress_data, progress_table, size
 from vexp.sweeps.status import duration, failures, progress, signature
 
@@ -24,6 +25,27 @@ def test_progress_of_a_running_run_has_step_metrics_and_time_left(plan, fabricat
         assert shown in console.export_text(clear=False)
     data = json.loads(json.dumps(progress_data(row)))
     assert data["metrics"] == {"reward": 0.5, "accuracy": 0.25}
+
+
+def test_the_supervised_stage_has_a_pace_too(plan, fabricate):
+    fabricate.running(plan(FIVE).runs[0].training.run)
+    attempt = plan(FIVE).runs[0].status.folder / "attempts" / "0001"
+    times = {"started": "2030-01-01T00:00:00+00:00", "updated": "2030-01-01T00:00:30+00:00"}
+    at = {"stage": "warm_start", "step": 10, "total": 50, "metrics": {"loss": 1.0}} | times
+    write_json(attempt / "progress.json", at)
+    assert progress(plan(FIVE))[0].left_s == pytest.approx(120)
+
+
+def test_a_long_table_shows_what_needs_attention(plan, fabricate):
+    runs = [run.training.run for run in plan(FIVE).runs]
+    fabricate.done(runs[0])
+    fabricate.failed(runs[4], RuntimeError("no"))
+    console = Console(record=True, width=100)
+    console.print(progress_table(plan(FIVE), progress(plan(FIVE)), limit=2))
+    text = console.export_text()
+    assert "a seed=5" in text
+    assert "a seed=1" not in text
+    assert "… 3 more" in text
 
 
 def test_a_run_without_a_folder_has_no_progress(plan):
@@ -81,12 +103,21 @@ def test_remarks_say_what_the_state_does_not(plan, fabricate):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0s"), (59.4, "59s"), (59.6, "1m00s"), (190, "3m10s"), (7500, "2h05m"), (273600, "3d04h")],
+    [
+        (0.4, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (190, "3m10s"),
+        (7500, "2h05m"),
+        (273600, "3d04h"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(12, "12 B"), (3_400_000, "3.4 MB"), (2e15, "2000.0 TB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 B"), (3_400_000, "3.4 MB"), (2e15, "2000.0 TB")]
+)
 def test_sizes(count, text):
     assert size(count) == text

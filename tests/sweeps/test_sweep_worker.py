@@ -104,7 +104,10 @@ def test_missing_evaluations_of_a_finished_run_are_work(serve, plan, fabricate):
     assert after.complete
     assert len(started(after)) == 1
     # its folder was made without that evaluator, so the sweep keeps the config to run it under
-    assert read_json(after.state.config(after.runs[0].name))["evaluator"].keys() == {"heldout", "dev"}
+    assert read_json(after.state.config(after.runs[0].name))["evaluator"].keys() == {
+        "heldout",
+        "dev",
+    }
 
 
 def test_a_worker_leaves_when_its_slot_is_taken(plan):
@@ -159,6 +162,18 @@ def test_a_crash_keeps_the_end_of_its_output(plan, fabricate):
     assert status.failure["signature"] == "process ended: killed by SIGSEGV"
     log = attempt_folder(status.folder, status.attempts) / "log.txt"
     assert log.read_text() == "Segmentation fault\n"
+
+
+def test_a_launch_asks_again_for_what_a_living_worker_has_been_at(plan, fabricate):
+    launch(plan(SEEDS), Nobody())
+    state = plan(SEEDS).state
+    fabricate.failed(plan(SEEDS).runs[0].training.run, RuntimeError("no"))
+    served = {(entry.run, entry.launch) for entry in state.queue()}
+    assert next_entry(state, served) is None
+    launch(plan(SEEDS), Nobody(), retry_failed=True)
+    assert next_entry(state, served).run == plan(SEEDS).runs[0].name
+    launch(plan(SEEDS), Nobody())  # does not take the retry back
+    assert next_entry(state, served).run == plan(SEEDS).runs[0].name
 
 
 def test_entries_survive_being_written(plan):

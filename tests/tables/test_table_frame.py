@@ -130,7 +130,11 @@ table: {baseline: base, columns: [{metric: accuracy}]}
         ("grpo", {"rollout.group_size": "4", "rl.steps": "5"}, 0.2),
         ("grpo", {"rollout.group_size": "8", "rl.steps": "5"}, pytest.approx(0.3)),
     ]
-    assert [row.differences[0] for row in built.rows] == [None, pytest.approx(0.1), pytest.approx(0.2)]
+    assert [row.differences[0] for row in built.rows] == [
+        None,
+        pytest.approx(0.1),
+        pytest.approx(0.2),
+    ]
     assert "|  | rollout.group\\_size | rl.steps | accuracy |" in FORMATS["md"](built)
 
 

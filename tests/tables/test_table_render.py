@@ -60,7 +60,14 @@ def test_json_and_csv_are_exact_and_complete():
     first, second = data["rows"][0]["cells"]
     assert [value["value"] for value in first["values"]] == [0.1, 0.2]
     assert (first["n"], first["declared"], first["mean"]) == (2, 2, pytest.approx(0.15))
-    assert second == {"n": 0, "declared": 2, "mean": None, "sd": None, "difference": None, "values": []}
+    assert second == {
+        "n": 0,
+        "declared": 2,
+        "mean": None,
+        "sd": None,
+        "difference": None,
+        "values": [],
+    }
     assert data["columns"][0]["scale"] == "percent"
     lines = list(csv.DictReader(io.StringIO(FORMATS["csv"](table(row)))))
     assert float(lines[0]["difference"]) == 0.1 + 0.2
@@ -69,7 +76,9 @@ def test_json_and_csv_are_exact_and_complete():
 
 
 def test_markdown_shows_hostile_labels_as_text():
-    row = TableRow("a", "[x](javascript:1) | <img>\n`", {"k": "*"}, (cell(0.1), cell(1.0)), (None, None))
+    row = TableRow(
+        "a", "[x](javascript:1) | <img>\n`", {"k": "*"}, (cell(0.1), cell(1.0)), (None, None)
+    )
     text = FORMATS["md"](table(row))
     assert "| \\[x\\](javascript:1) \\| \\<img\\> \\` | \\* | 10.0 (n=1) | 1 (n=1) |" in text
     assert "# A \\<b\\>title\\</b\\>" in text

@@ -59,7 +59,7 @@ def experience(**fields: Any) -> Experience:
 
 @dataclass
 class Folder:
-    """A Workspace in a folder: one attempt unless `attempt` is raised; stops where it is told to."""
+    """A Workspace in a folder: the first attempt unless told otherwise; stops where it is told."""
 
     root: Path
     attempt: int = 1

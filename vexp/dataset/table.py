@@ -54,6 +54,9 @@ class Table(Dataset):
     test_fraction: Fraction = 0.1  # share of rows for test, by hash of the id
 
     def __post_init__(self) -> None:
+        for name in ("path", "dev_path", "test_path"):  # workers may be started elsewhere
+            if path := getattr(self, name):
+                object.__setattr__(self, name, str(Path(path).expanduser().absolute()))
         if self.dev_fraction + self.test_fraction > 1:
             raise ConfigError(
                 Problem(
@@ -155,10 +158,20 @@ class Table(Dataset):
         return tuple(self._files().values())
 
     def _files(self) -> dict[Split, Stamp]:
+        """The files by split, as they were when this dataset was first asked for anything."""
         paths: dict[Split, str | None] = {
             "train": self.path, "dev": self.dev_path, "test": self.test_path
         }  # fmt: skip
-        return {split: Stamp.of(Path(path)) for split, path in paths.items() if path is not None}
+        now = {split: Stamp.of(Path(path)) for split, path in paths.items() if path is not None}
+        first: dict[Split, Stamp] = self.__dict__.setdefault("_first", now)
+        for split, stamp in now.items():
+            if stamp != first[split]:
+                raise DataError(
+                    "the file was changed while it was in use",
+                    where=str(stamp.path),
+                    remedy="put it back and run the same command, or start anew with the new data",
+                )
+        return now
 
     def _missing_columns(
         self, run: RunSpec, split: Split, columns: Sequence[str]

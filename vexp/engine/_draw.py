@@ -11,14 +11,16 @@ def draw(log_distribution: Tensor, uniform: Tensor, top_p: float = 1.0) -> Tenso
 
     The token is a function of its own row alone. A token of probability 0 is never drawn: the
     cumulative sum does not rise at it, and the draw is the first place that exceeds the target.
-    The sum is in float64, where it exceeds every target below its total.
+    The sum is in float64, where it exceeds every target below its total. Probabilities that are no
+    numbers give the last token, whose log-prob then tells that the policy has diverged.
     """
     probabilities = log_distribution.double().exp()
     if top_p < 1:
         probabilities = nucleus(probabilities, top_p)
     cumulative = probabilities.cumsum(-1)
     target = uniform.to(cumulative) * cumulative[:, -1]
-    return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+    place = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+    return place.clamp(max=probabilities.shape[1] - 1)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -45,6 +45,7 @@ def build_once(
 
     Raises:
         Interrupted: `stopping()` became true while waiting for another process.
+        ClaimLost: `build` found that something else it works for was taken over.
     """
     area = work_area(target)
 
@@ -59,6 +60,8 @@ def build_once(
             try:
                 _attempt(claim, build)
             except ClaimLost as lost:
+                if lost.problem.where != str(area):  # the run that needs the target was lost itself
+                    raise
                 note(str(lost.problem.what))
                 continue
         _promote(area, target)

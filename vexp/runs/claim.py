@@ -134,9 +134,11 @@ class Claim:
         Raises:
             ClaimLost: if another process has taken over; nothing was changed.
         """
-        self.heartbeat.stop()
-        fsync_tree(self.attempt_dir)
-        self._end(DONE)
+        try:
+            fsync_tree(self.attempt_dir)  # may take long: the heart has to go on beating
+            self._end(DONE)
+        finally:
+            self.heartbeat.stop()
 
     def release(self, ending: Ending) -> None:
         """Give the claim up; whoever comes next may take it.
@@ -233,7 +235,8 @@ def _take(folder: Path, attempt: int, timing: Timing) -> Claim | None:
             own.mkdir(parents=True, exist_ok=True)
             return Claim(folder, owner, Heartbeat(own / "heartbeat", timing.interval_s), inode)
     except BaseException:
-        target.rename(folder / f"claim-{attempt:04d}.failed")
+        with contextlib.suppress(OSError):
+            target.rename(folder / f"claim-{attempt:04d}.failed")
         raise
 
 

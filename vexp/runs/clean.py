@@ -118,13 +118,13 @@ def _unused_stages(store: RunStore, runs: list[RunFolder]) -> Iterator[Removable
 
 def _stages_of(run: RunFolder) -> set[str] | None:
     """Names of the shared stages a run used or will use; None if that cannot be told."""
-    recorded = [attempt_folder(run.folder, n) / STAGES for n in run.attempts()]
-    names = {name for path in recorded for name in read_json(path) or ()}
-    if names or run.imported:
-        return names
     from vexp.config.identity import stage_key
 
+    recorded = [attempt_folder(run.folder, n) / STAGES for n in run.attempts()]
+    names = {name for path in recorded for name in read_json(path) or ()}
     try:
+        if names or run.imported:
+            return names
         spec = run.spec()
         return {f"{stage}-{stage_key(spec, stage)}" for stage in spec.stages}
     except VexpError:

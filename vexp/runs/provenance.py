@@ -82,7 +82,8 @@ def packages() -> tuple[str, ...]:
     return tuple(sorted(found, key=str.lower))
 
 
-def git_state(folder: Path) -> tuple[dict[str, Any], str]:
+@functools.cache  # what a process runs is the code as it was when the process started
+def git_state(folder: Path) -> tuple[Mapping[str, Any], str]:
     """Commit and changes of the working tree around `folder`, and the diff (cut at `MAX_DIFF`)."""
     root = _git(folder, "rev-parse", "--show-toplevel")
     if root is None:
@@ -102,6 +103,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any], str]:
     }, diff[:MAX_DIFF]
 
 
+@functools.cache
 def _tracked(folder: Path) -> bool:
     """Whether git knows this folder: an installed package inside a project's venv is not."""
     return bool((_git(folder, "ls-files", "--", ".") or "").strip())
@@ -114,11 +116,17 @@ def _git(folder: Path, *arguments: str) -> str | None:
             capture_output=True,
             timeout=_GIT_TIMEOUT_S,
             check=True,
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=_git_environment(),
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode("utf-8", errors="replace")
+
+
+def _git_environment() -> dict[str, str]:
+    """Without what a surrounding git (a hook, a rebase) says about another repository."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return kept | {"GIT_OPTIONAL_LOCKS": "0"}
 
 
 def _machine() -> dict[str, Any]:

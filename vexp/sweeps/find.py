@@ -31,7 +31,8 @@ def find_sweep(given: str) -> Path:
         Problem(
             f"there is no sweep {given!r}",
             where="the command line",
-            accepted=f"a path to a YAML file, or one of these; {suggest(given, known)}",
+            accepted=suggest(given, known, noun="sweeps"),
+            remedy="or give the path of a YAML file",
         )
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vexp.config.schema import to_dict
 from vexp.files import write_json
@@ -43,9 +43,13 @@ def launch(
     if dry_run:
         return Launched(new, len(pending), (), alive)
     store = RunStore(plan.state.results_dir)
+    number = plan.state.launches() + bool(pending)
     asked = plan.state.retries()
-    entries = [_entry(run, store, plan.state, retry_failed, asked) for run in missing]
-    plan.state.write_queue(entries, plan.sweep.path.resolve())
+    entries = [
+        replace(_entry(run, store, plan.state, retry_failed, asked), launch=number)
+        for run in missing
+    ]
+    plan.state.write_queue(entries, plan.sweep.path.resolve(), number)
     plan.state.remember({run.name: run.training.label for run in plan.runs})
     started = tuple(launcher.start(plan.state.folder, len(pending))) if pending else ()
     return Launched(new, len(pending), started, alive)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vexp.errors import StorageError
 from vexp.runs import evaluations
 from vexp.runs.store import RunFolder, RunStatus, RunStore, State
 from vexp.sweeps.checks import check
@@ -67,12 +68,14 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
 
     Raises:
         ConfigError: with all problems of all points.
+        StorageError: if a file stands where a folder has to be.
     """
     found = points(sweep, config_dirs=config_dirs)
     check(sweep, found)
     declared = trainings(found)
     results_dir = found[0].run.results_dir
     state = SweepState.of(results_dir, sweep.name)
+    _check_folders(state)
     return reconcile(sweep, found, declared, state, RunStore(results_dir))
 
 
@@ -116,6 +119,20 @@ def bytes_per_run(plan: Plan) -> int | None:
         return None
     sizes = (file.stat().st_size for folder in done for file in folder.rglob("*") if file.is_file())
     return sum(sizes) // len(done)
+
+
+def _check_folders(state: SweepState) -> None:
+    """Raises:
+    StorageError: if a file stands where one of the folders has to be.
+    """
+    root = state.results_dir
+    for folder in (root, root / "runs", root / "sweeps", state.folder):
+        if folder.exists() and not folder.is_dir():
+            raise StorageError(
+                "this is a file, but a folder has to be here",
+                where=str(folder),
+                remedy="move it away, or choose another results_dir",
+            )
 
 
 def _planned(training: Training, status: RunStatus | None) -> Planned:

@@ -15,7 +15,7 @@ from vexp.config.schema import build
 from vexp.errors import ConfigError, Problem
 from vexp.spec import RunSpec, replace
 from vexp.sweeps.overrides import Override, shown_value
-from vexp.sweeps.schema import Axis, Row, Sweep, shown_path
+from vexp.sweeps.schema import COMMAND_LINE, Axis, Row, Sweep, shown_path
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,19 @@ class _Problems:
                 rows.append(row)
 
     def __iter__(self) -> Iterator[Problem]:
-        file = shown_path(self._sweep.path)
         for problem, rows in self._rows.items():
-            where = problem.where
-            if len(rows) < len(self._sweep.rows) or f"{file}:" not in where:
-                named = ", ".join(repr(row.name) for row in rows if row.name)
-                line = f"{file}:{rows[0].line}" if rows[0].line and f"{file}:" not in where else ""
-                about = f"row{'s' * (len(rows) > 1)} {named}" if named else file
-                about = "" if named in where else about
-                where = ", ".join(part for part in (where, line, about) if part)
+            where = self._where(problem.where, rows)
             yield Problem(
                 problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy
             )
+
+    def _where(self, where: str, rows: Sequence[Row]) -> str:
+        """Where a problem is, with its rows unless the place or their being all says it."""
+        file = shown_path(self._sweep.path)
+        placed = f"{file}:" in where or COMMAND_LINE in where
+        if placed and len(rows) == len(self._sweep.rows):
+            return where
+        named = ", ".join(repr(row.name) for row in rows if row.name)
+        about = f"row{'s' * (len(rows) > 1)} {named}" if named else file
+        line = f"{file}:{rows[0].line}" if rows[0].line and not placed else ""
+        return ", ".join(p for p in (where, line, "" if named in where else about) if p)

@@ -14,6 +14,7 @@ from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.sweeps.overrides import Override, as_overrides, shown_value
 from vexp.sweeps.schema import (
+    COMMAND_LINE,
     Axis,
     Row,
     Sweep,
@@ -78,7 +79,7 @@ class _Reader:
         name = self._name(file.name if file else "")
         if self.problems or file is None:
             raise ConfigError(self.problems)
-        given = tuple(Override(text, "command line") for text in extra)
+        given = tuple(Override(text, COMMAND_LINE) for text in extra)
         return Sweep(
             name=variant_name(name, extra),
             path=self.path,

@@ -30,6 +30,8 @@ from vexp.config.schema import Origin
 from vexp.config.types import Count
 from vexp.sweeps.overrides import Override
 
+COMMAND_LINE = "command line"  # source of overrides given beside the file
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,7 @@ from vexp.sweeps.plan import Plan
 from vexp.sweeps.status import Failures, Progress, duration
 
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "new": "dim"}
+_ATTENTION = ("running", "failed", "stopped", "new", "done")
 
 
 def counts_line(plan: Plan) -> str:
@@ -25,19 +27,26 @@ def evaluations_line(plan: Plan) -> str:
     return f"{sum(counts.values())} declared: {_listed(counts)}"
 
 
-def progress_table(plan: Plan, rows: Sequence[Progress]) -> Table:
-    """One line per run: state, step, reward, accuracy, time left."""
-    title = Text(f"{plan.sweep.name}: {counts_line(plan)}")
-    table = Table(title=title, title_justify="left", expand=False)
+def progress_table(plan: Plan, rows: Sequence[Progress], limit: int | None = None) -> Group:
+    """One line per run: state, step, reward, accuracy, time left.
+
+    Of more than `limit` runs, those that are at work or need attention are shown.
+    """
+    shown = rows
+    if limit is not None and len(rows) > limit:
+        shown = sorted(rows, key=lambda row: _ATTENTION.index(row.run.state))[: max(1, limit)]
+    table = Table()
     for heading, justify in (
         ("run", "left"), ("state", "left"), ("stage", "left"), ("step", "right"),
-        ("reward", "right"), ("accuracy", "right"), ("left", "right"), ("", "left"),
+        ("reward", "right"), ("accuracy", "right"), ("time left", "right"), ("note", "left"),
     ):  # fmt: skip
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for row in rows:
+    for row in shown:
         state = Text(row.run.state, style=_COLOURS[row.run.state])
         table.add_row(Text(row.run.training.label), state, *map(Text, _cells(row)))
-    return table
+    title = Text(f"{plan.sweep.name}: {counts_line(plan)}")
+    more = [Text(f"… {len(rows) - len(shown)} more")] if len(shown) < len(rows) else []
+    return Group(title, table, *more)
 
 
 def failures_text(groups: Sequence[Failures]) -> Text:

@@ -32,6 +32,7 @@ class Entry:
     shares: str | None = None  # first stage, which other runs may wait for
     retry_until: int | None = None  # a run that failed is due again up to this many attempts
     evaluate: bool = False  # trained already, but evaluations were missing at the launch
+    launch: int = 0  # number of the launch that asked for it; a worker serves each run once for it
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,28 @@ class SweepState:
             )
         return [Entry(**entry) for entry in record["runs"]]
 
-    def write_queue(self, entries: Sequence[Entry], file: Path) -> None:
-        """Replace the queue; living workers read it whenever they look for the next run."""
+    def write_queue(self, entries: Sequence[Entry], file: Path, launch: int = 0) -> None:
+        """Replace the queue; living workers read it whenever they look for the next run.
+
+        `launch` is the number of the launch that writes it, kept even when nothing is left to do.
+        """
         path, runs = self.folder / "queue.json", [asdict(entry) for entry in entries]
-        content = {"format": FORMAT, "file": str(file), "runs": runs}
+        content = {"format": FORMAT, "file": str(file), "launch": launch, "runs": runs}
         if read_json(path) != content:
             write_json(path, content)
 
+    def launches(self) -> int:
+        """The number of the last launch; 0 if that cannot be told."""
+        record = read_json(self.folder / "queue.json")
+        return int(record.get("launch", 0)) if isinstance(record, dict) else 0
+
     def retries(self) -> dict[str, int]:
-        """Failed runs that a former launch asked to be done again, and up to which attempt."""
+        """Failed runs that a launch asked to be done again, and up to which attempt."""
         try:
-            queue = self.queue()
+            entries = self.queue()
         except RunError:
             return {}
-        return {entry.run: entry.retry_until for entry in queue if entry.retry_until is not None}
+        return {entry.run: entry.retry_until for entry in entries if entry.retry_until is not None}
 
     def submitted(self) -> dict[str, str]:
         """Every run that was ever launched: folder name -> label."""

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,17 @@ def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
 
 
 def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:
-    """Seconds that the present stage still takes, at the pace of its last steps."""
-    if at.get("stage") != "rl" or at.get("total") is None:
+    """Seconds that the present stage still takes, at the pace of its last steps.
+
+    The supervised stage leaves no timings; it comes first, so its pace is that of the attempt.
+    """
+    if not at.get("step") or at.get("total") is None:
         return None
-    rows = _last_rows(attempt / TIMINGS, _RECENT)
+    rows = _last_rows(attempt / TIMINGS, _RECENT) if at.get("stage") == "rl" else []
     seconds = [row["total_s"] for row in rows if "total_s" in row]
+    if at.get("stage") == "warm_start":
+        so_far = datetime.fromisoformat(at["updated"]) - datetime.fromisoformat(at["started"])
+        seconds = [so_far.total_seconds() / at["step"]]
     if not seconds:
         return None
     return float((at["total"] - at["step"]) * sum(seconds) / len(seconds))

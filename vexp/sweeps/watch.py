@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 
 from vexp.launcher.base import Launcher
@@ -29,7 +29,8 @@ def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float
     with Live(console=console, auto_refresh=False) as live:
 
         def draw(now: Plan) -> None:
-            live.update(Group(progress_table(now, progress(now))), refresh=True)
+            table = progress_table(now, progress(now), limit=console.height - 6)
+            live.update(table, refresh=True)
 
         return _follow(plan, launcher, draw, interval_s)
 

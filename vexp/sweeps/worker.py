@@ -30,6 +30,7 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.S
 # Killed from outside, perhaps for memory: also goes on from its checkpoint.
 _KILLED = (-signal.SIGKILL, -signal.SIGHUP)
 _SILENT_S = 2 * Timing().expiry_s  # a run without a sign of life for so long is tried
+Served = tuple[str, int]  # a run, and the number of the launch that asked for it
 _TAIL = 4000  # bytes of a crashed process's output that are kept as its traceback
 
 
@@ -37,7 +38,7 @@ def work(state: SweepState, number: int, *, command: Sequence[str] = RUN) -> Non
     """Serve a sweep from slot `number` until nothing is left to do; not if the slot is taken."""
     slot = Slot(state.workers, number)
     with StopRequest() as stop:
-        served: set[str] = set()
+        served: set[Served] = set()
         while not stop:
             with slot.held() as hold:
                 if hold is None:
@@ -62,9 +63,11 @@ def due(status: RunStatus | None, entry: Entry) -> bool:
 
 
 def next_entry(
-    state: SweepState, served: Collection[str] = (), taken: Collection[str] = ()
+    state: SweepState, served: Collection[Served] = (), taken: Collection[str] = ()
 ) -> Entry | None:
     """The run to begin next: the first that is due and that no worker is at.
+
+    `served` are those that this worker has been at since the launch that asked for them.
 
     One whose first stage another worker is just building would only wait for it, so it comes last.
     """
@@ -76,7 +79,9 @@ def next_entry(
     }
     waiting: Entry | None = None
     for entry in queue:
-        if entry.run in served or entry.run in taken or not due(_status(state, entry), entry):
+        if entry.run in taken or (entry.run, entry.launch) in served:
+            continue
+        if not due(_status(state, entry), entry):
             continue
         if entry.shares not in building:
             return entry
@@ -93,7 +98,7 @@ class _Worker:
     hold: Hold
     stop: StopRequest
     command: Sequence[str]
-    served: set[str] = field(default_factory=set)  # runs this process has been at; never twice
+    served: set[Served] = field(default_factory=set)
 
     def serve(self) -> None:
         while not self.stop:
@@ -111,7 +116,7 @@ class _Worker:
         return entry
 
     def _run(self, entry: Entry) -> None:
-        self.served.add(entry.run)
+        self.served.add((entry.run, entry.launch))
         folder = self.state.results_dir / "runs" / entry.run
         self._event("started", entry)
         _say(f"{entry.label} ({entry.run})")

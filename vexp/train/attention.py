@@ -74,6 +74,8 @@ def forward(
         )
         return output.transpose(1, 2), None
     keys, values = shared_prefix.keys[module.layer_idx], shared_prefix.values[module.layer_idx]
+    # RoPE leaves queries and keys in float32 where autocast computes the rest in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     arguments = (query, key, value, keys, values, shared_prefix.bias, scaling)
     if torch.is_grad_enabled():
         output = _SharedPrefixAttention.apply(*arguments)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from vexp.engine.base import Generated, Sampling
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.train.experience import Experience
+from vexp.train.optimizer import diverged
 from vexp.train.responses import is_well_formed
 from vexp.train.rewards import Rewards, reward
 from vexp.train.timing import Clock
@@ -86,7 +88,11 @@ def distinct(ids: Sequence[str], seen: Counter[str]) -> list[str]:
 def generate(
     run: RunSpec, policy: Policy, items: Sequence[Item], keys: Sequence[str], step: int
 ) -> tuple[PromptBatch, Generated]:
-    """Sample a group of responses per item from the current policy."""
+    """Sample a group of responses per item from the current policy.
+
+    Raises:
+        Diverged: if the policy's distribution is no longer one.
+    """
     prompts = policy.encode(items, run.prompt)
     sampling = Sampling(
         group_size=run.rollout.group_size,
@@ -97,7 +103,11 @@ def generate(
         step=step,
     )
     with torch.no_grad():
-        return prompts, run.engine.generate(policy, prompts, keys, sampling)
+        generated = run.engine.generate(policy, prompts, keys, sampling)
+    total = float(generated.logprobs.sum())
+    if not math.isfinite(total):
+        raise diverged("the log-probability of a sampled token", total, f"step {step}")
+    return prompts, generated
 
 
 def score(

@@ -45,7 +45,7 @@ class Prefix:
         """The prefixes in the form the attention function takes."""
         bias = None
         if not bool(self.mask.all()):
-            bias = torch.zeros(self.mask.shape, dtype=self.keys[0].dtype, device=self.mask.device)
+            bias = torch.zeros_like(self.mask, dtype=self.values[0].dtype)
             bias = bias.masked_fill(~self.mask, -torch.inf)[:, None, None]
         return SharedPrefix(self.keys, self.values, bias)
 
@@ -58,7 +58,8 @@ class _Recorder:
     values: list[Tensor] = field(default_factory=list)
 
     def update(self, keys: Tensor, values: Tensor, _layer: int) -> tuple[Tensor, Tensor]:
-        self.keys.append(keys)
+        # Under autocast RoPE leaves keys in float32; attention takes them in the values' precision.
+        self.keys.append(keys.to(values.dtype))
         self.values.append(values)
         return keys, values
 
@@ -109,6 +110,7 @@ def extend(
     arguments: dict[str, Any] = {
         "inputs_embeds": model.get_input_embeddings()(tokens),
         "position_ids": positions.expand(3, -1, -1),
+        "use_cache": False,  # else transformers makes a cache of its own and copies into it
     }
     if not (kernel == shared.NAME and _in_equal_groups(prompt_index, len(prefix.mask))):
         prefix = prefix.rows(prompt_index)

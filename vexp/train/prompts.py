@@ -90,6 +90,8 @@ def encode(
     Raises:
         DataError: names the item whose image cannot be used, or whose text holds vision tokens.
     """
+    if not items:
+        return _pad([], [], [], None, [], tokenizer.pad_token_id)
     pixels, grids = _patches(items, image_processor)
     per_image = [int(t * h * w) // vision.merge**2 for t, h, w in grids]
     image = iter(zip(per_image, grids, strict=True))
@@ -133,8 +135,6 @@ def _texts(items: Sequence[Item], prompt: Prompt, tokenizer: Any) -> list[str]:
         parts.append({"type": "text", "text": question})
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
         conversations.append([*system, {"role": "user", "content": parts}])
-    if not conversations:
-        return []
     texts: list[str] = tokenizer.apply_chat_template(
         conversations, tokenize=False, add_generation_prompt=True
     )

@@ -1,0 +1,82 @@
+"""The results of all benchmarks as one Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_report(found: dict[str, Any], path: Path) -> str:
+    """Write the page of one full run and return it."""
+    parts = [_head(found), _steps(found["step_vs_trl"]), _losses(found["losses_vs_trl"])]
+    text = "\n".join([*parts, _startup(found["startup"])])
+    path.write_text(text)
+    return text
+
+
+def _head(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"# Benchmarks of {found['date']}\n\n"
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; load "
+        f"{machine['load_1min']} when they began. Python {machine['python']}, {versions}.\n\n"
+        "Written by `make bench`; the numbers are in the JSON file of the same date.\n"
+    )
+
+
+def _steps(found: dict[str, Any]) -> str:
+    settings = found["settings"]
+    rows = [
+        "## A GRPO step beside TRL's\n",
+        f"{settings['prompts']} prompts x {settings['group_size']} responses, one update, "
+        f"{settings['threads']} threads, {settings['timed']} steps each after {settings['warm']}. "
+        f"Worst ratio {found['ratio']:.2f}; wanted {found['target']:g}.\n",
+        "| tokens | side | step (s) | generate | score | update | over ours | quartiles | CPU |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *_step_rows(found["lengths"]),
+    ]
+    best = [
+        f"- {length} tokens: " + ", ".join(f"{k} {v}" for k, v in one["trl_best"].items())
+        for length, one in found["lengths"].items()
+    ]
+    return "\n".join([*rows, "\nTRL's best settings:\n", *best, ""])
+
+
+def _step_rows(lengths: dict[str, Any]) -> Iterator[str]:
+    for length, one in lengths.items():
+        for name, side in one["sides"].items():
+            times = side["phases_s"]
+            phases = " | ".join(f"{times[p]:.3f}" for p in ("generate", "score", "update"))
+            low, high = side["ratio_quartiles"]
+            over = f"{side['ratio']:.2f} | {low:.2f}-{high:.2f} | {side['ratio_cpu']:.2f}"
+            yield f"| {length} | {name} | {side['median_s']:.3f} | {phases} | {over} |"
+
+
+def _losses(found: dict[str, Any]) -> str:
+    rows = [
+        "## Losses beside TRL's\n",
+        "| comparison | loss | gradient (relative) | log-probs | allowed | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in found["differences"]:
+        apart = f"{row['loss']:.1e} | {row['gradient']:.1e} | {row['logprobs']:.1e}"
+        verdict = "" if row["ok"] else "too far"
+        rows.append(f"| {row['name']} | {apart} | {row['tolerance']:.0e} | {verdict} |")
+    return "\n".join([*rows, ""])
+
+
+def _startup(found: dict[str, Any]) -> str:
+    rows = [
+        "## Starting\n",
+        "| | median (ms) | bare starts | in CPU time | at most |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, seconds in found["median_s"].items():
+        times, cpu = found["times_bare"].get(name), found["cpu_times_bare"].get(name)
+        ratio = " | " if times is None else f"{times:.1f} | {cpu:.1f}"
+        limit = found["limits"].get(name)
+        allowed = "" if limit is None else f"{limit:g}"
+        rows.append(f"| {name} | {seconds * 1000:.1f} | {ratio} | {allowed} |")
+    return "\n".join([*rows, ""])

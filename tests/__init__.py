@@ -1,0 +1,1 @@
+"""Tests of vexp; helpers are imported as `tests.<folder>.<module>`."""
