@@ -47,7 +47,7 @@ def compare(folder: Path, suppress: list[int], workload: Workload) -> Iterator[D
         algorithm = dataclasses.replace(shipped, kl_coef=0.0)
         batch = with_advantages(algorithm, sampled, workload.length)
         ours = our_side(policy, algorithm, batch)
-        trl = trl_side(trainer, batch, policy)
+        trl = trl_side(trainer, batch)
         yield difference(f"{name}, whole model", ours, trl, batch.mask, TOLERANCE)
 
 
@@ -69,11 +69,11 @@ def our_side(policy: Policy, algorithm: Any, batch: Experience) -> Side:
     policy.zero_grad()
     output = forward(policy, batch, temperature=1.0)
     loss, _ = loss_and_counts(algorithm, output.logprobs, batch)
-    loss.backward()
+    torch.autograd.backward(loss)
     return Side(float(loss), _gradients(policy.model), output.logprobs.detach())
 
 
-def trl_side(trainer: GRPOTrainer, batch: Experience, policy: Policy) -> Side:
+def trl_side(trainer: GRPOTrainer, batch: Experience) -> Side:
     """Loss and gradients by TRL's own path, from its dataset rows on; only sampling is ours."""
     tokens = [row[keep].tolist() for row, keep in zip(batch.tokens, batch.mask, strict=True)]
     rows = [trainer.train_dataset[index] for index in batch.group.tolist()]

@@ -72,19 +72,17 @@ def random_batch(algorithm: Any, workload: Workload) -> tuple[Experience, Tensor
     return batch, logprobs
 
 
-def our_side(
-    algorithm: Any, batch: Experience, logprobs: Tensor, portions: list[slice]
-) -> Side:
+def our_side(algorithm: Any, batch: Experience, logprobs: Tensor, portions: list[slice]) -> Side:
     """Our loss, summed over micro-batches."""
     leaf, total = logprobs.clone().requires_grad_(), 0.0
     for rows in portions:
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: value[rows]
             for field in dataclasses.fields(batch)
             if isinstance(value := getattr(batch, field.name), Tensor)
         }
         loss, _ = loss_and_counts(algorithm, leaf[rows], dataclasses.replace(batch, **tensors))
-        loss.backward()
+        torch.autograd.backward(loss)
         total += float(loss)
     return Side(total, [leaf.grad * batch.mask])  # type: ignore[operator]
 

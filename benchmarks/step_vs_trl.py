@@ -203,7 +203,9 @@ def probe(plan: Plan, same: TrlSettings, changed: TrlSettings) -> float | None:
 
 def paired(these: list[Step], those: list[Step], field: str = "seconds") -> float:
     """Median over turns of the time of `these` over that of `those`."""
-    ratios = [getattr(a, field) / getattr(b, field) for a, b in zip(these, those, strict=True)]
+    ratios: list[float] = [
+        getattr(a, field) / getattr(b, field) for a, b in zip(these, those, strict=True)
+    ]
     return statistics.median(ratios)
 
 

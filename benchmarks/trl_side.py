@@ -60,13 +60,14 @@ def load_processor(folder: Path) -> Qwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     from transformers.processing_utils import ProcessorMixin
 
-    class ImageProcessorOnly(Qwen2_5_VLProcessor):  # type: ignore[misc]
+    class ImageProcessorOnly(Qwen2_5_VLProcessor):
         # The names of the parameters tell ProcessorMixin which parts a processor has.
         def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+            parts: Any = ProcessorMixin
+            parts.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     images = Qwen2VLImageProcessorPil.from_pretrained(folder)
@@ -140,7 +141,7 @@ def hold_between_steps(trainer: GRPOTrainer, seat: Seat) -> None:
 
     tokens: list[int] = []
 
-    class Hold(TrainerCallback):  # type: ignore[misc]
+    class Hold(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = not seat.wait()
 
@@ -152,7 +153,7 @@ def hold_between_steps(trainer: GRPOTrainer, seat: Seat) -> None:
         seat.spend("score", time.perf_counter() - started - seat.spent("generate"))
         tokens.append(int(output["completion_mask"].sum()))
 
-    def generated(started: float, output: Any) -> None:
+    def generated(started: float, _output: Any) -> None:
         seat.spend("generate", time.perf_counter() - started)
 
     _timed(trainer, "_generate_and_score_completions", scored)

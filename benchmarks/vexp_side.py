@@ -5,6 +5,7 @@ The loop asks its workspace after every step whether to stop; this workspace wai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -64,10 +65,8 @@ def main() -> None:
     workload = Workload(**json.loads(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
         workspace = Bench(Path(folder), seat, workload.prompts * workload.group_size)
-        try:
+        with contextlib.suppress(Interrupted):  # the parent has had enough
             train(workload.run(), workspace)
-        except Interrupted:
-            pass  # the parent has had enough
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Worker(AbstractContextManager["Worker"]):
     def __init__(self, name: str, module: str, settings: Mapping[str, Any], threads: int) -> None:
         self.name = name
         self.peak_memory_mb = 0.0
-        self._log = tempfile.TemporaryFile(mode="w+")
+        self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (closed in __exit__)
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",

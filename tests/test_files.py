@@ -41,10 +41,13 @@ def test_a_refused_write_keeps_the_former_content(tmp_path, monkeypatch, number)
 
 
 def test_a_really_full_disk():
-    with pytest.raises(StorageError, match="the disk is full"):
-        with files.storage_errors(files.Path("/dev/full")):
-            with open("/dev/full", "wb", buffering=0) as file:
-                file.write(b"x")
+    full = files.Path("/dev/full")
+    with (
+        pytest.raises(StorageError, match="the disk is full"),
+        files.storage_errors(full),
+        full.open("wb", buffering=0) as file,
+    ):
+        file.write(b"x")
 
 
 def test_nan_is_refused_before_anything_is_written(tmp_path):

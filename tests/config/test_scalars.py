@@ -103,7 +103,7 @@ def test_quotes_keep_text_and_lines_are_remembered():
     ],
 )
 def test_bad_yaml_names_file_and_line(text, what):
-    with pytest.raises(ConfigError, match="bad.yaml") as error:
+    with pytest.raises(ConfigError, match=r"bad\.yaml") as error:
         load_yaml(Path("bad.yaml"), text=text)
     assert what in str(error.value)
 

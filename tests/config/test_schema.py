@@ -127,7 +127,7 @@ def test_unknown_component_and_its_keys():
     (problem,) = problems(WithSlots, {})
     assert "'algorithm' has to be set" in problem.what
     (problem,) = problems(WithSlots, {"algorithm": 3})
-    assert "expected the name of an algorithm" in problem.what
+    assert "expected a name or settings" in problem.what
 
 
 def test_variant_is_expanded_and_keeps_explicit_keys():

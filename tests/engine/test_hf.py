@@ -118,7 +118,7 @@ def test_a_response_may_be_empty():
     every = torch.ones_like(owner.banned)
     every[owner.eos_id] = False
     owner.banned.copy_(every)
-    batch, found = generate(owner, [item(0), item(1)])
+    _, found = generate(owner, [item(0), item(1)])
     assert found.tokens.tolist() == [[owner.eos_id]] * 6
     assert found.finished.all()
     assert found.logprobs.abs().max() == 0

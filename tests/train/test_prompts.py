@@ -1,4 +1,4 @@
-"""Prompts as tensors: template, padding, placeholders and positions, against transformers itself."""
+"""Prompts as tensors: template, padding, placeholders and positions, against transformers."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def _component(
     if not isinstance(tree, Mapping):
         reading.complain(
             path,
-            f"expected the name of {indefinite(kind)}, or settings with a `name`, got {_show(tree)}",
+            f"expected a name or settings with a `name`, got {_show(tree)}",
             suggest("", REGISTRY.names(kind)),
         )
         return _FAILED
