@@ -56,6 +56,11 @@ def command(
 def summary(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Metrics of an evaluation on one line: value ± standard error (n)."""
     return "  ".join(
-        f"{name} {found['value']:.3f} ± {found['stderr']:.3f} (n={found['n']})"
+        f"{name} {found['value']:.3f}{_error(found['stderr'])} (n={found['n']})"
         for name, found in metrics.items()
     )
+
+
+def _error(stderr: float | None) -> str:
+    """One sample has no standard error."""
+    return "" if stderr is None else f" ± {stderr:.3f}"

@@ -33,8 +33,9 @@ def run(folder: Path, config: Path | None) -> None:
     from vexp.runs.execute import execute
     from vexp.runs.store import RunFolder, RunStore
 
-    spec = _spec(config) if config else RunFolder(folder).spec()
-    execute(spec, reporter=Lines(), store=RunStore(folder.parents[1]))
+    here = RunFolder(folder)
+    spec = _spec(config) if config else here.spec()
+    execute(spec, reporter=Lines(), store=RunStore(folder.parents[1]), folder=here)
 
 
 class Lines:
