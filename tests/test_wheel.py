@@ -22,7 +22,17 @@ def sh(*command: str | Path, cwd: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_wheel_stands_alone(tmp_path):
-    sh(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
+    sh(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        tmp_path,
+        ROOT,
+        cwd=tmp_path,
+    )
     (wheel,) = tmp_path.glob("vexp-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "vexp/_shipped/conf/config.yaml" in names

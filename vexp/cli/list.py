@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import io
 import json
-import re
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -65,13 +67,24 @@ def field_comments(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base) or "__dataclass_fields__" not in base.__dict__:
             continue
         try:
-            lines = inspect.getsource(base).splitlines()
+            source = inspect.cleandoc("\n" + inspect.getsource(base))
         except (OSError, TypeError):
             continue
-        for line in lines:
-            match = re.match(r"    (\w+): .*?  # (.+)$", line)
-            if match and not match[2].startswith(("type:", "noqa")):
-                found[match[1]] = match[2]
+        found |= _comments_of(source)
+    return found
+
+
+def _comments_of(source: str) -> dict[str, str]:
+    """The first comment on the lines of each annotated assignment of a class."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    (cls,) = ast.parse(source).body
+    found = {}
+    for node in cls.body if isinstance(cls, ast.ClassDef) else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            texts = [comments[n] for n in lines if n in comments]
+            found |= {node.target.id: text for text in texts[:1] if "noqa" not in text}
     return found
 
 

@@ -56,7 +56,7 @@ class DigitsVqa(Dataset):
     multi: tuple[Multi, ...] = ("sum", "larger", "count")  # kinds with several
     single_share: Fraction = 0.5  # share of questions with one piece of evidence
     narrate: Literal["evidence", "all"] = "evidence"  # which digits a demonstration names
-    train_size: PositiveInt = 20_000
+    train_size: PositiveInt = 20_000  # questions to train on
     dev_size: Annotated[PositiveInt, UNHASHED] = 1_000  # for tuning
     test_size: Annotated[PositiveInt, UNHASHED] = 1_000  # held out
     seed: Count = 0  # another seed, other items (of the same glyphs)

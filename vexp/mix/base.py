@@ -17,7 +17,7 @@ class Mix(Component):
 
     kind: ClassVar[str] = "mix"
 
-    datasets: dict[str, Dataset] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)  # by a name of your choice
 
     @abstractmethod
     def pick(self, ordinal: int, *, seed: int, split: Split = "train") -> tuple[str, int]:

@@ -16,6 +16,6 @@ class RolloutMethod(Component):
     kind: ClassVar[str] = "rollout"
 
     group_size: PositiveInt = 8  # responses per prompt
-    temperature: Positive = 1.0
+    temperature: Positive = 1.0  # divides the logits, when sampling and when training
     top_p: Fraction = 1.0  # nucleus; 1 keeps every token that is not banned
     max_response_length: PositiveInt = 24  # tokens, the end-of-sequence token included

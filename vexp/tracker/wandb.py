@@ -36,7 +36,7 @@ class Wandb(Tracker):
     The key is read from the environment (WANDB_API_KEY) or from `wandb login`, never from a config.
     """
 
-    project: str = "vexp"
+    project: str = "vexp"  # where the run appears
     entity: str | None = None  # team or user; null: the account's default
     group: str | None = None  # name under which wandb shows several runs as one
     mode: Literal["offline", "online", "disabled"] = "offline"  # offline needs no account
