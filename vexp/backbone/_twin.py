@@ -76,8 +76,8 @@ def configuration(twin: TinyQwen25VL, tokenizer: Any) -> Qwen2_5_VLConfig:
 def image_processor(twin: TinyQwen25VL) -> Any:
     """Qwen's own image processor in its PIL version, which does not need torchvision.
 
-    Black is 0, not Qwen's -1.8: on mostly black images that constant drowns the drawing in the first
-    norm, and a model of this size stays for hundreds of steps where it has learned only the format.
+    Black is 0, not Qwen's -1.8: on mostly black images that constant drowns the drawing in the
+    first norm, and a model of this size learns only the format for hundreds of steps.
     """
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -107,9 +107,9 @@ def initialise(model: Any, *, seed: int) -> None:
     """Scaled initialisation: unit-variance signals through every layer, however small the model.
 
     Linear maps get std 1/sqrt(fan-in); the maps that write to a residual stream are divided by
-    sqrt(2 * layers) (GPT-2); biases 0, norms 1, embeddings std 0.3, so that a learning rate of 1e-3
-    moves them. With transformers' fixed std of 0.02 a model of this size learns nothing for hundreds
-    of steps.
+    sqrt(2 * layers) (GPT-2); biases 0, norms 1, embeddings std 0.3, so that a learning rate of
+    1e-3 moves them. With transformers' fixed std of 0.02 a model of this size learns nothing for
+    hundreds of steps.
     """
     import torch
     from torch import nn

@@ -83,8 +83,9 @@ def _comments_of(source: str) -> dict[str, str]:
     for node in cls.body if isinstance(cls, ast.ClassDef) else ():
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            texts = [comments[n] for n in lines if n in comments]
-            found |= {node.target.id: text for text in texts[:1] if "noqa" not in text}
+            text = next((comments[n] for n in lines if n in comments), "")
+            if text and "noqa" not in text:
+                found[node.target.id] = text
     return found
 
 
