@@ -1,0 +1,104 @@
+"""Ids: what changes them, what does not, and golden ones that must never change by accident."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vexp.config.compose import resolve
+from vexp.config.identity import stage_key, training_id
+
+GOLDEN = Path(__file__).with_name("golden_ids.json")
+# every value that the shipped scale may change is set, so that tuning it changes no golden id
+FIXED = [
+    "warm_start.steps=10", "warm_start.batch_size=8", "warm_start.learning_rate=1e-3",
+    "warm_start.ramp_steps=2", "warm_start.beta2=0.99", "rl.steps=5", "rl.prompts_per_step=4",
+    "rl.learning_rate=1e-4", "rl.ramp_steps=1", "rollout.group_size=4",
+    "rollout.max_response_length=16", "mix.datasets.main.narrate=all",
+]  # fmt: skip
+
+
+def identity(*overrides):
+    return training_id(resolve([*FIXED, *overrides])).hash
+
+
+@pytest.mark.parametrize("name", json.loads(GOLDEN.read_text()))
+def test_golden_ids(name):
+    overrides = name.split(" ")[1:]
+    assert (
+        training_id(resolve([*FIXED, *overrides])).name == json.loads(GOLDEN.read_text())[name]
+    ), "an id changed: if that is meant, raise IDENTITY_VERSION and say so in the changelog"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "compute.device=cpu",
+        "compute.threads=3",
+        "compute.micro_batch_size=2",
+        "tracker.t=tensorboard",
+        "launcher.workers=7",
+        "results_dir=elsewhere",
+        "checkpoint.every=3",
+        "~evaluator.heldout",
+        "evaluator.heldout.size=5",
+    ],
+)
+def test_what_cannot_change_the_weights_does_not_change_the_id(override):
+    assert identity(override) == identity()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=2",
+        "rl.learning_rate=2e-4",
+        "algorithm=dapo",
+        "compute.precision=bf16",
+        "compute.attention=eager",
+        "backbone.init_seed=5",
+        "prompt.instruction=Think.",
+        "mix.datasets.main.colors=5",
+        "reward.terms.format=null",
+        "rollout.temperature=0.9",
+        "warm_start.seed=3",
+        "stages=[rl]",
+    ],
+)
+def test_what_can_change_the_weights_changes_the_id(override):
+    assert identity(override) != identity()
+
+
+def test_one_and_one_point_zero_are_one_id_in_a_float_field():
+    assert identity("rollout.temperature=1") == identity("rollout.temperature=1.0")
+
+
+def test_a_stage_does_not_read_what_comes_after_it():
+    def key(*overrides):
+        return stage_key(resolve([*FIXED, *overrides]), "warm_start")
+
+    assert key("seed=9", "algorithm=gspo", "rl.steps=1") == key()
+    assert key("warm_start.steps=11") != key()
+    assert identity("stages=[warm_start]", "seed=9") == identity("stages=[warm_start]", "seed=1")
+
+
+def test_plugin_code_is_part_of_the_id(tmp_path, registry):
+    plugin = tmp_path / "half.py"
+    text = """
+from dataclasses import dataclass
+from vexp.credit.uniform import Uniform
+from vexp.registry import register
+
+@register("credit", "half")
+@dataclass(frozen=True, kw_only=True)
+class Half(Uniform):
+    \"\"\"Half.\"\"\"
+"""
+    plugin.write_text(text)
+    first = identity(f"plugins=['{plugin}']", "credit=half")
+    registry._plugins.clear()
+    registry._classes.pop(("credit", "half"))
+    plugin.write_text(text + "\nCHANGED = True\n")
+    assert identity(f"plugins=['{plugin}']", "credit=half") != first
