@@ -188,7 +188,7 @@ def test_a_folder_of_another_config_is_refused_by_key(stub_run, store, reporter)
         execute(run, reporter=reporter, store=store)
     text = str(caught.value)
     assert "written by another config" in text
-    assert "rl.learning_rate: 0.5 there, 0.0002 here" in text
+    assert f"rl.learning_rate: 0.5 there, {run.rl.learning_rate} here" in text
     assert not (folder.folder / "attempts").exists()
 
 
