@@ -110,6 +110,7 @@ def make_trainer(settings: TrlSettings, output: str) -> GRPOTrainer:
         max_grad_norm=1.0,
         weight_decay=0.0,
         beta=0.0,
+        use_bias_correction_kl=False,  # the plain k3 term of the GRPO paper, as ours
         temperature=1.0,
         cache_implementation=settings.cache,
         generation_kwargs={"suppress_tokens": settings.suppress},
