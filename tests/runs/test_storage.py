@@ -89,7 +89,7 @@ def test_a_full_disk_lets_no_claim_expire(small_disk):
     heart = Heartbeat(path, 0.02)
     fill(small_disk)
     first = read_beat(path)
-    wait_for(lambda: read_beat(path) > first)
+    wait_for(lambda: read_beat(path) > first)  # fails after a while: the heart goes on beating
     heart.stop()
 
 

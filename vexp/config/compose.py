@@ -33,7 +33,6 @@ class Composed:
 
     values: dict[str, Any]
     origins: dict[Key, Origin]
-    choices: dict[str, str]  # group -> chosen option
     config_dirs: tuple[Path, ...]
 
     def reading(self) -> Reading:
@@ -82,11 +81,6 @@ def compose(
     _check_groups(parsed, dirs)
     defaults = _defaults_list([override.text for override in parsed], dirs)
     merge = Merge()
-    choices = {
-        default.config_path.rpartition("/")[0]: default.config_path.rpartition("/")[2]
-        for default in defaults.defaults
-        if default.config_path and "/" in default.config_path
-    }
     for default in defaults.defaults:
         if default.config_path and not default.config_path.startswith("hydra/"):
             merge.file(default.config_path, default.package or "", dirs)
@@ -99,7 +93,7 @@ def compose(
     values = merge.values
     if "plugins" in values:
         values["plugins"] = [str(Path(p).expanduser().resolve()) for p in values["plugins"]]
-    return Composed(values, merge.origins, choices, dirs)
+    return Composed(values, merge.origins, dirs)
 
 
 def _parse(overrides: Sequence[str], sources: Sequence[str]) -> list[Given]:

@@ -20,8 +20,6 @@ from vexp.spec import RunSpec, science
 
 # Raised when the way of hashing changes; every id changes with it (tests/config/golden_ids.json).
 IDENTITY_VERSION = 1
-# Raised when vexp's own maths changes results; runs of another version show as stale code.
-SCIENCE_VERSION = 1
 HASH_LENGTH = 12  # hex digits
 
 
