@@ -13,6 +13,7 @@ from vexp.config.types import (
     UNHASHED,
     Count,
     Fraction,
+    Neutral,
     NonNegative,
     Positive,
     PositiveInt,
@@ -44,10 +45,12 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """AdamW with a linear ramp and then a constant learning rate."""
+    """AdamW; the learning rate rises linearly over `ramp_steps` and follows `schedule`."""
 
     learning_rate: Positive = 1e-6
     ramp_steps: Count = 0  # optimiser steps over which the learning rate rises from 0
+    # How the rate goes on after the ramp; linear and cosine fall to 0 at the end of the stage.
+    schedule: Annotated[Literal["constant", "linear", "cosine"], Neutral("constant")] = "constant"
     weight_decay: NonNegative = 0.0
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999

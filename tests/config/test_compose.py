@@ -9,6 +9,7 @@ import textwrap
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,6 +284,9 @@ def test_merge_equals_hydras_own_composition(groups, values):
     overrides = [f"{k}={v}" for k, v in groups.items()]
     ours = compose([*overrides, *(f"++{k}={v}" for k, v in values.items())]).values
     GlobalHydra.instance().clear()
+    for kind in KINDS:
+        for name in REGISTRY.names(kind):
+            ConfigStore.instance().store(group=kind, name=name, node={"name": name})
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         theirs = hydra_compose("config", [*overrides, *(f"++{k}={v}" for k, v in values.items())])
     expected = dict(flat(OmegaConf.to_container(theirs)))

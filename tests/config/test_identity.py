@@ -15,7 +15,8 @@ GOLDEN = Path(__file__).with_name("golden_ids.json")
 FIXED = [
     "warm_start.steps=10", "warm_start.batch_size=8", "warm_start.learning_rate=1e-3",
     "warm_start.ramp_steps=2", "warm_start.beta2=0.99", "rl.steps=5", "rl.prompts_per_step=4",
-    "rl.learning_rate=1e-4", "rl.ramp_steps=1", "rollout.group_size=4",
+    "rl.learning_rate=1e-4", "rl.ramp_steps=1", "rl.schedule=constant", "rl.beta2=0.999",
+    "rollout.group_size=4",
     "rollout.max_response_length=16", "mix.datasets.main.narrate=all",
 ]  # fmt: skip
 

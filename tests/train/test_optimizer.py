@@ -22,13 +22,28 @@ def step(net, settings, gradient=1.0, update=1):
     accelerator = make_accelerator(Compute(device="cpu"))
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, gradient)
-    return apply_gradients(accelerator, net, optimizer, settings, update=update, where="step 7")
+    rate = learning_rate(settings, update, 0.0)
+    return apply_gradients(
+        accelerator, net, optimizer, rate, settings.max_grad_norm, where="step 7"
+    )
 
 
 def test_the_rate_rises_linearly_and_then_stays():
     settings = Optimization(learning_rate=1.0, ramp_steps=4)
-    assert [learning_rate(settings, n) for n in range(1, 7)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert learning_rate(Optimization(learning_rate=0.5), 1) == 0.5
+    rates = [learning_rate(settings, n, (n - 1) / 6) for n in range(1, 7)]
+    assert rates == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate(Optimization(learning_rate=0.5), 1, 0.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("schedule", "quarters"),
+    [("linear", [1, 0.75, 0.5, 0.25]), ("cosine", [1, 0.8535534, 0.5, 0.1464466])],
+)
+def test_a_schedule_follows_the_steps_of_the_stage_and_multiplies_the_ramp(schedule, quarters):
+    settings = Optimization(learning_rate=2.0, ramp_steps=2, schedule=schedule)
+    ramp = [0.5, 1, 1, 1]
+    rates = [learning_rate(settings, n + 1, n / 4) for n in range(4)]
+    assert rates == pytest.approx([2 * a * b for a, b in zip(ramp, quarters, strict=True)])
 
 
 def test_adamw_moves_by_the_rate_and_decays_matrices_only():

@@ -7,12 +7,10 @@ each key, and treats a plain word where a component stands as that component's n
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from vexp.config.folders import find, load, search_dirs, variant, variants
 from vexp.config.merge import Given, Merge
@@ -74,21 +72,21 @@ def compose(
         ConfigError: for overrides that cannot be parsed, unknown options and conf files that
             cannot be read, all at once where possible.
     """
+    from vexp.config.defaults import defaults_list  # imports Hydra, which takes a while
+
     dirs = search_dirs(config_dirs)
     sources = [source] * len(overrides) if isinstance(source, str) else list(source)
     parsed = _parse(overrides, sources)
     REGISTRY.load_plugins(_plugins(parsed, dirs))
     _check_groups(parsed, dirs)
-    defaults = _defaults_list([override.text for override in parsed], dirs)
+    defaults = defaults_list(PRIMARY, [given.parsed for given in parsed], dirs)
     merge = Merge()
     for default in defaults.defaults:
-        if default.config_path and not default.config_path.startswith("hydra/"):
+        if default.config_path:
             merge.file(default.config_path, default.package or "", dirs)
     by_text = {override.text: override for override in parsed}
     for value in defaults.config_overrides:
-        if not value.is_hydra_override():
-            given = by_text[value.input_line or ""]
-            merge.override(value, given)
+        merge.override(value, by_text[value.input_line or ""])
     merge.finish()
     values = merge.values
     if "plugins" in values:
@@ -193,55 +191,3 @@ def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
                 )
     if problems:
         raise ConfigError(problems)
-
-
-def _defaults_list(overrides: list[str], dirs: tuple[Path, ...]) -> Any:
-    """Ask Hydra which config files take part, in which order and at which place."""
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-
-    store = ConfigStore.instance()
-    for kind in KINDS:
-        for name in REGISTRY.names(kind):
-            if f"{name}.yaml" not in store.repo.get(kind, {}):
-                store.store(group=kind, name=name, node={"name": name}, provider="vexp")
-    GlobalHydra.instance().clear()
-    plugin = _search_path_plugin()
-    plugin.further = tuple(f"file://{folder}" for folder in dirs[1:])
-    Plugins.instance().register(plugin)
-    try:
-        with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="vexp"):
-            loader = GlobalHydra.instance().config_loader()
-            return loader.compute_defaults_list(PRIMARY, overrides, RunMode.RUN)
-    except HydraException as error:
-        raise ConfigError(_from_hydra(error)) from error
-
-
-@functools.cache
-def _search_path_plugin() -> Any:
-    """Hydra's own way to search further folders after the first one."""
-    from hydra.core.config_search_path import ConfigSearchPath
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
-
-    class ConfFolders(SearchPathPlugin):
-        further: ClassVar[tuple[str, ...]] = ()
-
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in self.further:
-                search_path.append(provider="vexp", path=folder)
-
-    return ConfFolders
-
-
-def _from_hydra(error: Exception) -> Problem:
-    text = re.sub(r"\n+", "\n", str(error)).strip().splitlines()
-    text = [
-        line
-        for line in text
-        if not line.startswith(("Config search path", "\tprovider", "Set the"))
-    ]
-    return Problem(text[0], accepted="; ".join(line.strip() for line in text[1:4]))

@@ -20,7 +20,7 @@ from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, forward, micro_batches, observe
 from vexp.train.objective import loss_and_counts
-from vexp.train.optimizer import apply_gradients, diverged, make_optimizer
+from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
@@ -95,14 +95,15 @@ class Learner:
             Diverged: if loss or gradient is not finite.
         """
         done: list[dict[str, float]] = []
-        for _ in range(self.run.rl.epochs_per_step):
+        settings, over = self.run.rl, (step - 1) / self.run.rl.steps
+        for _ in range(settings.epochs_per_step):
             for portions in lesson.updates:
-                update = updates + len(done) + 1
-                done.append(self._one_update(lesson.experience, portions, update, f"step {step}"))
+                rate = learning_rate(settings, updates + len(done) + 1, over)
+                done.append(self._one_update(lesson.experience, portions, rate, f"step {step}"))
         return Learned(len(done), _summary(done))
 
     def _one_update(
-        self, experience: Experience, portions: list[list[int]], update: int, where: str
+        self, experience: Experience, portions: list[list[int]], rate: float, where: str
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad()
@@ -116,10 +117,11 @@ class Learner:
         metrics = dict(zip(sums, values, strict=True))
         if not math.isfinite(metrics["loss"]):
             raise diverged("the loss", metrics["loss"], where)
+        limit = self.run.rl.max_grad_norm
         metrics["grad_norm"] = apply_gradients(
-            self.accelerator, self.policy, self.optimizer, self.run.rl, update=update, where=where
+            self.accelerator, self.policy, self.optimizer, rate, limit, where=where
         )
-        return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
+        return metrics | {"learning_rate": rate}
 
     @property
     def _size(self) -> int:

@@ -1,4 +1,4 @@
-"""AdamW with a linear ramp: one update, and what it reports."""
+"""AdamW with a ramp and a schedule: one update, and what it reports."""
 
 from __future__ import annotations
 
@@ -31,32 +31,42 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
     )
 
 
-def learning_rate(settings: Optimization, update: int) -> float:
-    """The rate of optimiser step `update` (from 1): a linear rise, then constant."""
-    return settings.learning_rate * min(1.0, update / max(1, settings.ramp_steps))
+def learning_rate(settings: Optimization, update: int, done: float) -> float:
+    """The rate of optimiser step `update` (from 1), when a fraction `done` of the stage is over.
+
+    The schedule follows the stage's steps, not its updates: dynamic sampling may skip an update.
+    """
+    ramp = min(1.0, update / max(1, settings.ramp_steps))
+    decay = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": (1.0 + math.cos(math.pi * done)) / 2,
+    }[settings.schedule]
+    return settings.learning_rate * ramp * decay
 
 
 def apply_gradients(
     accelerator: Accelerator,
     model: nn.Module,
     optimizer: Optimizer,
-    settings: Optimization,
+    rate: float,
+    limit: float | None,
     *,
-    update: int,
     where: str,
 ) -> float:
-    """Clip the gradients and do optimiser step `update` (from 1); returns the norm before clipping.
+    """Clip the gradients to the norm `limit` and step at `rate`; returns the norm before clipping.
 
     Raises:
         Diverged: if the gradient is not finite; the weights are then as before.
     """
-    limit = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-    norm = accelerator.clip_grad_norm_(list(model.parameters()), limit)
+    norm = accelerator.clip_grad_norm_(
+        list(model.parameters()), math.inf if limit is None else limit
+    )
     value = float(norm.item() if isinstance(norm, torch.Tensor) else norm or 0.0)
     if not math.isfinite(value):
         raise diverged("the norm of the gradient", value, where)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settings, update)
+        group["lr"] = rate
     optimizer.step()
     return value
 

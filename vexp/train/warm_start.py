@@ -109,13 +109,16 @@ def _step(
     where = f"warm-start step {step}"
     if not math.isfinite(total):
         raise diverged("the loss", total, where)
-    norm = apply_gradients(accelerator, policy, optimizer, settings, update=step, where=where)
+    rate = learning_rate(settings, step, state.step / settings.steps)
+    norm = apply_gradients(
+        accelerator, policy, optimizer, rate, settings.max_grad_norm, where=where
+    )
     return dataclasses.replace(
         state,
         step=step,
         updates=step,
         cursor=state.cursor + settings.batch_size,
-        metrics={"loss": total, "grad_norm": norm, "learning_rate": learning_rate(settings, step)},
+        metrics={"loss": total, "grad_norm": norm, "learning_rate": rate},
     )
 
 
