@@ -28,6 +28,10 @@ def registry(monkeypatch):
     """The registry; what a test adds is gone afterwards."""
     from vexp.registry import REGISTRY
 
-    monkeypatch.setattr(REGISTRY, "_classes", dict(REGISTRY._classes))
+    before = dict(REGISTRY._classes)
     monkeypatch.setattr(REGISTRY, "_plugins", dict(REGISTRY._plugins))
-    return REGISTRY
+    yield REGISTRY
+    # A shipped component that was first imported here stays: its module will not run again.
+    shipped = {key: c for key, c in REGISTRY._classes.items() if c.__module__.startswith("vexp.")}
+    REGISTRY._classes.clear()
+    REGISTRY._classes.update(shipped | before)
