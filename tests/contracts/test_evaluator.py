@@ -1,0 +1,109 @@
+"""What every registered evaluator promises."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vexp.config.compose import resolve
+from vexp.config.schema import field_types
+from vexp.config.types import UNHASHED
+from vexp.evaluator.base import Sample
+from vexp.registry import REGISTRY
+from vexp.verifier.base import Status
+
+# Another value of every field, by evaluator: a new one says here how each of its fields changes.
+OTHER = {
+    "heldout": {"split": "dev", "size": 10, "max_response_length": 7, "batch_size": 7},
+}
+NOT_SHARES = ("length",)
+SAMPLES = st.lists(
+    st.builds(
+        Sample,
+        id=st.just("main/test/0"),
+        question=st.just("q"),
+        answer=st.just("1"),
+        response=st.just("r"),
+        extracted=st.none() | st.just("1"),
+        correct=st.sampled_from((0.0, 1.0)),
+        tag=st.sampled_from(("", "single", "multi")),
+        status=st.sampled_from(get_args(Status)),
+        length=st.integers(0, 1000),
+        dataset=st.sampled_from(("main", "other")),
+        well_formed=st.booleans(),
+        truncated=st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@pytest.fixture(scope="module", params=REGISTRY.names("evaluator"))
+def evaluator(request):
+    return REGISTRY.get("evaluator", request.param)()
+
+
+@pytest.fixture(scope="module")
+def run():
+    return resolve([])
+
+
+def test_the_protocol_is_plain_and_does_not_change_by_itself(evaluator, run):
+    text = json.dumps(evaluator.protocol(run), allow_nan=False)
+    assert json.loads(text) == evaluator.protocol(run)
+    assert json.dumps(replace(evaluator).protocol(run), allow_nan=False) == text
+
+
+def test_a_field_that_can_change_a_score_changes_the_protocol(evaluator, run):
+    hints = field_types(type(evaluator))
+    assert OTHER[evaluator.name].keys() == hints.keys()
+    for field, value in OTHER[evaluator.name].items():
+        changed = replace(evaluator, **{field: value}).protocol(run) != evaluator.protocol(run)
+        decides = UNHASHED not in getattr(hints[field], "__metadata__", ())
+        assert changed == decides, field
+
+
+@given(samples=SAMPLES)
+def test_shares_are_fractions_and_everything_is_plain(evaluator, samples):
+    metrics = evaluator.metrics(samples)
+    json.dumps(metrics, allow_nan=False)
+    for name, found in metrics.items():
+        assert found["value"] >= 0, name
+        assert found["value"] <= 1 or name in NOT_SHARES, name
+
+
+@given(samples=SAMPLES)
+def test_n_counts_the_samples(evaluator, samples):
+    metrics = evaluator.metrics(samples)
+    assert bool(metrics) == bool(samples)
+    for name, found in metrics.items():
+        whole = "/" not in name
+        assert found["n"] == len(samples) if whole else 1 <= found["n"] <= len(samples), name
+
+
+@given(samples=SAMPLES)
+def test_only_a_single_sample_has_no_standard_error(evaluator, samples):
+    for name, found in evaluator.metrics(samples).items():
+        if found["n"] == 1:
+            assert found["stderr"] is None, name
+        else:
+            assert 0 <= found["stderr"] < math.inf, name
+
+
+@given(samples=SAMPLES, random=st.randoms(use_true_random=False))
+def test_the_order_of_samples_does_not_matter(evaluator, samples, random):
+    shuffled = random.sample(samples, len(samples))
+    assert evaluator.metrics(shuffled) == evaluator.metrics(samples)
+
+
+@given(samples=SAMPLES)
+def test_metrics_have_the_names_that_were_announced(evaluator, samples):
+    if evaluator.produces:
+        for name in evaluator.metrics(samples):
+            assert any(fnmatchcase(name, pattern) for pattern in evaluator.produces), name
