@@ -68,7 +68,7 @@ def our_side(policy: Policy, algorithm: Any, batch: Experience) -> Side:
     """Loss and gradients by our forward pass."""
     policy.zero_grad()
     output = forward(policy, batch, temperature=1.0)
-    loss, _ = loss_and_counts(algorithm, output.logprobs, batch)
+    loss, _ = loss_and_counts(algorithm, output, batch)
     torch.autograd.backward(loss)
     return Side(float(loss), _gradients(policy.model), output.logprobs.detach())
 

@@ -17,6 +17,7 @@ from benchmarks.workload import Workload
 from vexp.registry import REGISTRY
 from vexp.train.experience import Experience
 from vexp.train.objective import loss_and_counts
+from vexp.train.policy import PolicyOutput
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -81,7 +82,8 @@ def our_side(algorithm: Any, batch: Experience, logprobs: Tensor, portions: list
             for field in dataclasses.fields(batch)
             if isinstance(value := getattr(batch, field.name), Tensor)
         }
-        loss, _ = loss_and_counts(algorithm, leaf[rows], dataclasses.replace(batch, **tensors))
+        part = dataclasses.replace(batch, **tensors)
+        loss, _ = loss_and_counts(algorithm, PolicyOutput(leaf[rows]), part)
         torch.autograd.backward(loss)
         total += float(loss)
     return Side(total, [leaf.grad * batch.mask])  # type: ignore[operator]

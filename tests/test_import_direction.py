@@ -19,7 +19,7 @@ from vexp.registry import KINDS
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
     ("", "errors", "registry", "files", "paths"),
-    ("config",),
+    ("config", "probe"),
     KINDS,
     ("spec",),
     ("train",),
@@ -42,6 +42,7 @@ UPWARD = {
     ("evaluator", "train.responses"): READS,
     ("reward", "train.responses"): READS,
     ("verifier", "train.responses"): READS,
+    ("target", "train.evidence"): "which tokens a box covers is pure geometry",
     ("launcher", "sweeps.slots"): "the local launcher starts no more workers than there are slots",
 }
 # What may be imported of a kind from outside, beside its interface.

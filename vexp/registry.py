@@ -38,13 +38,28 @@ KINDS = (
     "reward",
     "algorithm",
     "credit",
+    "auxiliary",
+    "target",
+    "layer",
+    "gate",
+    "distortion",
     "evaluator",
     "launcher",
     "tracker",
 )
 
 # What a component may ask the training loop for; each is supplied once per step, whoever asks.
-NEEDS = ("entropy", "reference_logprobs", "boxes")
+# Who needs a counterfactual has a field `distortion`, who needs attention a field `layer`.
+NEEDS = (
+    "old_logprobs",
+    "entropy",
+    "reference_logprobs",
+    "counterfactual_logprobs",
+    "counterfactual_kl",
+    "similarity",
+    "attention",
+    "boxes",
+)
 
 
 class Component:
@@ -250,10 +265,14 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     return functools.partial(REGISTRY.add, kind, name)
 
 
-def slot(kind: str, name: str) -> Any:
-    """Default of a field that holds another component: the one called `name`, with its defaults."""
+def slot(kind: str, name: str, **settings: Any) -> Any:
+    """Default of a field that holds another component: the one called `name`.
+
+    `settings` are where it differs from its own defaults; they stay as long as it has this name.
+    """
     return dataclasses.field(
-        default_factory=lambda: REGISTRY.get(kind, name)(), metadata={"slot": name}
+        default_factory=lambda: REGISTRY.get(kind, name)(**settings),
+        metadata={"slot": name, "settings": settings},
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from vexp.algorithm.base import Algorithm
+from vexp.auxiliary.base import Auxiliary
 from vexp.backbone.base import Attention, Backbone, Precision
 from vexp.config.types import (
     UNHASHED,
@@ -24,6 +25,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.evaluator.base import Evaluator
 from vexp.group_filter.base import GroupFilter
 from vexp.launcher.base import Launcher
+from vexp.layer.base import Layer
 from vexp.mix.base import Mix
 from vexp.registry import Component, component_slots
 from vexp.reward.base import RewardTerm
@@ -130,6 +132,7 @@ class RunSpec:
     reward: Reward = field(default_factory=Reward)
     algorithm: Algorithm
     credit: CreditMethod
+    auxiliary: dict[str, Auxiliary] = field(default_factory=dict)
     evaluator: dict[str, Evaluator] = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -165,6 +168,7 @@ class RunSpec:
         if "rl" in self.stages:
             yield from self._rl_problems()
         yield from self._unmet_needs()
+        yield from self._layer_problems()
         for path, component in self.components():
             for problem in component.problems(self):
                 where = f"{path} ({component.name})" + (
@@ -196,6 +200,23 @@ class RunSpec:
                 accepted="expected at least 2",
             )
 
+    def _layer_problems(self) -> Iterator[Problem]:
+        """Layers that the backbone does not have, as far as that is known before it is loaded."""
+        layers = self.backbone.decoder_layers
+        for path, component in self.components():
+            if layers is not None and isinstance(component, Layer):
+                try:
+                    component.index(layers)
+                except ConfigError as error:
+                    for problem in error.problems:
+                        where = f"{path} and backbone ({self.backbone.name})"
+                        yield Problem(
+                            problem.what,
+                            where=where,
+                            accepted=problem.accepted,
+                            remedy=problem.remedy,
+                        )
+
     def _unmet_needs(self) -> Iterator[Problem]:
         if not self.mix.datasets:
             return
@@ -226,8 +247,13 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
         "reward",
         "algorithm",
         "credit",
+        "auxiliary",
     ),
 }
+
+
+# Sections that say nothing when they are empty; so the ids of before they existed stay.
+OPTIONAL = ("auxiliary",)
 
 
 def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -240,7 +266,9 @@ def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, An
     if chosen:
         names += ["mix", "prompt", "plugins"]
     for stage in chosen:
-        names += STAGE_SECTIONS[stage]
+        names += [
+            name for name in STAGE_SECTIONS[stage] if name not in OPTIONAL or getattr(run, name)
+        ]
     return {"stages": chosen} | {name: getattr(run, name) for name in names}
 
 

@@ -14,6 +14,7 @@ from tests.train.fakes import experience
 from vexp.registry import REGISTRY
 from vexp.train.experience import micro_batches
 from vexp.train.objective import loss_and_counts
+from vexp.train.policy import PolicyOutput
 
 NAMES = ["grpo", "grpo_clip_higher", "dapo", "dr_grpo", "gspo"]
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
@@ -62,7 +63,7 @@ def ours(algorithm, batch, portions=None):
     total = torch.zeros((), dtype=torch.float64)
     for rows in portions or [list(range(len(mask)))]:
         part = whole.select(rows)
-        loss, _ = loss_and_counts(algorithm, lp[rows, : part.mask.shape[1]], part)
+        loss, _ = loss_and_counts(algorithm, PolicyOutput(lp[rows, : part.mask.shape[1]]), part)
         loss.backward()
         total += loss.detach()
     return total, lp.grad

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from tests.train.fakes import experience
-from vexp.registry import REGISTRY
+from vexp.registry import NEEDS, REGISTRY
+from vexp.train.experience import Counterfactual
 
 SIZE, WIDTH = 4, 6
+ROWS = tuple(range(2 * SIZE))
+BLIND = 6  # the one response without an image
 
 
 @pytest.fixture(params=REGISTRY.names("credit"))
@@ -16,43 +21,58 @@ def credit(request):
     return REGISTRY.get("credit", request.param)()
 
 
-def signals(width=WIDTH, seed=0):
-    """An experience with everything a credit method may ask for, and outcome advantages."""
-    generator = torch.Generator().manual_seed(seed)
+def signals(credit, rows=ROWS, *, extra=0, padding=0.0):
+    """Outcome advantages and an experience with everything a credit method may ask for.
 
-    def noise():
-        return torch.randn(2 * SIZE, WIDTH, generator=generator)
-
+    Two groups of four responses, or just `rows` of them, with `extra` more columns of padding.
+    """
+    generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([1, WIDTH, 2, 3, 4, 5, WIDTH, 1])[:, None]
     mask = torch.arange(WIDTH) < lengths
-    per_token = {
-        "mask": mask,
-        "old_logprobs": -noise().abs() * mask,
-        "reference_logprobs": -noise().abs() * mask,
-        "sampling_logprobs": -noise().abs() * mask,
-        "entropy": noise().abs() * mask,
-    }
-    extra = width - WIDTH
-    padded = {k: torch.nn.functional.pad(v, (0, extra)) for k, v in per_token.items()}
+    rows = list(rows)
+
+    def per_token(change):
+        noise = change(torch.randn(2 * SIZE, WIDTH, generator=generator))
+        kept = noise.masked_fill(~mask, padding)[rows]
+        return torch.nn.functional.pad(kept, (0, extra), value=padding)
+
+    def logprobs():
+        return per_token(lambda noise: -noise.abs())
+
+    present, group = torch.unique(torch.tensor(rows) // SIZE, return_inverse=True)
+    boxes = (((0.0, 0.0, 28.0, 28.0),), ())
     made = experience(
-        group=torch.arange(2).repeat_interleave(SIZE),
-        boxes=(((0.0, 0.0, 28.0, 28.0),), ()),
-        **padded,
+        group=group,
+        mask=torch.nn.functional.pad(mask[rows], (0, extra)),
+        boxes=tuple(boxes[prompt] for prompt in present.tolist()),
+        has_image=torch.tensor([row != BLIND for row in rows]),
+        old_logprobs=logprobs(),
+        reference_logprobs=logprobs(),
+        sampling_logprobs=logprobs(),
+        entropy=per_token(torch.abs),
+        similarity=per_token(torch.tanh),
+        counterfactual={
+            distortion: Counterfactual(logprobs(), per_token(torch.abs))
+            for distortion in [getattr(credit, "distortion", None)]
+            if distortion is not None
+        },
     )
-    return torch.randn(2 * SIZE, generator=generator, dtype=torch.float64), made
+    outcome = torch.randn(2 * SIZE, generator=generator, dtype=torch.float64)
+    return outcome[rows], made
 
 
 def test_shape_finiteness_and_nothing_outside_the_mask(credit):
-    outcome, made = signals()
+    outcome, made = signals(credit)
     advantages = credit.advantages(outcome, made)
     assert advantages.shape == made.mask.shape
+    assert advantages.is_floating_point()
     assert advantages.isfinite().all()
     assert (advantages[~made.mask] == 0).all()
     assert not advantages.requires_grad
 
 
 def test_no_outcome_advantage_gives_no_token_advantage(credit):
-    outcome, made = signals()
+    outcome, made = signals(credit)
     outcome[:SIZE] = 0.0
     advantages = credit.advantages(outcome, made)
     assert (advantages[:SIZE] == 0).all()
@@ -60,24 +80,44 @@ def test_no_outcome_advantage_gives_no_token_advantage(credit):
 
 
 def test_the_order_of_rollouts_does_not_matter(credit):
-    outcome, made = signals()
     order = [5, 0, 7, 2, 1, 4, 3, 6]
-    shuffled = credit.advantages(outcome[order], made.select(order))
-    torch.testing.assert_close(shuffled, credit.advantages(outcome, made)[order])
+    shuffled = credit.advantages(*signals(credit, order))
+    torch.testing.assert_close(shuffled, credit.advantages(*signals(credit))[order])
 
 
-def test_more_padding_does_not_matter(credit):
-    outcome, made = signals()
-    _, wide = signals(width=WIDTH + 3)
-    found = credit.advantages(outcome, wide)
-    torch.testing.assert_close(found[:, :WIDTH], credit.advantages(outcome, made))
+@pytest.mark.parametrize("padding", [0.0, -7.0, math.nan])
+def test_content_and_amount_of_padding_do_not_matter(credit, padding):
+    expected = credit.advantages(*signals(credit))
+    found = credit.advantages(*signals(credit, extra=3, padding=padding))
+    torch.testing.assert_close(found[:, :WIDTH], expected)
     assert (found[:, WIDTH:] == 0).all()
 
 
 def test_groups_do_not_mix(credit):
-    """A group's credit is the same whatever else is in the batch."""
-    outcome, made = signals()
-    alone = list(range(SIZE, 2 * SIZE))
-    whole = credit.advantages(outcome, made)[alone]
-    single = credit.advantages(outcome[alone], made.select(alone))
-    torch.testing.assert_close(single, whole[:, : single.shape[1]])
+    """A group's credit is the same whatever else is in the batch, unless the method says so."""
+    if credit.across_groups:
+        pytest.skip("looks at all responses of the step")
+    for group in (ROWS[:SIZE], ROWS[SIZE:]):
+        whole = credit.advantages(*signals(credit))[list(group)]
+        torch.testing.assert_close(credit.advantages(*signals(credit, group)), whole)
+
+
+def test_a_response_without_an_image_or_a_token(credit):
+    """Its advantages are finite, and an empty response has none."""
+    outcome, made = signals(credit, [0, BLIND])
+    made.mask[0] = False
+    advantages = credit.advantages(outcome, made)
+    assert advantages.isfinite().all()
+    assert (advantages[0] == 0).all()
+    assert (advantages[1] != 0).all()
+
+
+def test_what_it_asks_for_is_supplied(credit):
+    assert set(credit.required()) <= set(NEEDS)
+
+
+def test_metrics_are_finite_numbers_under_its_own_prefix(credit):
+    for name, value in credit.metrics(signals(credit)[1]).items():
+        assert name.startswith("credit/")
+        assert isinstance(value, float)
+        assert math.isfinite(value)

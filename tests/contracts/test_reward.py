@@ -10,7 +10,7 @@ import pytest
 
 from vexp.dataset.base import Item
 from vexp.registry import REGISTRY
-from vexp.reward.base import Scored
+from vexp.reward.base import ObservedReward, Scored
 from vexp.train.responses import ResponseFormat
 from vexp.verifier.base import Verdict
 
@@ -53,7 +53,7 @@ def test_one_finite_number_per_response(term, response_format):
     values = term.values(scored(response_format))
     assert len(values) == len(ROWS)
     assert all(math.isfinite(value) for value in values)
-    assert len(set(values)) > 1
+    assert isinstance(term, ObservedReward) or len(set(values)) > 1
 
 
 def test_a_batch_without_responses_has_no_rewards(term, response_format):

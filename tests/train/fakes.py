@@ -172,6 +172,7 @@ class Reader:
 
     device = torch.device("cpu")
     pad_id = 9
+    layers = 2
 
     def __init__(self) -> None:
         self.encoded: list[list[str]] = []
@@ -179,6 +180,9 @@ class Reader:
     def encode(self, items: Any, prompt: Any) -> Prompts:
         self.encoded.append([item.id for item in items])
         return Prompts(tuple(range(len(items))))
+
+    def grids(self, prompts: Any) -> tuple[tuple[int, int], ...]:
+        return ((2, 2),) * len(prompts)
 
     def decode(self, tokens: Any, mask: Any) -> list[str]:
         return ["right" if row[0] else "wrong" for row in tokens.tolist()]

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.train.fakes import experience
-from vexp.train.experience import micro_batches, observe
-from vexp.train.policy import PolicyOutput
+from vexp.train.experience import micro_batches
+from vexp.train.policy import PolicyOutput, Reading
+from vexp.train.signals import Request, observe
 
 
 @given(
@@ -66,24 +67,26 @@ class Counting:
     def __init__(self):
         self.passes = []
 
-    def __call__(self, prompts, tokens, mask, index, temperature, *, with_entropy=False):
-        self.passes.append((len(tokens), temperature, with_entropy))
+    def __call__(self, prompts, tokens, mask, index, temperature, reading=Reading()):
+        self.passes.append((len(tokens), temperature, reading.entropy))
         assert len(prompts) == len(set(index.tolist()))
         assert not torch.is_grad_enabled()
         logprobs = -tokens.float()
-        return PolicyOutput(logprobs, 2 * logprobs if with_entropy else None)
+        return PolicyOutput(logprobs, 2 * logprobs if reading.entropy else None)
 
 
 def observed(**options):
     policy, reference = Counting(), Counting()
-    asked = {"old_logprobs": False, "entropy": False} | options
+    portions = options.pop("portions", [[0, 1, 2, 3], [4, 5]])
     made = observe(
         ragged(),
         policy,
-        reference if asked.pop("reference", False) else None,
-        asked.pop("portions", [[0, 1, 2, 3], [4, 5]]),
+        reference if options.get("reference") else None,
+        portions,
+        Request(**options),
         temperature=0.7,
-        **asked,
+        seed=0,
+        step=1,
     )
     return made, policy, reference
 

@@ -8,6 +8,7 @@ import torch
 from tests.tiny import PROMPT, fresh_policy, item, plain_logits, policy, ragged_items, responses
 from vexp.errors import ConfigError
 from vexp.train import policy as module
+from vexp.train.policy import Reading
 
 # rollouts of four ragged prompts: in equal groups, in unequal ones, and in no order
 GROUPS = [[0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 0, 1, 2, 3, 3, 3], [3, 0, 2, 1, 0, 3], [1]]
@@ -52,7 +53,7 @@ def test_entropy_is_that_of_the_plain_forward_pass():
     index = [0, 0, 1, 2, 3, 3]
     batch = policy().encode(ragged_items(), PROMPT)
     tokens, mask = responses(6, 5)
-    output = policy()(batch, tokens, mask, torch.tensor(index), 0.7, with_entropy=True)
+    output = policy()(batch, tokens, mask, torch.tensor(index), 0.7, reading=Reading(entropy=True))
     for row, logits in enumerate(plain_logits(policy("eager"), batch, tokens, mask, index)):
         p = (logits / 0.7).masked_fill(policy().banned, -torch.inf).softmax(-1)
         expected = -torch.special.xlogy(p, p).sum(-1)
@@ -99,7 +100,7 @@ def test_responses_of_one_token_work():
     batch = policy().encode([item(0), item(1)], PROMPT)
     tokens = torch.full((4, 1), policy().eos_id)
     output = policy()(
-        batch, tokens, tokens == tokens, torch.tensor([0, 0, 1, 1]), with_entropy=True
+        batch, tokens, tokens == tokens, torch.tensor([0, 0, 1, 1]), reading=Reading(entropy=True)
     )
     assert output.logprobs.shape == (4, 1)
     assert output.logprobs.isfinite().all()
@@ -115,7 +116,7 @@ def test_logits_in_slices_give_the_same_numbers_and_gradients(monkeypatch):
     for budget in (2**27, 5 * len(policy().banned)):
         monkeypatch.setattr(module, "LOGITS_AT_ONCE", budget)
         owner = fresh_policy()
-        output = owner(batch, tokens, mask, index, 0.7, with_entropy=True)
+        output = owner(batch, tokens, mask, index, 0.7, reading=Reading(entropy=True))
         (output.logprobs.sum() + output.entropy.sum()).backward()
         results.append((output, owner.model.lm_head.weight.grad, owner.model.model.visual))
     (whole, gradient, tower), (sliced, sliced_gradient, sliced_tower) = results

@@ -22,6 +22,11 @@ class Backbone(Component):
 
     kind: ClassVar[str] = "backbone"
 
+    @property
+    def decoder_layers(self) -> int | None:
+        """Decoder layers of the language model; None where only loading it tells."""
+        return None
+
     @abstractmethod
     def load(
         self,

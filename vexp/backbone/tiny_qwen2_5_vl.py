@@ -38,6 +38,10 @@ class TinyQwen25VL(Backbone):
     max_image_tokens: PositiveInt = 256  # larger images are shrunk
     init_seed: Count = 0  # the first weights are a function of the sizes and this number
 
+    @property
+    def decoder_layers(self) -> int:
+        return self.layers
+
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         for width, heads, names in (
             (self.hidden_size, self.heads, ("hidden_size", "heads")),

@@ -139,8 +139,10 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
             )
     for key, hint in hints.items():
         if key in tree:
-            default = cls.__dict__["__dataclass_fields__"][key].metadata.get("slot")
-            values[key] = _value(hint, tree[key], (*path, key), reading, default)
+            about = cls.__dict__["__dataclass_fields__"][key].metadata
+            default = about.get("slot")
+            value = _with_slot_settings(tree[key], default, about.get("settings") or {})
+            values[key] = _value(hint, value, (*path, key), reading, default)
     required = [
         f.name
         for f in dataclasses.fields(cls)
@@ -205,6 +207,16 @@ def _component(
     cls = REGISTRY.get(kind, name)
     kept = _for_name(tree, (name, *aliases), path, reading)
     return _section(cls, kept, path, reading, extra=("name",))
+
+
+def _with_slot_settings(value: Any, default: str | None, settings: Mapping[str, Any]) -> Any:
+    """A slot's own settings below what is set, as long as its component keeps its name."""
+    if not settings:
+        return value
+    tree = {"name": value} if isinstance(value, str) else value
+    if not isinstance(tree, Mapping) or tree.get("name", default) != default:
+        return value
+    return merged(settings, tree)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

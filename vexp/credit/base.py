@@ -23,3 +23,12 @@ class CreditMethod(Component):
     @abstractmethod
     def advantages(self, outcome: Tensor, experience: Experience) -> Tensor:  # [rollout, token]
         """Token advantages; `outcome` is [rollout]; zero outside the response mask."""
+
+    @property
+    def across_groups(self) -> bool:
+        """Whether a group's credit depends on the other groups of the step."""
+        return False
+
+    def metrics(self, experience: Experience) -> dict[str, float]:
+        """What to log of the step's credit, by name (`credit/...`)."""
+        return {}

@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vexp.config.types import Finite
 from vexp.dataset.base import Item
 from vexp.registry import Component
 from vexp.verifier.base import Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vexp.train.experience import Experience
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +44,18 @@ class RewardTerm(Component):
     @abstractmethod
     def values(self, scored: Scored) -> list[float]:
         """The unweighted term, one number per response."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedReward(RewardTerm):
+    """A term that looks at what the experience pass found, not at the text.
+
+    It is known only for the groups that passed the filter, and added to their reward there.
+    """
+
+    def values(self, scored: Scored) -> list[float]:
+        return [0.0] * len(scored.texts)
+
+    @abstractmethod
+    def observed(self, experience: Experience) -> Tensor:  # [rollout] float64
+        """The unweighted term, one finite number per response."""

@@ -13,11 +13,14 @@ kernel returns log-sum-exps, takes grouped key heads, and broadcasts a mask over
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from vexp.probe.attention import Probe
 
 NAME = "vexp_shared_prefix"
 
@@ -61,6 +64,7 @@ def forward(
     *,
     scaling: float,
     shared_prefix: SharedPrefix | None = None,
+    probe: Probe | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; returns [row, query, head, head size].
@@ -77,11 +81,27 @@ def forward(
     # RoPE leaves queries and keys in float32 where autocast computes the rest in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     arguments = (query, key, value, keys, values, shared_prefix.bias, scaling)
+    probed = probe if probe is not None and module.layer_idx in probe.layers else None
     if torch.is_grad_enabled():
         output = _SharedPrefixAttention.apply(*arguments)  # type: ignore[no-untyped-call]
+        lse = None  # only without gradients: the kernel's carries none
     else:
-        output, _lse = _both_parts(*arguments)
+        output, lse = _both_parts(*arguments)
+    if probed:
+        probed.read(module.layer_idx, query, keys, scaling, _picked_from(lse))
     return output.transpose(1, 2), None
+
+
+def _picked_from(lse: Tensor | None) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The probe's question for log-sum-exps of some rows, answered from those of all rows."""
+    if lse is None:
+        return None
+    known = lse.float()
+
+    def pick(_: Tensor, positions: Tensor) -> Tensor:
+        return known.gather(2, positions[:, None].expand(len(known), known.shape[1], -1))
+
+    return pick
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

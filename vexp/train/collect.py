@@ -15,6 +15,7 @@ from vexp.dataset.base import Item
 from vexp.engine.base import Generated, Sampling
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
+from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.optimizer import diverged
 from vexp.train.responses import is_well_formed
@@ -148,24 +149,37 @@ def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experie
     items: list[Item] = []
     parts: list[tuple[Generated, list[int]]] = []
     totals: list[float] = []
+    accuracies: list[float] = []
     for batch in collected.batches:
         chosen = batch.kept[: room - len(items)]
         rows = [prompt * size + k for prompt in chosen for k in range(size)]
         items += [batch.items[prompt] for prompt in chosen]
         totals += [batch.rewards.total[row] for row in rows]
+        accuracies += [batch.rewards.accuracies[row] for row in rows]
         if rows:
             parts.append((batch.generated, rows))
     if not items:
         return None
     device = policy.device
+    prompts = _prompts(run, policy, collected, items)
+    boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
+    has_image = torch.tensor([item.image is not None for item in items], device=device)
     return Experience(
-        prompts=_prompts(run, policy, collected, items),
+        prompts=prompts,
         group=torch.arange(len(items), device=device).repeat_interleave(size),
         tokens=_stack([part.tokens[rows] for part, rows in parts], policy.pad_id),
         mask=_stack([part.mask[rows] for part, rows in parts], False),
         sampling_logprobs=_stack([part.logprobs[rows] for part, rows in parts], 0.0),
         rewards=torch.tensor(totals, dtype=torch.float64, device=device),
+        accuracies=torch.tensor(accuracies, dtype=torch.float64, device=device),
+        has_image=has_image.repeat_interleave(size),
+        items=tuple(items),
+        prompt_of=run.prompt,
+        place=torch.arange(size, device=device).repeat(len(items)),
         boxes=tuple(item.boxes for item in items),
+        evidence=tuple(tuple(found) for found in boxes),
+        grids=policy.grids(prompts),
+        layers=policy.layers,
     )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vexp.dataset.base import Box
-    from vexp.train.policy import Policy, PolicyOutput
+    from vexp.dataset.base import Box, Item
+    from vexp.distortion.base import Distortion
+    from vexp.layer.base import Layer
+    from vexp.spec import Prompt
+    from vexp.train.policy import Policy, PolicyOutput, Reading
     from vexp.train.prompts import PromptBatch
 
 _PER_TOKEN = (
@@ -24,7 +27,46 @@ _PER_TOKEN = (
     "entropy",
     "advantages",
     "weights",
+    "similarity",
 )
+_PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place")
+_PER_PROMPT = ("items", "boxes", "evidence", "grids")
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """The same responses, scored by the policy that sampled them, with a distorted image."""
+
+    logprobs: Tensor  # [rollout, token]
+    kl: Tensor | None = None  # [rollout, token] exact KL(p(.|image) || p(.|distorted)) in nats
+
+
+@dataclass(frozen=True)
+class ImageAttention:
+    """What each response token attends to in one decoder layer; 0 without an image.
+
+    `image` and `evidence` are shares of all attention (softmax over every key), means over heads;
+    `share` and `pooled` condition on the image (softmax over image keys only, per head,
+    then the mean over heads). A token is evidence if its cell's centre lies in a box.
+    """
+
+    image: Tensor  # [rollout, token] attention on all image tokens
+    evidence: Tensor  # [rollout, token] attention on evidence tokens
+    share: Tensor  # [rollout, token] conditional attention on evidence tokens
+    pooled: Tensor  # [rollout, image token] conditional attention, mean over the response's tokens
+    image_tokens: Tensor  # [rollout] how many image tokens there are
+    evidence_tokens: Tensor  # [rollout] how many of them are evidence
+
+    def select(self, index: Tensor, width: int) -> ImageAttention:
+        """Some rollouts, cut to `width` tokens."""
+        return ImageAttention(
+            image=self.image[index, :width],
+            evidence=self.evidence[index, :width],
+            share=self.share[index, :width],
+            pooled=self.pooled[index],
+            image_tokens=self.image_tokens[index],
+            evidence_tokens=self.evidence_tokens[index],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +87,22 @@ class Experience:
     )
     reference_logprobs: Tensor | None = None  # [rollout, token]
     entropy: Tensor | None = None  # [rollout, token] in nats, of the policy that sampled
+    accuracies: Tensor | None = None  # [rollout] float64, 0 or 1 as judged
+    has_image: Tensor | None = None  # [rollout] bool
     boxes: tuple[tuple[Box, ...], ...] | None = None  # [prompt]: the evidence, in pixels
+    # [prompt]: the valid boxes, clipped, in shares of the image's width and height
+    evidence: tuple[tuple[Box, ...], ...] | None = None
+    grids: tuple[tuple[int, int], ...] | None = None  # [prompt]: rows and columns of image tokens
+    # [rollout, token] cosine of the token's last hidden state and the mean one of the image tokens
+    similarity: Tensor | None = None
+    counterfactual: Mapping[Distortion, Counterfactual] = field(default_factory=dict)
+    attention: Mapping[int, ImageAttention] = field(default_factory=dict)  # by decoder layer
+    layers: int = 0  # decoder layers of the backbone
+    items: tuple[Item, ...] | None = None  # [prompt]: what the prompts were made from
+    prompt_of: Prompt | None = None  # how items became prompts
+    place: Tensor | None = None  # [rollout] int64, index within the group
+    # [rollout, token] weights of each auxiliary loss, by its name in the config
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     advantages: Tensor | None = None  # [rollout, token]
     weights: Tensor | None = None  # [rollout, token]: the loss of an update is their weighted sum
 
@@ -60,19 +117,29 @@ class Experience:
         mask = self.mask.index_select(0, index)
         width = max(1, int(mask.sum(dim=1).max()))
         kept, group = torch.unique(self.group.index_select(0, index), return_inverse=True)
-        per_token: dict[str, Any] = {
-            name: None if (value := getattr(self, name)) is None else value[index, :width]
-            for name in _PER_TOKEN
+        prompts = kept.tolist()
+
+        def cut(value: Any) -> Any:
+            return None if value is None else value[index, :width]
+
+        found: dict[str, Any] = {name: cut(getattr(self, name)) for name in _PER_TOKEN}
+        for name in _PER_ROLLOUT:
+            value = getattr(self, name)
+            found[name] = None if value is None else value[index]
+        for name in _PER_PROMPT:
+            value = getattr(self, name)
+            found[name] = None if value is None else tuple(value[i] for i in prompts)
+        found["counterfactual"] = {
+            distortion: Counterfactual(cut(known.logprobs), cut(known.kl))
+            for distortion, known in self.counterfactual.items()
         }
-        boxes = None if self.boxes is None else tuple(self.boxes[i] for i in kept.tolist())
-        return dataclasses.replace(
-            self,
-            prompts=self.prompts.select(kept),
-            group=group,
-            rewards=self.rewards.index_select(0, index),
-            boxes=boxes,
-            **per_token,
-        )
+        found["attention"] = {layer: a.select(index, width) for layer, a in self.attention.items()}
+        found["auxiliary"] = {name: cut(weights) for name, weights in self.auxiliary.items()}
+        return dataclasses.replace(self, prompts=self.prompts.select(kept), group=group, **found)
+
+    def attended(self, layer: Layer) -> ImageAttention:
+        """What the response tokens attend to in a layer that a component asked for."""
+        return self.attention[layer.index(self.layers)]
 
 
 def micro_batches(group: Sequence[int], rows: Iterable[int], size: int) -> list[list[int]]:
@@ -94,48 +161,11 @@ def micro_batches(group: Sequence[int], rows: Iterable[int], size: int) -> list[
 
 
 def forward(
-    policy: Policy, batch: Experience, temperature: float, *, with_entropy: bool = False
+    policy: Policy, batch: Experience, temperature: float, reading: Reading | None = None
 ) -> PolicyOutput:
     """Log-probs of the responses under `policy`, each prompt encoded once."""
+    arguments = (reading,) if reading is not None else ()
     output: PolicyOutput = policy(
-        batch.prompts, batch.tokens, batch.mask, batch.group, temperature, with_entropy=with_entropy
+        batch.prompts, batch.tokens, batch.mask, batch.group, temperature, *arguments
     )
     return output
-
-
-@torch.no_grad()
-def observe(
-    experience: Experience,
-    policy: Policy,
-    reference: Policy | None,
-    portions: Iterable[Sequence[int]],
-    *,
-    old_logprobs: bool,
-    entropy: bool,
-    temperature: float,
-) -> Experience:
-    """The experience pass over `portions` of rows: old log-probs, entropy, reference log-probs.
-
-    What is not asked for stays None; when nothing is, there is no forward pass at all.
-    """
-    asked = {
-        "old_logprobs": old_logprobs,
-        "entropy": entropy,
-        "reference_logprobs": reference is not None,
-    }
-    shape, device = experience.tokens.shape, experience.tokens.device
-    found: dict[str, Any] = {
-        name: torch.zeros(shape, device=device) for name, wanted in asked.items() if wanted
-    }
-    for rows in portions if found else ():
-        part = experience.select(rows)
-        outputs: dict[str, Tensor | None] = {}
-        if old_logprobs or entropy:
-            output = forward(policy, part, temperature, with_entropy=entropy)
-            outputs |= {"old_logprobs": output.logprobs, "entropy": output.entropy}
-        if reference is not None:
-            outputs["reference_logprobs"] = forward(reference, part, temperature).logprobs
-        for name, target in found.items():
-            if (value := outputs[name]) is not None:
-                target[rows, : value.shape[1]] = value * part.mask
-    return dataclasses.replace(experience, **found)

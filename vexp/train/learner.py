@@ -15,18 +15,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import VexpError
+from vexp.probe.attention import Probe
+from vexp.reward.base import ObservedReward
 from vexp.train import checkpoint
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
-from vexp.train.experience import Experience, forward, micro_batches, observe
+from vexp.train.experience import Experience, forward, micro_batches
 from vexp.train.objective import loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
+from vexp.train.policy import Reading
+from vexp.train.randomness import uniforms
+from vexp.train.signals import Request, asking, distorted, observe, requested
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-
-SIGNALS = {"entropy", "reference_logprobs"}  # needs that take a forward pass over all responses
+    from vexp.train.policy import Policy, PolicyOutput
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Learner:
     optimizer: Optimizer
     accelerator: Accelerator
 
-    def prepare(self, experience: Experience) -> Lesson:
+    def prepare(self, experience: Experience, step: int) -> Lesson:
         """Plan the updates, run the experience pass if one is needed, and share out the credit.
 
         Rows without an outcome advantage have a gradient of exactly zero unless a KL acts on them,
@@ -63,30 +66,85 @@ class Learner:
         taken in the micro-batches of the updates, so that the first ratio is 1 to the last bit.
         """
         run, group = self.run, experience.group.tolist()
-        outcome = run.algorithm.advantages(experience.rewards, experience.group)
-        several, signals = several_updates(run), needs(run) & SIGNALS
         mini_batches = list(self._mini_batches(group))
         everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
-        updates = everything
-        if run.algorithm.kl_coef == 0 and not (several and signals):
-            useful = set(outcome.nonzero().flatten().tolist())
-            chosen = [[row for row in rows if row in useful] for rows in mini_batches]
-            updates = [micro_batches(group, rows, self._size) for rows in chosen if rows]
-        experience = observe(
-            experience,
-            self.policy,
-            self.reference,
-            [portion for update in (everything if signals else updates) for portion in update],
-            old_logprobs=several,
-            entropy="entropy" in signals,
-            temperature=run.rollout.temperature,
+        asked = requested(run, experience.layers, several_updates=several_updates(run))
+        only_old = asked == Request(old_logprobs=True) and "old_logprobs" not in needs(run)
+        if not only_old:
+            experience = self._observe(experience, everything, asked, step)
+        rewards = self._rewards(experience)
+        outcome = run.algorithm.advantages(rewards, experience.group)
+        experience = dataclasses.replace(
+            experience, rewards=rewards, auxiliary=self._auxiliary(experience, mini_batches, step)
         )
+        updates = everything
+        if run.algorithm.kl_coef == 0:
+            useful = outcome != 0
+            for weights in experience.auxiliary.values():
+                useful |= (weights != 0).any(dim=1)
+            keep = set(useful.nonzero().flatten().tolist())
+            chosen = [[row for row in rows if row in keep] for rows in mini_batches]
+            updates = [micro_batches(group, rows, self._size) for rows in chosen if rows]
+        if only_old:
+            experience = self._observe(experience, updates, asked, step)
         experience = dataclasses.replace(
             experience,
             advantages=self._credited(outcome, experience),
             weights=self._weights(experience, mini_batches),
         )
         return Lesson(experience, updates)
+
+    def _observe(
+        self, experience: Experience, updates: list[list[list[int]]], asked: Request, step: int
+    ) -> Experience:
+        return observe(
+            experience,
+            self.policy,
+            self.reference,
+            [portion for update in updates for portion in update],
+            asked,
+            temperature=self.run.rollout.temperature,
+            seed=self.run.seed,
+            step=step,
+        )
+
+    def _rewards(self, experience: Experience) -> Tensor:  # [rollout]
+        """The rewards of the texts, and what the terms that look at signals add to them."""
+        total = experience.rewards
+        for name, term in self.run.reward.terms.items():
+            if isinstance(term, ObservedReward):
+                value = term.observed(experience).to(total.dtype)
+                if not bool(value.isfinite().all()):
+                    raise VexpError(
+                        "a reward term returned a number that is not finite",
+                        where=f"reward.terms.{name} ({term.name})",
+                    )
+                total = total + term.weight * value
+        return total
+
+    def _auxiliary(
+        self, experience: Experience, mini_batches: list[list[int]], step: int
+    ) -> dict[str, Tensor]:
+        """Each auxiliary loss's weights, from all responses of the update a row belongs to."""
+        found: dict[str, Tensor] = {}
+        for name, term in self.run.auxiliary.items():
+            draw = self._uniforms(experience, f"auxiliary/{name}", step)
+            weights = torch.zeros(experience.mask.shape, device=experience.mask.device)
+            for rows in mini_batches:
+                part = experience.select(rows)
+                width = part.mask.shape[1]
+                own = term.weights(part, draw[rows, :width]).masked_fill(~part.mask, 0.0)
+                weights[rows, :width] = own
+            found[name] = weights
+        return found
+
+    def _uniforms(self, experience: Experience, purpose: str, step: int) -> Tensor:
+        if experience.items is None or experience.place is None:
+            raise ValueError("an auxiliary loss needs the items and places of an experience")
+        ids = [experience.items[group].id for group in experience.group.tolist()]
+        width = experience.mask.shape[1]
+        numbers = uniforms(self.run.seed, purpose, step, ids, experience.place.tolist(), width)
+        return torch.from_numpy(numbers).to(experience.mask.device)
 
     def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
         """All optimiser steps of one rollout batch; `updates` were done before.
@@ -99,18 +157,19 @@ class Learner:
         for _ in range(settings.epochs_per_step):
             for portions in lesson.updates:
                 rate = learning_rate(settings, updates + len(done) + 1, over)
-                done.append(self._one_update(lesson.experience, portions, rate, f"step {step}"))
+                done.append(self._one_update(lesson.experience, portions, rate, step))
         return Learned(len(done), _summary(done))
 
     def _one_update(
-        self, experience: Experience, portions: list[list[int]], rate: float, where: str
+        self, experience: Experience, portions: list[list[int]], rate: float, step: int
     ) -> dict[str, float]:
+        where = f"step {step}"
         sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad()
         for rows in portions:
             part = experience.select(rows)
-            output = forward(self.policy, part, self.run.rollout.temperature)
-            loss, counts = loss_and_counts(self.run.algorithm, output.logprobs, part)
+            output = self._forward(part, step)
+            loss, counts = loss_and_counts(self.run.algorithm, output, part, self.run.auxiliary)
             self.accelerator.backward(loss)
             sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
         values = torch.stack([value.double() for value in sums.values()]).tolist()
@@ -122,6 +181,43 @@ class Learner:
             self.accelerator, self.policy, self.optimizer, rate, limit, where=where
         )
         return metrics | {"learning_rate": rate}
+
+    def _forward(self, part: Experience, step: int) -> PolicyOutput:
+        """The one forward pass of an update, with what auxiliary losses need a gradient through."""
+        run = self.run
+        layers = {
+            term.layer.index(part.layers)  # type: ignore[attr-defined]
+            for term in run.auxiliary.values()
+            if "attention" in term.live
+        }
+        if not layers:
+            output = forward(self.policy, part, run.rollout.temperature)
+        else:
+            wanted = torch.stack([w != 0 for w in part.auxiliary.values()]).any(dim=0)
+            count = max(1, int(wanted.sum(dim=1).max()))
+            rows = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+            reading = Reading(probe=Probe(layers, rows=rows))
+            output = forward(self.policy, part, run.rollout.temperature, reading)
+            if not all(found.logits.requires_grad for found in output.attention.values()):
+                raise VexpError(
+                    "attention carries no gradient, so a loss on it would train nothing",
+                    where="auxiliary",
+                    remedy="gradient checkpointing has to be the non-reentrant kind",
+                )
+        again = {
+            term.distortion  # type: ignore[attr-defined]
+            for term in run.auxiliary.values()
+            if "counterfactual_logprobs" in term.live
+        }
+        found = {
+            distortion: forward(
+                self.policy,
+                distorted(part, self.policy, distortion, run.seed, step),
+                run.rollout.temperature,
+            ).logprobs
+            for distortion in again
+        }
+        return dataclasses.replace(output, counterfactual=found) if found else output
 
     @property
     def _size(self) -> int:
@@ -157,7 +253,7 @@ class Learner:
 
 def needs(run: RunSpec) -> set[str]:
     """What the run's components ask the loop for."""
-    return {need for _, component in run.components() for need in component.required()}
+    return {need for component in asking(run) for need in component.required()}
 
 
 def several_updates(run: RunSpec) -> bool:
@@ -204,6 +300,9 @@ def _summary(updates: list[dict[str, float]]) -> dict[str, float]:
         return {}
     tokens = sum(update["tokens"] for update in updates)
     row = {"loss": math.fsum(update["loss"] for update in updates) / len(updates)}
+    auxiliary = [name for name in updates[0] if name.startswith("auxiliary/")]
+    for name in auxiliary:
+        row[name] = math.fsum(update[name] for update in updates) / len(updates)
     for name in ("clip_low", "clip_high", "kl_sampling", "kl_reference"):
         if name in updates[0] or name.startswith("clip"):
             row[name] = math.fsum(update.get(name, 0.0) for update in updates) / tokens

@@ -57,7 +57,7 @@ def train_step(learner: Learner, state: State, clock: Clock) -> State:
     experience = to_experience(run, learner.policy, collected)
     if experience is not None:
         with clock("update_s"):
-            lesson = learner.prepare(experience)
+            lesson = learner.prepare(experience, step)
             learned = learner.update(lesson, step=step, updates=state.updates)
         row |= metrics.of_experience(lesson.experience)
     row |= {"updates": learned.updates} | learned.metrics

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vexp.algorithm.base import Algorithm, k3
+from vexp.auxiliary.base import Auxiliary
 
 if TYPE_CHECKING:
     from vexp.train.experience import Experience
+    from vexp.train.policy import PolicyOutput
 
 
 def loss_and_counts(
-    algorithm: Algorithm, logprobs: Tensor, batch: Experience
+    algorithm: Algorithm,
+    output: PolicyOutput,
+    batch: Experience,
+    auxiliary: Mapping[str, Auxiliary] = MappingProxyType({}),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch's share of the update's loss, and sums over its tokens for the log.
 
-    `logprobs` [rollout, token] carries the gradient; `batch` has its advantages and weights. Summed
-    over the micro-batches of an update, the first is the loss of the whole update.
+    `output.logprobs` [rollout, token] carries the gradient; `batch` has its advantages and weights.
+    Summed over the micro-batches of an update, the first is the loss of the whole update.
     """
+    logprobs = output.logprobs
     if batch.advantages is None or batch.weights is None:
         raise ValueError("a batch needs advantages and weights before it has a loss")
     logprobs = logprobs.masked_fill(~batch.mask, 0.0)
@@ -32,7 +40,12 @@ def loss_and_counts(
         loss = loss + algorithm.kl_coef * kl
         counts["kl_reference"] = kl.detach().masked_fill(~batch.mask, 0.0).sum()
     total = (batch.weights * loss.masked_fill(~batch.mask, 0.0)).sum()
-    return total, counts | {"loss": total.detach()}
+    counts["loss"] = total.detach()
+    for name, term in auxiliary.items():
+        own = (batch.auxiliary[name] * term.token_loss(output, batch)).sum()
+        counts[f"auxiliary/{name}"] = own.detach()
+        total = total + term.coef * own
+    return total, counts
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
+from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
@@ -37,7 +38,30 @@ class PolicyOutput:
     """What a forward pass returns; both are zero outside the response mask."""
 
     logprobs: Tensor  # [rollout, token] of the given tokens, float32
-    entropy: Tensor | None  # [rollout, token] in nats; None unless asked for
+    entropy: Tensor | None = None  # [rollout, token] in nats; None unless asked for
+    # [rollout, token] cosine of the token's own last hidden state and its image's mean one
+    similarity: Tensor | None = None
+    hidden: Tensor | None = None  # [n, hidden] that predicted the n tokens in the mask, in order
+    # by decoder layer, of the query rows `rows` [rollout, query] (None: of every token)
+    attention: Mapping[int, ImageLogits] = field(default_factory=dict)
+    rows: Tensor | None = None
+    # log-probs [rollout, token] with distorted images, with gradient, for who asked for that
+    counterfactual: Mapping[Any, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a forward pass returns beside log-probs; each costs a little."""
+
+    entropy: bool = False
+    similarity: bool = False
+    hidden: bool = False
+    probe: Probe | None = None  # reads rows of the tokens themselves, not of what predicts them
+
+    @property
+    def own(self) -> bool:
+        """Whether the last token of every response has to go through the model as well."""
+        return self.similarity or self.probe is not None
 
 
 class Policy(nn.Module):
@@ -85,21 +109,33 @@ class Policy(nn.Module):
         mask: Tensor,  # [rollout, token] bool, true from the first token to the end
         prompt_index: Tensor,  # [rollout] int64: the prompt each response answers
         temperature: float = 1.0,
-        *,
-        with_entropy: bool = False,
+        reading: Reading = Reading(),
     ) -> PolicyOutput:
         """Log-probs of given responses, differentiable; each prompt is encoded once.
 
         A response's first token is predicted by its prompt's last position, token t by token t-1;
-        so the last token of the longest response is never fed through the model.
+        so the last token of the longest response goes through the model only where its own hidden
+        state or attention row is asked for.
         """
         prefix = self.encode_prefix(prompts)
-        hidden = self.response_hidden(prefix, tokens, mask, prompt_index)
-        logprobs, entropies = self._score(hidden[mask], tokens[mask], temperature, with_entropy)
+        fed = tokens.shape[1] - (not reading.own)
+        first = prefix.last_hidden[prompt_index].unsqueeze(1)
+        own = self._extend(prefix, tokens[:, :fed], mask[:, :fed], prompt_index, reading.probe)
+        hidden = torch.cat([first, own[:, : tokens.shape[1] - 1]], dim=1)[mask]
+        logprobs, entropies = self._score(hidden, tokens[mask], temperature, reading.entropy)
         empty = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+        similarity = None
+        if reading.similarity:
+            image = prefix.image_hidden[prompt_index].unsqueeze(1).float()
+            similarity = torch.cosine_similarity(own.float(), image, dim=-1).masked_fill(~mask, 0.0)
+        probe = reading.probe
         return PolicyOutput(
             logprobs=empty.masked_scatter(mask, logprobs),
             entropy=empty.masked_scatter(mask, entropies) if entropies is not None else None,
+            similarity=similarity,
+            hidden=hidden if reading.hidden else None,
+            attention=probe.found if probe else {},
+            rows=probe.rows if probe else None,
         )
 
     def encode_prefix(self, prompts: PromptBatch) -> Prefix:
@@ -107,18 +143,50 @@ class Policy(nn.Module):
         with self.autocast():
             return prefixes.encode(self.model, self.kernel, prompts)
 
-    def response_hidden(
-        self, prefix: Prefix, tokens: Tensor, mask: Tensor, prompt_index: Tensor
+    def _extend(
+        self,
+        prefix: Prefix,
+        tokens: Tensor,
+        mask: Tensor,
+        prompt_index: Tensor,
+        probe: Probe | None,
     ) -> Tensor:  # [rollout, token, hidden]
-        """Last hidden states from which each response token is predicted."""
-        first = prefix.last_hidden[prompt_index].unsqueeze(1)
-        if tokens.shape[1] == 1:
-            return first
+        """Last hidden states of the response tokens themselves."""
+        if tokens.shape[1] == 0:
+            return prefix.last_hidden.new_zeros(len(tokens), 0, prefix.last_hidden.shape[1])
         with self.autocast():
-            rest = prefixes.extend(
-                self.model, self.kernel, prefix, tokens[:, :-1], mask[:, :-1], prompt_index
+            return prefixes.extend(
+                self.model, self.kernel, prefix, tokens, mask, prompt_index, probe
             )
-        return torch.cat([first, rest], dim=1)
+
+    @torch.no_grad()
+    def divergence(
+        self, hidden: Tensor, other: Tensor, temperature: float
+    ) -> Tensor:  # [n] nats, float32
+        """Exact KL(p || q) of the next-token distributions from two sets of states [n, d]."""
+        size = max(1, LOGITS_AT_ONCE // (2 * len(self.banned)))
+        parts = []
+        for here, there in zip(torch.split(hidden, size), torch.split(other, size), strict=True):
+            p = log_distribution(self.logits(here), self.banned, temperature)
+            q = log_distribution(self.logits(there), self.banned, temperature)
+            # A banned token has probability 0 in both: its difference -inf - -inf counts as 0.
+            difference = (p - q).masked_fill(self.banned, 0.0)
+            parts.append((p.exp() * difference).sum(-1).clamp(min=0.0))
+        return torch.cat(parts)
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers of the language model."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    def grids(self, prompts: PromptBatch) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of image tokens of each prompt; (0, 0) without an image."""
+        found = iter(prompts.image_grid_thw.tolist() if prompts.image_grid_thw is not None else ())
+        merge = self.vision.merge
+        return tuple(
+            (grid[1] // merge, grid[2] // merge) if (grid := next(found) if n else None) else (0, 0)
+            for n in prompts.images_per_prompt
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocab]."""
@@ -227,12 +295,13 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def _use_kernel(model: Any, kernel: str) -> None:
-    """Set the attention implementation; our own is for the language model only."""
-    if kernel != attention_kernel.NAME:
-        model.set_attn_implementation(kernel)
-        return
-    attention_kernel.register()
-    model.set_attn_implementation({"": "sdpa", "vision_config": "sdpa", "text_config": kernel})
+    """Set the attention implementation; a probed one is for the language model only."""
+    if kernel == attention_kernel.NAME:
+        attention_kernel.register()
+        plain, probed = "sdpa", kernel
+    else:
+        plain, probed = kernel, register(kernel)
+    model.set_attn_implementation({"": plain, "vision_config": plain, "text_config": probed})
 
 
 def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) -> Tensor:  # [vocab]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
+from vexp.probe.attention import Probe
 from vexp.train import attention as shared
 from vexp.train.attention import SharedPrefix
 from vexp.train.prompts import PromptBatch
@@ -30,6 +31,8 @@ class Prefix:
     mask: Tensor  # [prompt, position] bool
     last_hidden: Tensor  # [prompt, hidden]
     next_position: Tensor  # [prompt]
+    image_mask: Tensor  # [prompt, position] bool: image tokens
+    image_hidden: Tensor  # [prompt, hidden] mean over the image tokens; 0 without an image
 
     def rows(self, prompts: Tensor) -> Prefix:
         """A copy of the prefixes of the given prompts, in that order."""
@@ -39,6 +42,8 @@ class Prefix:
             mask=self.mask[prompts],
             last_hidden=self.last_hidden[prompts],
             next_position=self.next_position[prompts],
+            image_mask=self.image_mask[prompts],
+            image_hidden=self.image_hidden[prompts],
         )
 
     def shared(self) -> SharedPrefix:
@@ -78,10 +83,11 @@ class _Continuation:
 def encode(model: Any, kernel: str, prompts: PromptBatch) -> Prefix:
     """Run vision tower and decoder over the prompts."""
     embeds = model.get_input_embeddings()(prompts.input_ids)
+    image = prompts.input_ids == model.config.image_token_id
     if prompts.pixel_values is not None:
         features = model.model.get_image_features(prompts.pixel_values, prompts.image_grid_thw)
-        image = (prompts.input_ids == model.config.image_token_id).unsqueeze(-1)
-        embeds = embeds.masked_scatter(image, torch.cat(features.pooler_output).to(embeds.dtype))
+        patches = torch.cat(features.pooler_output).to(embeds.dtype)
+        embeds = embeds.masked_scatter(image.unsqueeze(-1), patches)
     recorder = _Recorder()
     output = model.model.language_model(
         inputs_embeds=embeds,
@@ -89,21 +95,32 @@ def encode(model: Any, kernel: str, prompts: PromptBatch) -> Prefix:
         position_ids=prompts.position_ids,
         past_key_values=recorder,
     )
+    hidden = output.last_hidden_state
+    share = image / image.sum(dim=1, keepdim=True).clamp(min=1)
     return Prefix(
         keys=recorder.keys,
         values=recorder.values,
         mask=prompts.attention_mask,
-        last_hidden=output.last_hidden_state[:, -1],
+        last_hidden=hidden[:, -1],
         next_position=prompts.next_position,
+        image_mask=image,
+        image_hidden=(share.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1),
     )
 
 
 def extend(
-    model: Any, kernel: str, prefix: Prefix, tokens: Tensor, mask: Tensor, prompt_index: Tensor
+    model: Any,
+    kernel: str,
+    prefix: Prefix,
+    tokens: Tensor,
+    mask: Tensor,
+    prompt_index: Tensor,
+    probe: Probe | None = None,
 ) -> Tensor:  # [rollout, token, hidden]
     """Run the decoder over responses that follow their prefixes.
 
-    Fastest where rollouts are sorted by prompt, with as many for each: then no prefix is copied.
+    `probe` is told where the image tokens are. Fastest where rollouts are sorted by prompt, with as
+    many for each: then no prefix is copied.
     """
     positions = prefix.next_position[prompt_index].unsqueeze(1)
     positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
@@ -121,8 +138,19 @@ def extend(
         keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
         arguments |= {"attention_mask": {"full_attention": keys}}
         arguments |= {"past_key_values": _Continuation(prefix)}
+    if probe is not None:
+        probe.image_index, probe.image_mask = image_places(prefix.image_mask)
+        arguments |= {"probe": probe}
     hidden: Tensor = model.model.language_model(**arguments).last_hidden_state
     return hidden
+
+
+def image_places(image_mask: Tensor) -> tuple[Tensor, Tensor]:  # [prompt, image token] both
+    """Positions of the image tokens, and which of the entries are any, from [prompt, position]."""
+    count = image_mask.sum(dim=1)
+    most = max(1, int(count.max())) if len(count) else 1
+    order = image_mask.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return order, torch.arange(most, device=image_mask.device) < count.unsqueeze(1)
 
 
 def _in_equal_groups(prompt_index: Tensor, prompts: int) -> bool:

@@ -1,0 +1,66 @@
+"""PAPO: the policy is pushed to answer differently when the image is masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vexp.algorithm.base import aggregation_weights, k3
+from vexp.auxiliary.base import Auxiliary
+from vexp.config.types import NonNegative
+from vexp.distortion.base import Distortion
+from vexp.registry import register, slot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vexp.train.experience import Experience
+    from vexp.train.policy import PolicyOutput
+
+
+@register("auxiliary", "papo")
+@dataclass(frozen=True, kw_only=True)
+class Papo(Auxiliary):
+    """-coef mean_tok(kl_p) + eta mean_tok(-lp) + eta mean_tok(-lp_cf), PAPO (arXiv 2507.06448).
+
+    kl_p = exp(lp_cf - lp) - (lp_cf - lp) - 1 on the sampled tokens (k3, at most 10): the implicit
+    perception loss, which is maximised; the two entropy terms (`entropy_coef`, the paper's eta) are
+    minimised, on the clean and on the masked image ("double entropy"). lp_cf comes from the
+    experience pass and carries no gradient, as in the released code; the masked entropy term then
+    has none either. With `cf_grad` it is computed anew in every update, with gradient.
+
+    PAPO-G adds this to GRPO (coef 0.02), PAPO-D to DAPO (coef 0.01, entropy_coef 0.03). The
+    released code averages each micro-batch by itself; here the mean is over the update. Acts on
+    groups of equal reward as well.
+
+    Breaks without bound: k3 can be driven up for ever; keep coef small.
+    """
+
+    coef: NonNegative = 0.01
+    entropy_coef: NonNegative = 0.0  # weight of both entropy terms in the loss
+    distortion: Distortion = slot("distortion", "patch_black")  # the masked image
+    cf_grad: bool = False  # whether the gradient also flows through the masked image
+
+    def required(self) -> tuple[str, ...]:
+        return () if self.cf_grad else ("counterfactual_logprobs",)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        return ("counterfactual_logprobs",) if self.cf_grad else ()
+
+    def weights(self, experience: Experience, draw: Tensor) -> Tensor:  # [rollout, token]
+        weights = aggregation_weights(experience.mask, "token-mean", 1)
+        if experience.has_image is not None:
+            weights = weights * experience.has_image.unsqueeze(1)
+        return weights
+
+    def token_loss(self, output: PolicyOutput, batch: Experience) -> Tensor:  # [rollout, token]
+        logprobs = output.logprobs
+        if self.cf_grad:
+            masked = output.counterfactual[self.distortion]
+        else:
+            masked = batch.counterfactual[self.distortion].logprobs
+        loss = -k3(logprobs, masked)
+        if self.entropy_coef and self.coef:
+            loss = loss - (self.entropy_coef / self.coef) * (logprobs + masked)
+        return loss.masked_fill(~batch.mask, 0.0)

@@ -1,0 +1,289 @@
+"""The experience pass: everything that components want to know about finished responses.
+
+One forward pass of the policy serves all of them, one more each distinct counterfactual, one the
+reference. Nothing here carries a gradient, and nothing is run that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vexp.probe.attention import ImageLogits, Probe
+from vexp.registry import Component
+from vexp.train.evidence import token_mask
+from vexp.train.experience import Counterfactual, Experience, ImageAttention, forward
+from vexp.train.policy import Reading
+from vexp.train.randomness import derive
+
+if TYPE_CHECKING:
+    from vexp.distortion.base import Distortion
+    from vexp.layer.base import Layer
+    from vexp.spec import RunSpec
+    from vexp.train.policy import Policy, PolicyOutput
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the experience pass has to find out."""
+
+    old_logprobs: bool = False
+    entropy: bool = False
+    reference: bool = False
+    similarity: bool = False
+    counterfactual: Mapping[Distortion, bool] = field(default_factory=dict)  # with its KL?
+    attention: tuple[int, ...] = ()  # decoder layers
+
+    @property
+    def own(self) -> bool:
+        """Whether the policy itself has to look at the responses again."""
+        kl = any(self.counterfactual.values())
+        return bool(self.old_logprobs or self.entropy or self.similarity or self.attention or kl)
+
+    def __bool__(self) -> bool:
+        return self.own or self.reference or bool(self.counterfactual)
+
+
+def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
+    """What the components of a run ask for, with equal questions asked once."""
+    asked: set[str] = set()
+    counterfactual: dict[Distortion, bool] = {}
+    attention: set[int] = set()
+    for component in asking(run):
+        needs = set(component.required())
+        asked |= needs
+        if needs & {"counterfactual_logprobs", "counterfactual_kl"}:
+            distortion = cast("Distortion", getattr(component, "distortion"))  # noqa: B009
+            kl = counterfactual.get(distortion, False) or "counterfactual_kl" in needs
+            counterfactual[distortion] = kl
+        if "attention" in needs:
+            attention.add(cast("Layer", getattr(component, "layer")).index(layers))  # noqa: B009
+    return Request(
+        old_logprobs=several_updates or "old_logprobs" in asked,
+        entropy="entropy" in asked,
+        reference="reference_logprobs" in asked,
+        similarity="similarity" in asked,
+        counterfactual=counterfactual,
+        attention=tuple(sorted(attention)),
+    )
+
+
+def asking(run: RunSpec) -> Iterator[Component]:
+    """The components that take part in training; evaluators ask for themselves."""
+    return (c for path, c in run.components() if not path.startswith("evaluator."))
+
+
+@torch.no_grad()
+def observe(
+    experience: Experience,
+    policy: Policy,
+    reference: Policy | None,
+    portions: Iterable[Sequence[int]],
+    request: Request,
+    *,
+    temperature: float,
+    seed: int,
+    step: int,
+) -> Experience:
+    """The experience with what was requested, found over `portions` of its rows.
+
+    Rows in no portion keep zeros; what is not asked for stays None.
+    """
+    if not request:
+        return experience
+    found = _Found(experience, request)
+    for rows in portions:
+        part = experience.select(rows)
+        hidden = None
+        if request.own:
+            summary = _Summary(part) if request.attention else None
+            reading = Reading(
+                entropy=request.entropy,
+                similarity=request.similarity,
+                hidden=any(request.counterfactual.values()),
+                probe=Probe(request.attention, lse=True, consume=summary) if summary else None,
+            )
+            output = forward(policy, part, temperature, reading)
+            found.put(rows, part, output, summary)
+            hidden = output.hidden
+        for distortion, with_kl in request.counterfactual.items():
+            reading = Reading(hidden=with_kl)
+            other = forward(
+                policy, distorted(part, policy, distortion, seed, step), temperature, reading
+            )
+            kl = None
+            if with_kl and hidden is not None and other.hidden is not None:
+                kl = policy.divergence(hidden, other.hidden, temperature)
+            found.put_counterfactual(rows, part, distortion, other.logprobs, kl)
+        if reference is not None:
+            found.place(
+                found.tokens["reference_logprobs"],
+                rows,
+                part,
+                forward(reference, part, temperature).logprobs,
+            )
+    return found.experience()
+
+
+def distorted(
+    part: Experience, policy: Policy, distortion: Distortion, seed: int, step: int
+) -> Experience:
+    """The same responses after prompts with distorted images; a function of its arguments."""
+    if part.items is None or part.place is None or part.prompt_of is None:
+        raise ValueError("distorting needs the items the prompts were made from")
+    group = part.group.tolist()
+    if distortion.per_rollout:
+        owners = group
+        places: list[int] = part.place.tolist()
+        index = torch.arange(len(group), device=part.group.device)
+    else:
+        owners = list(range(len(part.items)))
+        places, index = [0] * len(owners), part.group
+    items = []
+    for owner, place in zip(owners, places, strict=True):
+        item = part.items[owner]
+        key = derive(seed, "distortion", step, item.id, place)
+        items.append(distortion.apply(item, np.random.Generator(np.random.Philox(key=key))))
+    return dataclasses.replace(part, prompts=policy.encode(items, part.prompt_of), group=index)
+
+
+class _Found:
+    """Results over the whole experience, filled portion by portion."""
+
+    def __init__(self, experience: Experience, request: Request) -> None:
+        self.before = experience
+        self.request = request
+        shape, device = experience.tokens.shape, experience.tokens.device
+        wanted = {
+            "old_logprobs": request.old_logprobs,
+            "entropy": request.entropy,
+            "similarity": request.similarity,
+            "reference_logprobs": request.reference,
+        }
+
+        def empty() -> Tensor:
+            return torch.zeros(shape, device=device)
+
+        self.tokens = {name: empty() for name, asked in wanted.items() if asked}
+        self.counterfactual = {
+            distortion: Counterfactual(empty(), empty() if kl else None)
+            for distortion, kl in request.counterfactual.items()
+        }
+        self.summaries: list[tuple[Sequence[int], _Summary]] = []
+
+    def place(self, target: Tensor, rows: Sequence[int], part: Experience, value: Tensor) -> None:
+        target[rows, : value.shape[1]] = value.masked_fill(~part.mask, 0.0)
+
+    def put(
+        self, rows: Sequence[int], part: Experience, output: PolicyOutput, summary: _Summary | None
+    ) -> None:
+        values = {
+            "old_logprobs": output.logprobs,
+            "entropy": output.entropy,
+            "similarity": output.similarity,
+        }
+        for name, value in values.items():
+            if name in self.tokens and value is not None:
+                self.place(self.tokens[name], rows, part, value)
+        if summary is not None:
+            self.summaries.append((rows, summary))
+
+    def put_counterfactual(
+        self,
+        rows: Sequence[int],
+        part: Experience,
+        distortion: Distortion,
+        logprobs: Tensor,
+        kl: Tensor | None,
+    ) -> None:
+        target = self.counterfactual[distortion]
+        self.place(target.logprobs, rows, part, logprobs)
+        if target.kl is not None and kl is not None:
+            empty = torch.zeros(part.mask.shape, device=kl.device)
+            self.place(target.kl, rows, part, empty.masked_scatter(part.mask, kl))
+
+    def experience(self) -> Experience:
+        old, has_image = self.tokens.get("old_logprobs"), self.before.has_image
+        counterfactual = dict(self.counterfactual)
+        if has_image is not None and not bool(has_image.all()):
+            # Without an image there is nothing to take away: no difference, to the last bit.
+            for distortion, known in self.counterfactual.items():
+                same = ~has_image.unsqueeze(1)
+                logprobs = known.logprobs if old is None else old.where(same, known.logprobs)
+                kl = None if known.kl is None else known.kl.masked_fill(same, 0.0)
+                counterfactual[distortion] = Counterfactual(logprobs, kl)
+        changes: dict[str, Any] = {**self.tokens, "counterfactual": counterfactual}
+        if self.summaries:
+            changes["attention"] = {
+                layer: _merged(self.before, layer, self.summaries)
+                for layer in self.request.attention
+            }
+        return dataclasses.replace(self.before, **changes)
+
+
+class _Summary:
+    """Sums up the attention rows of a portion as they come; called by the probe."""
+
+    def __init__(self, part: Experience) -> None:
+        self.mask = part.mask
+        grids = part.grids or ()
+        most = max([rows * columns for rows, columns in grids] or [1], default=1) or 1
+        masks = torch.zeros(len(grids), most, dtype=torch.bool)
+        counts = torch.zeros(len(grids), dtype=torch.int64)
+        for index, (boxes, grid) in enumerate(zip(part.evidence or (), grids, strict=True)):
+            counts[index] = grid[0] * grid[1]
+            if boxes and counts[index]:
+                masks[index, : counts[index]] = token_mask(boxes, grid)
+        device = part.group.device
+        self.evidence = masks.to(device)[part.group]  # [rollout, image token]
+        self.count = counts.to(device)[part.group]
+        self.layers: dict[int, dict[str, Tensor]] = {}
+
+    def __call__(self, layer: int, piece: ImageLogits) -> None:
+        if layer not in self.layers:
+            tokens = {name: torch.zeros(self.mask.shape) for name in ("image", "evidence", "share")}
+            tokens["pooled"] = torch.zeros(self.evidence.shape)
+            self.layers[layer] = {k: v.to(self.mask.device) for k, v in tokens.items()}
+        kept = self.layers[layer]
+        here = slice(piece.start, piece.start + piece.logits.shape[2])
+        valid = self.mask[:, here, None]
+        evidence = self.evidence[:, None, None, : piece.logits.shape[-1]].float()
+        if piece.lse is not None:
+            full = (piece.logits - piece.lse.unsqueeze(-1)).exp()
+            kept["image"][:, here] = full.sum(-1).mean(1).masked_fill(~valid[..., 0], 0.0)
+            inside = (full * evidence).sum(-1).mean(1)
+            kept["evidence"][:, here] = inside.masked_fill(~valid[..., 0], 0.0)
+        # A row without image tokens has no distribution over them: zeros, not NaN.
+        conditional = piece.logits.softmax(-1).nan_to_num(0.0).mean(1).masked_fill(~valid, 0.0)
+        kept["share"][:, here] = (conditional * evidence[:, 0]).sum(-1)
+        kept["pooled"][:, : conditional.shape[-1]] += conditional.sum(1)
+
+
+def _merged(
+    before: Experience, layer: int, summaries: Sequence[tuple[Sequence[int], _Summary]]
+) -> ImageAttention:
+    rollouts, width = before.mask.shape
+    device = before.mask.device
+    tokens = {
+        name: torch.zeros(rollouts, width, device=device) for name in ("image", "evidence", "share")
+    }
+    most = max(summary.evidence.shape[1] for _, summary in summaries)
+    pooled = torch.zeros(rollouts, most, device=device)
+    counts = torch.zeros(2, rollouts, dtype=torch.int64, device=device)
+    lengths = before.mask.sum(dim=1, keepdim=True).clamp(min=1)
+    for rows, summary in summaries:
+        for name, target in tokens.items():
+            value = summary.layers[layer][name]
+            target[rows, : value.shape[1]] = value
+        value = summary.layers[layer]["pooled"]
+        pooled[rows, : value.shape[1]] = value / lengths[rows]
+        counts[0, rows], counts[1, rows] = summary.count, summary.evidence.sum(dim=1)
+    return ImageAttention(
+        **tokens, pooled=pooled, image_tokens=counts[0], evidence_tokens=counts[1]
+    )
