@@ -342,3 +342,13 @@ def test_every_shipped_conf_file_composes():
         else:
             assert group in KINDS or group in ("experiment", "scale"), path
             resolve([f"{group}={option}"])
+
+
+def test_problems_of_overrides_and_of_values_are_reported_together(project):
+    found = problems(
+        ["credit=uniformm", "credit.x=1", "rl.steps=abc", "seed=1,2", "rollout.top_p=2", "+rl.a=1"]
+    )
+    text = "\n".join(str(problem) for problem in found)
+    for part in ("'uniformm'", "rl.steps", "several values", "rollout.top_p", "'a'"):
+        assert part in text
+    assert "credit.x" not in text  # below an unknown component nothing can be judged

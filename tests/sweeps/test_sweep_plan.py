@@ -103,7 +103,7 @@ def test_disk_needed_is_estimated_from_finished_runs(plan, fabricate):
 
 def test_planning_reads_the_present_state_again_without_composing(plan, fabricate, monkeypatch):
     first = plan(SIX)
-    monkeypatch.setattr("vexp.sweeps.points.compose", None)
+    monkeypatch.setattr("vexp.sweeps.points.resolve", None)
     fabricate.done(first.runs[0].training.run)
     assert refreshed(first).counts()["done"] == 1
 

@@ -157,9 +157,9 @@ def test_a_column_that_nothing_produces_is_refused(sweep):
 
 def test_every_point_is_composed_once(resolved, monkeypatch):
     calls = []
-    real = points_module.compose
+    real = points_module.resolve
     monkeypatch.setattr(
-        points_module, "compose", lambda *args, **kw: calls.append(args) or real(*args, **kw)
+        points_module, "resolve", lambda *args, **kw: calls.append(args) or real(*args, **kw)
     )
     resolved("rows: {a: [], b: [algorithm=dapo]}\nseeds: [1, 2, 3]")
     assert len(calls) == 6

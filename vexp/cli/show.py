@@ -33,13 +33,14 @@ def command(
     A single argument without `=` names an existing run: its folder, its id, or the start of its
     hash.
     """
+    from vexp.config.compose import resolve_with_origins
     from vexp.config.identity import training_id
     from vexp.config.schema import to_dict
 
     if len(overrides) == 1 and "=" not in overrides[0] and not overrides[0].startswith("~"):
         _show_run(overrides[0], results_dir, as_json)
         return
-    spec, reading = _resolved(overrides, config_dirs)
+    spec, reading = resolve_with_origins(overrides, config_dirs=config_dirs)
     config = to_dict(spec)
     if as_json:
         where = {".".join(key): _origin(reading, spec, key) for key, _ in _leaves(config)}
@@ -51,16 +52,6 @@ def command(
     _print_tree(config, spec, reading if origins else None)
     for key, origin in reading.dropped:
         click.echo(f"# dropped: {'.'.join(key)} ({origin} set it for {origin.intended!r})")
-
-
-def _resolved(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -> tuple[RunSpec, Reading]:
-    from vexp.config.compose import compose
-    from vexp.config.schema import build
-    from vexp.spec import RunSpec
-
-    composed = compose(overrides, config_dirs=config_dirs)
-    reading = composed.reading()
-    return build(RunSpec, composed.values, reading), reading
 
 
 def _show_run(reference: str, results_dir: Path, as_json: bool) -> None:

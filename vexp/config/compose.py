@@ -44,17 +44,38 @@ class Composed:
 
 
 def resolve(
-    overrides: Sequence[str], *, config_dirs: Iterable[Path] = (), source: str = "override"
+    overrides: Sequence[str],
+    *,
+    config_dirs: Iterable[Path] = (),
+    source: str | Sequence[str] = "override",
 ) -> RunSpec:
     """Compose and type a run in one go.
 
     Raises:
         ConfigError: with every problem found, each with its origin.
     """
+    return resolve_with_origins(overrides, config_dirs=config_dirs, source=source)[0]
+
+
+def resolve_with_origins(
+    overrides: Sequence[str],
+    *,
+    config_dirs: Iterable[Path] = (),
+    source: str | Sequence[str] = "override",
+) -> tuple[RunSpec, Reading]:
+    """As `resolve`; with the reading, which knows where each value came from."""
     from vexp.spec import RunSpec
 
-    composed = compose(overrides, config_dirs=config_dirs, source=source)
-    return build(RunSpec, composed.values, composed.reading())
+    found: list[Problem] = []
+    composed = compose(overrides, config_dirs=config_dirs, source=source, found=found)
+    reading = composed.reading()
+    try:
+        run = build(RunSpec, composed.values, reading)
+    except ConfigError as error:
+        raise ConfigError([*found, *error.problems]) from None
+    if found:
+        raise ConfigError(found)
+    return run, reading
 
 
 def compose(
@@ -62,8 +83,12 @@ def compose(
     *,
     config_dirs: Iterable[Path] = (),
     source: str | Sequence[str] = "override",
+    found: list[Problem] | None = None,
 ) -> Composed:
     """Merge conf files and overrides.
+
+    With `found`, what is wrong with single overrides is added to it and they are left out, so that
+    the caller can look for more; without it, they are raised.
 
     `overrides` follow Hydra's grammar; `source` says where they come from, one for all or one for
     each. Folders are searched in this order: `config_dirs`, ./conf, the conf that ships with vexp.
@@ -76,9 +101,14 @@ def compose(
 
     dirs = search_dirs(config_dirs)
     sources = [source] * len(overrides) if isinstance(source, str) else list(source)
-    parsed = _parse(overrides, sources)
+    wrong: list[Problem] = []
+    parsed = _parse(overrides, sources, wrong)
     REGISTRY.load_plugins(_plugins(parsed, dirs))
-    _check_groups(parsed, dirs)
+    parsed = _known(parsed, dirs, wrong)
+    if wrong and found is None:
+        raise ConfigError(wrong)
+    if found is not None:
+        found += wrong
     defaults = defaults_list(PRIMARY, [given.parsed for given in parsed], dirs)
     merge = Merge()
     for default in defaults.defaults:
@@ -94,13 +124,14 @@ def compose(
     return Composed(values, merge.origins, dirs)
 
 
-def _parse(overrides: Sequence[str], sources: Sequence[str]) -> list[Given]:
+def _parse(
+    overrides: Sequence[str], sources: Sequence[str], problems: list[Problem]
+) -> list[Given]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
     found: list[Given] = []
-    problems: list[Problem] = []
     for text, source in zip(overrides, sources, strict=True):
         where = f"{source} `{text}`"
         try:
@@ -129,8 +160,6 @@ def _parse(overrides: Sequence[str], sources: Sequence[str]) -> list[Given]:
             problems.append(Problem("a component cannot be deleted by group", where=where))
         else:
             found.append(Given(text, parsed, source))
-    if problems:
-        raise ConfigError(problems)
     return found
 
 
@@ -154,9 +183,12 @@ def _plugins(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
     return [path for path in found if isinstance(path, str)]
 
 
-def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
-    """Report every unknown option at once; Hydra would stop at the first."""
-    problems: list[Problem] = []
+def _known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Problem]) -> list[Given]:
+    """Report every unknown option at once (Hydra would stop at the first); the other overrides.
+
+    What was set below an unknown option is left out with it: it cannot be judged.
+    """
+    unknown: set[str] = set()
     for given in parsed:
         group = given.parsed.key_or_group
         options = variants(group, dirs) if "." not in group else []
@@ -172,6 +204,7 @@ def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
         elif isinstance(value, str):
             missing = [value] if value not in known else []
         else:
+            unknown.add(group)
             problems.append(
                 Problem(
                     f"{group} takes the name of an option here",
@@ -182,6 +215,7 @@ def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
             )
             continue
         for name in missing:
+            unknown.add(group)
             if group in KINDS:
                 problems.append(unknown_component(group, name, known, where))
             else:
@@ -189,5 +223,4 @@ def _check_groups(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> None:
                 problems.append(
                     Problem(f"unknown {group} {name!r}", where=where, accepted=accepted)
                 )
-    if problems:
-        raise ConfigError(problems)
+    return [g for g in parsed if g.parsed.key_or_group.partition(".")[0] not in unknown]

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vexp.config.compose import compose
+from vexp.config.compose import resolve
 from vexp.config.identity import Identity, stage_key, training_id
-from vexp.config.schema import build
 from vexp.errors import ConfigError, Problem
 from vexp.spec import RunSpec, replace
 from vexp.sweeps.overrides import Override, shown_value
@@ -80,10 +79,9 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
         overrides = _overrides(sweep, row, chosen, seed)
         texts = tuple(override.text for override in overrides)
         try:
-            composed = compose(
+            run = resolve(
                 texts, config_dirs=dirs, source=[override.source for override in overrides]
             )
-            run = build(RunSpec, composed.values, composed.reading())
             key = training_id(run)
         except ConfigError as error:
             problems.add(error.problems, row)
