@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all check format bench wheel clean
+.PHONY: help setup demo demo-methods test test-all check format bench wheel clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,10 @@ setup: $(READY)  ## install into .venv (locked versions)
 demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
 	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
 	$(BIN)/vexp table sweeps/quickstart.yaml
+
+demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.yaml
+	$(BIN)/vexp launch sweeps/methods.yaml --wait
+	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
 	$(BIN)/python -m pytest -n 2 -m "not slow and not survival"

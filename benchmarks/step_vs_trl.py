@@ -194,7 +194,7 @@ def probe(plan: Plan, same: TrlSettings, changed: TrlSettings) -> float | None:
     click.echo(f"{same.length} tokens: trying {own_choices(changed)}", err=True)
     try:
         with trl_worker(SAME, same) as plain, trl_worker(BEST, changed) as other:
-            steps = alternate([plain, other], warm=2, timed=plan.probes)
+            steps = alternate([plain, other], warm=1, timed=plan.probes)
     except WorkerError as error:
         click.echo(f"  does not run: {error}", err=True)
         return None

@@ -25,6 +25,7 @@ class Workload:
     threads: int = 2
     learning_rate: float = 1e-5
     seed: int = 1
+    extra: tuple[str, ...] = ()  # overrides behind all others, for vexp's side only
 
     def overrides(self) -> list[str]:
         """The run as a user would write it."""
@@ -47,6 +48,7 @@ class Workload:
             f"compute={{device: cpu, precision: fp32, threads: {self.threads}}}",
             f"compute.micro_batch_size={self.micro_batch}",
             f"checkpoint.every={self.steps}",
+            *self.extra,
         ]
 
     def run(self) -> RunSpec:

@@ -30,6 +30,7 @@ LAYERS = (
 )
 
 READS = "reading a response is pure text and imports nothing"
+OBSERVES = "diagnostics look at answers through the pass that training looks at them with"
 DECODES = "decoding is the policy's arithmetic, and these import no component"
 # What a package may import from above, and why.
 UPWARD = {
@@ -39,7 +40,11 @@ UPWARD = {
     ("engine", "train.logprobs"): DECODES,
     ("engine", "train.prefix"): DECODES,
     ("engine", "train.randomness"): DECODES,
+    ("evaluator", "train.diagnostics"): OBSERVES,
+    ("evaluator", "train.evidence"): OBSERVES,
+    ("evaluator", "train.experience"): OBSERVES,
     ("evaluator", "train.responses"): READS,
+    ("evaluator", "train.signals"): OBSERVES,
     ("reward", "train.responses"): READS,
     ("verifier", "train.responses"): READS,
     ("target", "train.evidence"): "which tokens a box covers is pure geometry",

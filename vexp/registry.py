@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -62,6 +62,18 @@ NEEDS = (
 )
 
 
+# What a component remembers between steps: tensors, and values that JSON can hold, by name.
+Memory = Mapping[str, Any]
+
+
+# Needs that come in several kinds: the field of a component that says which one it means.
+WHICH = {
+    "counterfactual_logprobs": "distortion",
+    "counterfactual_kl": "distortion",
+    "attention": "layer",
+}
+
+
 class Component:
     """Base of every component. Subclasses are frozen, keyword-only dataclasses.
 
@@ -78,6 +90,14 @@ class Component:
     def required(self) -> tuple[str, ...]:
         """What this component needs as it is set; override where a setting decides it."""
         return self.needs
+
+    def initial_state(self) -> Memory | None:
+        """What this component remembers before the first step; None: it remembers nothing.
+
+        The loop owns the memory: it hands it to those methods of the component that use it, takes
+        the new one back and puts it into every checkpoint. A component itself never changes.
+        """
+        return None
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         """Conflicts between this component and the rest of the run; checked at composition."""

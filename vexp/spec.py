@@ -27,7 +27,7 @@ from vexp.group_filter.base import GroupFilter
 from vexp.launcher.base import Launcher
 from vexp.layer.base import Layer
 from vexp.mix.base import Mix
-from vexp.registry import Component, component_slots
+from vexp.registry import WHICH, Component, component_slots
 from vexp.reward.base import RewardTerm
 from vexp.rollout.base import RolloutMethod
 from vexp.tracker.base import Tracker
@@ -168,6 +168,7 @@ class RunSpec:
         if "rl" in self.stages:
             yield from self._rl_problems()
         yield from self._unmet_needs()
+        yield from self._unsaid_needs()
         yield from self._layer_problems()
         for path, component in self.components():
             for problem in component.problems(self):
@@ -193,12 +194,25 @@ class RunSpec:
                 where="rl.prompts_per_update",
                 remedy="every update of a step has to have the same number of groups",
             )
-        if self.rollout.group_size < 2:
+        if self.rollout.responses_per_prompt < 2:
             yield Problem(
                 "a group of one response has no baseline",
                 where="rollout.group_size",
                 accepted="expected at least 2",
             )
+
+    def _unsaid_needs(self) -> Iterator[Problem]:
+        """Needs of components that lack the field which says what exactly they need."""
+        for path, component in self.components():
+            live = component.live if isinstance(component, Auxiliary) else ()
+            for need in (*component.required(), *live):
+                if need in WHICH and not hasattr(component, WHICH[need]):
+                    yield Problem(
+                        f"{component.kind} {component.name!r} needs {need!r} but has no field "
+                        f"`{WHICH[need]}` that says which",
+                        where=path,
+                        remedy=f"give the component a field `{WHICH[need]}`",
+                    )
 
     def _layer_problems(self) -> Iterator[Problem]:
         """Layers that the backbone does not have, as far as that is known before it is loaded."""

@@ -19,11 +19,43 @@ from vexp.evaluator.base import Sample
 from vexp.registry import REGISTRY
 from vexp.verifier.base import Status
 
+
+def component(kind, name):
+    return REGISTRY.get(kind, name)()
+
+
 # Another value of every field, by evaluator: a new one says here how each of its fields changes.
+COMMON = {"split": "dev", "size": 10, "max_response_length": 7, "batch_size": 7}
 OTHER = {
-    "heldout": {"split": "dev", "size": 10, "max_response_length": 7, "batch_size": 7},
+    "heldout": COMMON,
+    "diagnostics": COMMON
+    | {
+        "layer": component("layer", "middle"),
+        "visual_layer": component("layer", "early"),
+        "distortion": component("distortion", "black"),
+        "target": component("target", "hard_box"),
+        "kappa": 2.0,
+    },
 }
-NOT_SHARES = ("length",)
+# Metrics by what they are, as patterns; all others are shares in [0, 1].
+SIGNED = ("entropy/gap", "focus_correlation", "attention_kl/spearman")
+UNBOUNDED = ("length", "attention_kl*", "late_early*", "entropy/*")
+# Values that evaluators record of a sample, each of which may be missing; all are averaged.
+RECORDED = {
+    "diagnostics": {
+        **dict.fromkeys(
+            ("evidence_mass", "evidence_area", "pointing", "coverage", "attention/image",
+             "attention/rest", "grounded_share"),
+            st.floats(0, 1),
+        ),
+        **dict.fromkeys(
+            ("attention_kl", "late_early", "entropy/grounded", "entropy/other"), st.floats(0, 50)
+        ),
+        "entropy/gap": st.floats(-9, 9),
+        "focus_correlation": st.floats(-1, 1),
+    },
+}  # fmt: skip
+PARTIAL = {name for values in RECORDED.values() for name in values}
 SAMPLES = st.lists(
     st.builds(
         Sample,
@@ -39,6 +71,9 @@ SAMPLES = st.lists(
         dataset=st.sampled_from(("main", "other")),
         well_formed=st.booleans(),
         truncated=st.booleans(),
+        values=st.fixed_dictionaries(
+            {}, optional={k: v for values in RECORDED.values() for k, v in values.items()}
+        ),
     ),
     max_size=30,
 )
@@ -74,8 +109,8 @@ def test_shares_are_fractions_and_everything_is_plain(evaluator, samples):
     metrics = evaluator.metrics(samples)
     json.dumps(metrics, allow_nan=False)
     for name, found in metrics.items():
-        assert found["value"] >= 0, name
-        assert found["value"] <= 1 or name in NOT_SHARES, name
+        assert found["value"] >= 0 or matches(name, SIGNED), name
+        assert found["value"] <= 1 or matches(name, UNBOUNDED), name
 
 
 @given(samples=SAMPLES)
@@ -83,7 +118,7 @@ def test_n_counts_the_samples(evaluator, samples):
     metrics = evaluator.metrics(samples)
     assert bool(metrics) == bool(samples)
     for name, found in metrics.items():
-        whole = "/" not in name
+        whole = "/" not in name and name not in PARTIAL
         assert found["n"] == len(samples) if whole else 1 <= found["n"] <= len(samples), name
 
 
@@ -106,4 +141,8 @@ def test_the_order_of_samples_does_not_matter(evaluator, samples, random):
 def test_metrics_have_the_names_that_were_announced(evaluator, samples):
     if evaluator.produces:
         for name in evaluator.metrics(samples):
-            assert any(fnmatchcase(name, pattern) for pattern in evaluator.produces), name
+            assert matches(name, evaluator.produces), name
+
+
+def matches(name, patterns):
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -13,22 +13,22 @@ def get(name, **fields):
 
 def test_none_keeps_everything_and_never_samples_again():
     keep_all = get("none")
-    assert keep_all.keep([[0.0, 0.0], [1.0, 1.0]]) == [True, True]
+    assert keep_all.keep([[0.0, 0.0], [1.0, 1.0]], 1) == [True, True]
     assert keep_all.max_batches == 1
 
 
 def test_dynamic_sampling_drops_solved_and_failed_groups():
     groups = [[0.0] * 4, [1.0] * 4, [0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]]
-    assert get("dynamic_sampling").keep(groups) == [False, False, True, True]
+    assert get("dynamic_sampling").keep(groups, 1) == [False, False, True, True]
 
 
 def test_the_bounds_are_strict():
     filtered = get("dynamic_sampling", low=0.25, high=0.75)
-    assert filtered.keep([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]]) == [False, True, False]
+    assert filtered.keep([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]], 1) == [False, True, False]
 
 
 def test_one_right_answer_in_two_hundred_is_below_the_default():
-    assert get("dynamic_sampling").keep([[1.0] + [0.0] * 199]) == [False]
+    assert get("dynamic_sampling").keep([[1.0] + [0.0] * 199], 1) == [False]
 
 
 @pytest.mark.parametrize(("low", "high", "wrong"), [(0.9, 0.1, 1), (0.5, 0.5, 1), (0.1, 0.9, 0)])

@@ -200,5 +200,5 @@ def test_entropy_is_supplied_and_logged_when_a_component_needs_it(registry):
     run = dataclasses.replace(learner.run, credit=Curious())
     seen = dataclasses.replace(learner, run=run).prepare(experience, 1).experience
     assert (seen.entropy[seen.mask] > 0).all()
-    assert 0 < metrics.of_experience(seen)["entropy"] < 7
-    assert metrics.of_experience(experience) == {}
+    assert 0 < metrics.of_experience(run, seen)["entropy"] < 7
+    assert metrics.of_experience(learner.run, experience) == {}

@@ -54,6 +54,7 @@ def crash_at(folder, count):
 VARIANTS = {
     "grpo with reference": ("algorithm=grpo", "rl.steps=6"),
     "dapo with dynamic sampling": ("experiment=dapo", "group_filter.max_batches=3"),
+    "noisy rollouts": ("rollout=noisy", "rollout.group_size=2", "rollout.midpoint=2"),
     "several updates": ("algorithm=gspo", "rl.prompts_per_update=2", "rl.epochs_per_step=2"),
 }
 

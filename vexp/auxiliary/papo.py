@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ from vexp.algorithm.base import aggregation_weights, k3
 from vexp.auxiliary.base import Auxiliary
 from vexp.config.types import NonNegative
 from vexp.distortion.base import Distortion
+from vexp.errors import Problem
 from vexp.registry import register, slot
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vexp.spec import RunSpec
     from vexp.train.experience import Experience
     from vexp.train.policy import PolicyOutput
 
@@ -27,7 +30,8 @@ class Papo(Auxiliary):
     perception loss, which is maximised; the two entropy terms (`entropy_coef`, the paper's eta) are
     minimised, on the clean and on the masked image ("double entropy"). lp_cf comes from the
     experience pass and carries no gradient, as in the released code; the masked entropy term then
-    has none either. With `cf_grad` it is computed anew in every update, with gradient.
+    has none either. With `cf_grad` it is computed anew in every update, with gradient. Responses
+    without an image have no term, and count in the mean.
 
     PAPO-G adds this to GRPO (coef 0.02), PAPO-D to DAPO (coef 0.01, entropy_coef 0.03). The
     released code averages each micro-batch by itself; here the mean is over the update. Acts on
@@ -40,6 +44,14 @@ class Papo(Auxiliary):
     entropy_coef: NonNegative = 0.0  # weight of both entropy terms in the loss
     distortion: Distortion = slot("distortion", "patch_black")  # the masked image
     cf_grad: bool = False  # whether the gradient also flows through the masked image
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        if self.entropy_coef and not self.coef:
+            yield Problem(
+                "entropy_coef has no effect at coef=0: the whole term is scaled by coef",
+                where="entropy_coef",
+                remedy="use `auxiliary=entropy_penalty` for an entropy term alone",
+            )
 
     def required(self) -> tuple[str, ...]:
         return () if self.cf_grad else ("counterfactual_logprobs",)

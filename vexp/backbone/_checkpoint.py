@@ -84,7 +84,7 @@ def check_architecture(folder: Path, expected: Qwen2_5_VLConfig) -> None:
             remedy=_REMEDY,
         )
     found = type(expected)(**content).to_dict()
-    differences = list(_differences(found, expected.to_dict()))
+    differences = sorted(_differences(found, expected.to_dict()), key=len)  # plain ones first
     if differences:
         shown = "; ".join(differences[:6]) + ("; …" if len(differences) > 6 else "")
         raise CheckpointError(

@@ -189,6 +189,7 @@ def _known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Probl
     What was set below an unknown option is left out with it: it cannot be judged.
     """
     unknown: set[str] = set()
+    none: set[str] = set()  # groups set to null, which Hydra's grammar has as a deletion
     for given in parsed:
         group = given.parsed.key_or_group
         options = variants(group, dirs) if "." not in group else []
@@ -198,6 +199,7 @@ def _known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Probl
         value = given.parsed.value()
         where = str(given.origin)
         if value is None and group not in KINDS:
+            none.add(group)
             continue
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             missing = [item for item in value if item not in known]
@@ -223,4 +225,13 @@ def _known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Probl
                 problems.append(
                     Problem(f"unknown {group} {name!r}", where=where, accepted=accepted)
                 )
-    return [g for g in parsed if g.parsed.key_or_group.partition(".")[0] not in unknown]
+    kept = [g for g in parsed if g.parsed.key_or_group.partition(".")[0] not in unknown]
+    return [_deletion(given) if given.parsed.key_or_group in none else given for given in kept]
+
+
+def _deletion(given: Given) -> Given:
+    """`~group` for `group=null`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    text = f"~{given.parsed.key_or_group}"
+    return Given(text, OverridesParser.create().parse_override(text), given.source)

@@ -76,6 +76,7 @@ def slug(run: RunSpec) -> str:
     parts = [run.algorithm.name]
     if run.credit.name != "uniform":
         parts.append(run.credit.name)
+    parts += sorted(term.name for term in run.auxiliary.values())
     return "-".join([*parts, data, f"s{run.seed}"])
 
 

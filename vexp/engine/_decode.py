@@ -184,7 +184,7 @@ def _noise(item_ids: Sequence[str], sampling: Sampling, device: torch.device) ->
     if sampling.greedy:
         return None
     ids = [item for item in item_ids for _ in range(sampling.group_size)]
-    places = list(range(sampling.group_size)) * len(item_ids)
+    places = list(range(sampling.first, sampling.first + sampling.group_size)) * len(item_ids)
     numbers = uniforms(
         sampling.seed, sampling.purpose, sampling.step, ids, places, sampling.max_response_length
     )

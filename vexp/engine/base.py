@@ -27,6 +27,7 @@ class Sampling:
     greedy: bool = False
     seed: int = 0
     step: int = 0
+    first: int = 0  # index in the group of the first response, when a group is sampled in parts
     purpose: str = "rollout"  # keeps training and evaluation draws apart
     ignore_eos: bool = False  # benchmarks: never sample the end of the sequence
 

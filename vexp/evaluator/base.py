@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vexp.registry import Component
@@ -30,6 +30,14 @@ class Sample:
     dataset: str = ""  # name of the dataset within the mix
     well_formed: bool = False  # keeps to the run's response format
     truncated: bool = False  # cut off at the limit
+    values: Mapping[str, float] = field(default_factory=dict)  # what else was measured, by name
+
+    def row(self) -> dict[str, Any]:
+        """The line of samples.jsonl; without `values` where nothing else was measured."""
+        found = asdict(self)
+        if not self.values:
+            del found["values"]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

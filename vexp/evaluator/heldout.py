@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vexp.config.types import UNHASHED, PositiveInt
-from vexp.engine.base import Sampling
+from vexp.engine.base import Generated, Sampling
 from vexp.errors import DataError, Problem
 from vexp.evaluator.base import Evaluator, Sample
 from vexp.registry import register
@@ -16,8 +16,10 @@ from vexp.train.responses import is_well_formed
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
+    from vexp.dataset.base import Item
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
+    from vexp.train.prompts import PromptBatch
 
 Place = tuple[str, int]  # dataset name, item index
 
@@ -32,7 +34,7 @@ class Heldout(Evaluator):
     also <dataset>/accuracy and <dataset>/accuracy/<tag>.
     """
 
-    produces = (
+    produces: ClassVar[tuple[str, ...]] = (
         "accuracy", "accuracy/*", "*/accuracy", "*/accuracy/*",
         "format", "length", "truncated", "unjudged",
     )  # fmt: skip
@@ -130,6 +132,7 @@ class Heldout(Evaluator):
         generated = run.engine.generate(policy, prompts, ids, sampling)
         texts = policy.decode(generated.tokens, generated.mask)
         verdicts = judge(run.verifier, texts, [item.answer for item in items])
+        values = self._values(policy, run, items, prompts, generated)
         lengths: list[int] = generated.mask.sum(dim=1).tolist()
         finished: list[bool] = generated.finished.tolist()
         return [
@@ -146,9 +149,21 @@ class Heldout(Evaluator):
                 dataset=places[i][0],
                 well_formed=is_well_formed(texts[i], run.prompt.response_format),
                 truncated=not finished[i],
+                values=values[i],
             )
             for i in range(len(items))
         ]
+
+    def _values(
+        self,
+        policy: Policy,
+        run: RunSpec,
+        items: Sequence[Item],
+        prompts: PromptBatch,
+        generated: Generated,
+    ) -> Sequence[Mapping[str, float]]:
+        """What else is recorded of each answer; nothing here."""
+        return [{} for _ in items]
 
 
 def mean(values: Sequence[float]) -> dict[str, float | None]:

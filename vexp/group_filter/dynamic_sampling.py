@@ -38,5 +38,5 @@ class DynamicSampling(GroupFilter):
                 remedy="the defaults are 0.01 and 0.99",
             )
 
-    def keep(self, accuracies: Sequence[Sequence[float]]) -> list[bool]:
+    def keep(self, accuracies: Sequence[Sequence[float]], step: int) -> list[bool]:
         return [self.low < sum(group) / len(group) < self.high for group in accuracies]

@@ -14,5 +14,5 @@ from vexp.registry import register
 class KeepAll(GroupFilter):
     """No filter: also groups that are all right or all wrong reach the update."""
 
-    def keep(self, accuracies: Sequence[Sequence[float]]) -> list[bool]:
+    def keep(self, accuracies: Sequence[Sequence[float]], step: int) -> list[bool]:
         return [True] * len(accuracies)

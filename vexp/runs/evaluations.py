@@ -192,7 +192,7 @@ class Evaluation:
             scored = unit.evaluator.samples(self._policy(device), self.run, len(samples))
             for sample in scored:
                 ensure()
-                append_line(work / SAMPLES, dataclasses.asdict(sample))
+                append_line(work / SAMPLES, sample.row())
                 samples.append(sample)
                 correct += sample.correct
                 self.reporter.progress(
@@ -265,7 +265,7 @@ class Evaluation:
 
 
 def _line(sample: Sample) -> str:
-    return json.dumps(dataclasses.asdict(sample), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(sample.row(), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _sha256(path: Path) -> str:

@@ -1,33 +1,39 @@
 """Checkpoints: complete folders, verified before use, kept as declared, and exact.
 
 `step-000020/` holds `model/` (Hugging Face format), `optimizer.safetensors` (AdamW's moments by
-parameter name), `state.json` and `manifest.json` (size and SHA-256 of every other file). A folder
-is built aside and renamed, so it exists whole or not at all.
+parameter name), `state.json`, `memory.safetensors` (tensors that components remember; only if there
+are any) and `manifest.json` (size and SHA-256 of every other file). A folder is built aside and
+renamed, so it exists whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vexp.errors import CheckpointError
 from vexp.files import new_folder, read_json, storage_errors, write_json
+from vexp.registry import Memory
 from vexp.spec import Keep
+from vexp.train import memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from vexp.train.policy import Policy
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model", "optimizer.safetensors", "state.json", "manifest.json"
+MEMORY = "memory.safetensors"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{6,})$")
 
@@ -40,12 +46,19 @@ class State:
     cursor: int = 0  # prompts drawn from the mix
     updates: int = 0  # optimiser steps done
     metrics: dict[str, float] = field(default_factory=dict)  # of the last step
+    # what components remember, by their dotted paths; those that remember nothing are not in it
+    memory: Mapping[str, Memory] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> State:
         """The state of a verified checkpoint."""
+        from safetensors.torch import load_file
+
         found = json.loads((folder / STATE).read_text("utf-8"))
-        return cls(**{key: found[key] for key in ("step", "cursor", "updates", "metrics")})
+        path = folder / MEMORY
+        tensors: dict[str, Tensor] = load_file(path) if path.exists() else {}
+        known = {key: found[key] for key in ("step", "cursor", "updates", "metrics")}
+        return cls(**known, memory=memory.joined(tensors, found.get("memory", {})))
 
 
 def save(home: Path, state: State, policy: Policy, optimizer: Optimizer | None) -> Path:
@@ -65,7 +78,7 @@ def save(home: Path, state: State, policy: Policy, optimizer: Optimizer | None) 
         policy.save(folder / MODEL)
         if optimizer is not None:
             save_file(_moments(policy, optimizer), folder / OPTIMIZER)
-        write_json(folder / STATE, {"format": FORMAT} | asdict(state))
+        _write_state(folder, state)
         write_manifest(folder)
     return target
 
@@ -157,12 +170,15 @@ def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
 
 
 def drop_optimizer(folder: Path) -> None:
-    """Delete the optimiser state of a checkpoint that nothing will resume; it stays complete."""
+    """Delete what only resuming needs (moments, memories) from a checkpoint; it stays complete."""
     manifest = read_json(folder / MANIFEST)
-    if isinstance(manifest, dict) and manifest.get("files", {}).pop(OPTIMIZER, None):
-        write_json(folder / MANIFEST, manifest)
+    if isinstance(manifest, dict):
+        listed = manifest.get("files", {})
+        if [name for name in (OPTIMIZER, MEMORY) if listed.pop(name, None)]:
+            write_json(folder / MANIFEST, manifest)
     with storage_errors(folder):
-        (folder / OPTIMIZER).unlink(missing_ok=True)
+        for name in (OPTIMIZER, MEMORY):
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path) -> None:
@@ -226,6 +242,19 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_state(folder: Path, state: State) -> None:
+    from safetensors.torch import save_file
+
+    tensors, plain = memory.split(state.memory)
+    if tensors:
+        save_file(tensors, folder / MEMORY)
+    known = {
+        f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name != "memory"
+    }
+    remembered = {"memory": plain} if plain else {}
+    write_json(folder / STATE, {"format": FORMAT} | known | remembered)
 
 
 def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:

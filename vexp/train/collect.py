@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vexp.dataset.base import Item
-from vexp.engine.base import Generated, Sampling
+from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
-from vexp.train.optimizer import diverged
 from vexp.train.responses import is_well_formed
 from vexp.train.rewards import Rewards, reward
+from vexp.train.sampling import generate, widened
 from vexp.train.timing import Clock
 from vexp.verifier.pool import judge
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """One rollout batch: `group_size` responses to each of some prompts, scored."""
+    """One rollout batch: a group of responses to each of some prompts, scored."""
 
     items: list[Item]  # one per prompt
     prompts: PromptBatch
@@ -65,7 +64,7 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
             keys = distinct([item.id for item in items], seen)
             prompts, generated = generate(run, policy, items, keys, step)
         with clock("score_s"):
-            collected.batches.append(score(run, policy, items, prompts, generated))
+            collected.batches.append(score(run, policy, items, prompts, generated, step))
         collected.cursor += run.rl.prompts_per_step
         if collected.kept >= run.rl.prompts_per_step:
             break
@@ -86,36 +85,16 @@ def distinct(ids: Sequence[str], seen: Counter[str]) -> list[str]:
     return keys
 
 
-def generate(
-    run: RunSpec, policy: Policy, items: Sequence[Item], keys: Sequence[str], step: int
-) -> tuple[PromptBatch, Generated]:
-    """Sample a group of responses per item from the current policy.
-
-    Raises:
-        Diverged: if the policy's distribution is no longer one.
-    """
-    prompts = policy.encode(items, run.prompt)
-    sampling = Sampling(
-        group_size=run.rollout.group_size,
-        max_response_length=run.rollout.max_response_length,
-        temperature=run.rollout.temperature,
-        top_p=run.rollout.top_p,
-        seed=run.seed,
-        step=step,
-    )
-    with torch.no_grad():
-        generated = run.engine.generate(policy, prompts, keys, sampling)
-    total = float(generated.logprobs.sum())
-    if not math.isfinite(total):
-        raise diverged("the log-probability of a sampled token", total, f"step {step}")
-    return prompts, generated
-
-
 def score(
-    run: RunSpec, policy: Policy, items: list[Item], prompts: PromptBatch, generated: Generated
+    run: RunSpec,
+    policy: Policy,
+    items: list[Item],
+    prompts: PromptBatch,
+    generated: Generated,
+    step: int,
 ) -> Rollouts:
     """Judge and reward the responses, and ask the filter which groups may train."""
-    size = run.rollout.group_size
+    size = run.rollout.responses_per_prompt
     texts = policy.decode(generated.tokens, generated.mask)
     repeated = [item for item in items for _ in range(size)]
     lengths: list[int] = generated.mask.sum(dim=1).tolist()
@@ -130,7 +109,7 @@ def score(
     )
     rewards = reward(run.reward.terms, scored)
     groups = [rewards.accuracies[i : i + size] for i in range(0, len(texts), size)]
-    keep = run.group_filter.keep(groups)
+    keep = run.group_filter.keep(groups, step)
     return Rollouts(
         items=items,
         prompts=prompts,
@@ -145,15 +124,18 @@ def score(
 
 def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experience | None:
     """The groups that passed, cut to `prompts_per_step`; None if there are none."""
-    size, room = run.rollout.group_size, run.rl.prompts_per_step
+    size, room = run.rollout.responses_per_prompt, run.rl.prompts_per_step
+    first = collected.cursor - room * len(collected.batches)
     items: list[Item] = []
+    ordinals: list[int] = []
     parts: list[tuple[Generated, list[int]]] = []
     totals: list[float] = []
     accuracies: list[float] = []
-    for batch in collected.batches:
+    for number, batch in enumerate(collected.batches):
         chosen = batch.kept[: room - len(items)]
         rows = [prompt * size + k for prompt in chosen for k in range(size)]
         items += [batch.items[prompt] for prompt in chosen]
+        ordinals += [first + number * room + prompt for prompt in chosen]
         totals += [batch.rewards.total[row] for row in rows]
         accuracies += [batch.rewards.accuracies[row] for row in rows]
         if rows:
@@ -161,26 +143,35 @@ def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experie
     if not items:
         return None
     device = policy.device
-    prompts = _prompts(run, policy, collected, items)
-    boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
     has_image = torch.tensor([item.image is not None for item in items], device=device)
     return Experience(
-        prompts=prompts,
+        **of_prompts(run, policy, items, _prompts(run, policy, collected, items)),
+        ordinals=tuple(ordinals),
         group=torch.arange(len(items), device=device).repeat_interleave(size),
-        tokens=_stack([part.tokens[rows] for part, rows in parts], policy.pad_id),
-        mask=_stack([part.mask[rows] for part, rows in parts], False),
-        sampling_logprobs=_stack([part.logprobs[rows] for part, rows in parts], 0.0),
+        tokens=stacked([part.tokens[rows] for part, rows in parts], policy.pad_id),
+        mask=stacked([part.mask[rows] for part, rows in parts], False),
+        sampling_logprobs=stacked([part.logprobs[rows] for part, rows in parts], 0.0),
         rewards=torch.tensor(totals, dtype=torch.float64, device=device),
         accuracies=torch.tensor(accuracies, dtype=torch.float64, device=device),
         has_image=has_image.repeat_interleave(size),
-        items=tuple(items),
-        prompt_of=run.prompt,
         place=torch.arange(size, device=device).repeat(len(items)),
-        boxes=tuple(item.boxes for item in items),
-        evidence=tuple(tuple(found) for found in boxes),
-        grids=policy.grids(prompts),
-        layers=policy.layers,
     )
+
+
+def of_prompts(
+    run: RunSpec, policy: Policy, items: Sequence[Item], prompts: PromptBatch
+) -> dict[str, Any]:
+    """What an experience says about its prompts, made from `items`."""
+    boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
+    return {
+        "prompts": prompts,
+        "items": tuple(items),
+        "prompt_of": run.prompt,
+        "boxes": tuple(item.boxes for item in items),
+        "evidence": tuple(tuple(found) for found in boxes),
+        "grids": policy.grids(prompts),
+        "layers": policy.layers,
+    }
 
 
 def _prompts(run: RunSpec, policy: Policy, collected: Collected, items: list[Item]) -> PromptBatch:
@@ -191,7 +182,7 @@ def _prompts(run: RunSpec, policy: Policy, collected: Collected, items: list[Ite
     return first.prompts if len(items) == len(first.items) else first.prompts.select(first.kept)
 
 
-def _stack(parts: list[Tensor], padding: float) -> Tensor:  # [rollout, token]
+def stacked(parts: Sequence[Tensor], padding: float) -> Tensor:  # [rollout, token]
+    """[rollout, token] values of several widths, one below the other."""
     width = max(part.shape[1] for part in parts)
-    pad = torch.nn.functional.pad
-    return torch.cat([pad(part, (0, width - part.shape[1]), value=padding) for part in parts])
+    return torch.cat([widened(part, width, padding) for part in parts])

@@ -29,8 +29,8 @@ _PER_TOKEN = (
     "weights",
     "similarity",
 )
-_PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place")
-_PER_PROMPT = ("items", "boxes", "evidence", "grids")
+_PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place", "outcome", "replayed", "slot")
+_PER_PROMPT = ("items", "ordinals", "boxes", "evidence", "grids")
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,14 @@ class Experience:
     attention: Mapping[int, ImageAttention] = field(default_factory=dict)  # by decoder layer
     layers: int = 0  # decoder layers of the backbone
     items: tuple[Item, ...] | None = None  # [prompt]: what the prompts were made from
+    ordinals: tuple[int, ...] | None = None  # [prompt]: which draws of the mix they were
     prompt_of: Prompt | None = None  # how items became prompts
     place: Tensor | None = None  # [rollout] int64, index within the group
+    outcome: Tensor | None = None  # [rollout] float64: the advantage of the whole response
+    # [rollout] bool: of a former step, with its outcome and old log-probs; None: there are none
+    replayed: Tensor | None = None
+    # [rollout] int64: place in the step's updates, one per group of a step; None: the group's index
+    slot: Tensor | None = None
     # [rollout, token] weights of each auxiliary loss, by its name in the config
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     advantages: Tensor | None = None  # [rollout, token]

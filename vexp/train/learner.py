@@ -66,22 +66,29 @@ class Learner:
         taken in the micro-batches of the updates, so that the first ratio is 1 to the last bit.
         """
         run, group = self.run, experience.group.tolist()
-        mini_batches = list(self._mini_batches(group))
+        slots = group if experience.slot is None else experience.slot.tolist()
+        mini_batches = list(self._mini_batches(slots))
         everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
         asked = requested(run, experience.layers, several_updates=several_updates(run))
         only_old = asked == Request(old_logprobs=True) and "old_logprobs" not in needs(run)
         if not only_old:
             experience = self._observe(experience, everything, asked, step)
         rewards = self._rewards(experience)
-        outcome = run.algorithm.advantages(rewards, experience.group)
+        outcome = experience.outcome
+        if outcome is None:
+            outcome = run.algorithm.advantages(rewards, experience.group)
         experience = dataclasses.replace(
-            experience, rewards=rewards, auxiliary=self._auxiliary(experience, mini_batches, step)
+            experience,
+            rewards=rewards,
+            outcome=outcome,
+            auxiliary=self._auxiliary(experience, mini_batches, step),
         )
         updates = everything
         if run.algorithm.kl_coef == 0:
             useful = outcome != 0
-            for weights in experience.auxiliary.values():
-                useful |= (weights != 0).any(dim=1)
+            for name, weights in experience.auxiliary.items():
+                if run.auxiliary[name].coef:
+                    useful |= (weights != 0).any(dim=1)
             keep = set(useful.nonzero().flatten().tolist())
             chosen = [[row for row in rows if row in keep] for rows in mini_batches]
             updates = [micro_batches(group, rows, self._size) for rows in chosen if rows]
@@ -185,15 +192,15 @@ class Learner:
     def _forward(self, part: Experience, step: int) -> PolicyOutput:
         """The one forward pass of an update, with what auxiliary losses need a gradient through."""
         run = self.run
+        readers = {n: term for n, term in run.auxiliary.items() if "attention" in term.live}
         layers = {
             term.layer.index(part.layers)  # type: ignore[attr-defined]
-            for term in run.auxiliary.values()
-            if "attention" in term.live
+            for term in readers.values()
         }
         if not layers:
             output = forward(self.policy, part, run.rollout.temperature)
         else:
-            wanted = torch.stack([w != 0 for w in part.auxiliary.values()]).any(dim=0)
+            wanted = torch.stack([part.auxiliary[name] != 0 for name in readers]).any(dim=0)
             count = max(1, int(wanted.sum(dim=1).max()))
             rows = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
             reading = Reading(probe=Probe(layers, rows=rows))
@@ -242,13 +249,16 @@ class Learner:
             )
         return weights
 
-    def _mini_batches(self, group: list[int]) -> Iterator[list[int]]:
-        """Rows of each optimiser step: `prompts_per_update` groups at a time, in order."""
-        groups = list(dict.fromkeys(group))
+    def _mini_batches(self, slots: list[int]) -> Iterator[list[int]]:
+        """Rows of each optimiser step: `prompts_per_update` groups at a time, in order.
+
+        `slots` is each row's group, or the place of a group that the row takes.
+        """
+        groups = sorted(set(slots))
         size = self.run.rl.prompts_per_update or len(groups)
         for start in range(0, len(groups), size):
             chosen = set(groups[start : start + size])
-            yield [row for row, index in enumerate(group) if index in chosen]
+            yield [row for row, slot in enumerate(slots) if slot in chosen]
 
 
 def needs(run: RunSpec) -> set[str]:

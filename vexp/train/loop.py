@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, metrics
+from vexp.train import checkpoint, memory, metrics, replay
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.device import arithmetic
@@ -33,7 +33,7 @@ def train_rl(
         Interrupted: after saving, when the workspace asked to stop.
         Diverged: if loss or gradient is not finite; the last checkpoint is as it was.
     """
-    state = State.read(found) if found else State()
+    state = State.read(found) if found else State(memory=memory.initial(run))
     workspace.resumed(state.step)
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
@@ -53,19 +53,25 @@ def train_step(learner: Learner, state: State, clock: Clock) -> State:
     """One rollout batch and the updates on it; the state after it, with the step's metrics."""
     run, step = learner.run, state.step + 1
     collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
-    row, learned = metrics.of_rollouts(collected, run.rollout.group_size), Learned(0, {})
+    row, learned = metrics.of_rollouts(collected, run.rollout.responses_per_prompt), Learned(0, {})
+    remembered = state.memory
     experience = to_experience(run, learner.policy, collected)
+    if experience is not None:
+        with clock("update_s"):
+            experience = replay.refilled(run, learner.policy, experience, remembered, step)
     if experience is not None:
         with clock("update_s"):
             lesson = learner.prepare(experience, step)
             learned = learner.update(lesson, step=step, updates=state.updates)
-        row |= metrics.of_experience(lesson.experience)
+        row |= metrics.of_experience(run, lesson.experience)
+        remembered = replay.remembered(run, lesson.experience, remembered)
     row |= {"updates": learned.updates} | learned.metrics
     return State(
         step=step,
         cursor=collected.cursor,
         updates=state.updates + learned.updates,
         metrics=metrics.checked(row, run.checkpoint.keep, step),
+        memory=remembered,
     )
 
 

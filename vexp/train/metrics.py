@@ -8,7 +8,8 @@ import torch
 
 from vexp.algorithm.base import equal_rewards
 from vexp.errors import VexpError, suggest
-from vexp.spec import Keep
+from vexp.reward.base import ObservedReward
+from vexp.spec import Keep, RunSpec
 from vexp.train.collect import Collected
 from vexp.train.experience import Experience
 from vexp.train.optimizer import diverged
@@ -42,11 +43,24 @@ def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
     return row
 
 
-def of_experience(experience: Experience) -> dict[str, float]:
-    """What the experience pass has seen."""
-    if experience.entropy is None:
-        return {}
-    return {"entropy": float(experience.entropy.sum() / experience.mask.sum().clamp(min=1))}
+def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
+    """What the experience pass has seen of the groups that train the policy."""
+    row = {}
+    if experience.entropy is not None:
+        row["entropy"] = float(experience.entropy.sum() / experience.mask.sum().clamp(min=1))
+    if experience.replayed is not None:
+        row["replayed"] = int(experience.replayed.sum())
+    for name, term in run.reward.terms.items():
+        if isinstance(term, ObservedReward):
+            row[f"reward/{name}"] = float(term.observed(experience).mean())
+    for layer, found in sorted(experience.attention.items()):
+        known = (found.evidence_tokens > 0).unsqueeze(1) & experience.mask
+        if bool(known.any()):
+            row[f"attention/{layer}/image"] = float(found.image[known].mean())
+            row[f"attention/{layer}/evidence_share"] = float(found.share[known].mean())
+    for name, weights in experience.auxiliary.items():
+        row[f"auxiliary/{name}/coverage"] = float((weights != 0).any(dim=1).float().mean())
+    return row | run.credit.metrics(experience)
 
 
 def checked(row: dict[str, float], keep: Keep, step: int) -> dict[str, float]:

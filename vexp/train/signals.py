@@ -209,7 +209,7 @@ class _Found:
             self.place(target.kl, rows, part, empty.masked_scatter(part.mask, kl))
 
     def experience(self) -> Experience:
-        old, has_image = self.tokens.get("old_logprobs"), self.before.has_image
+        old, has_image = self._old_logprobs(), self.before.has_image
         counterfactual = dict(self.counterfactual)
         if has_image is not None and not bool(has_image.all()):
             # Without an image there is nothing to take away: no difference, to the last bit.
@@ -219,12 +219,21 @@ class _Found:
                 kl = None if known.kl is None else known.kl.masked_fill(same, 0.0)
                 counterfactual[distortion] = Counterfactual(logprobs, kl)
         changes: dict[str, Any] = {**self.tokens, "counterfactual": counterfactual}
+        if old is not None:
+            changes["old_logprobs"] = old
         if self.summaries:
             changes["attention"] = {
                 layer: _merged(self.before, layer, self.summaries)
                 for layer in self.request.attention
             }
         return dataclasses.replace(self.before, **changes)
+
+    def _old_logprobs(self) -> Tensor | None:
+        """Those found here; replayed rollouts keep those of the policy that sampled them."""
+        found, known = self.tokens.get("old_logprobs"), self.before.old_logprobs
+        if found is None or known is None or self.before.replayed is None:
+            return found
+        return known.where(self.before.replayed.unsqueeze(1), found)
 
 
 class _Summary:

@@ -1,0 +1,370 @@
+"""The diagnostics of a checkpoint: what is measured of each answer, and what becomes of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from scipy import stats
+
+from tests.train.fakes import SMALLEST, Coin
+from vexp.config.compose import resolve
+from vexp.dataset.base import Dataset
+from vexp.engine.base import Engine, Sampling
+from vexp.errors import ConfigError
+from vexp.evaluator.base import Sample
+from vexp.evaluator.diagnostics import VALUES, Diagnostics
+from vexp.registry import REGISTRY
+from vexp.runs.execute import execute
+from vexp.runs.store import RunStore
+from vexp.train.evidence import token_masks
+
+LENGTH = 6
+RUN = (*SMALLEST, "backbone.layers=4", f"rollout.max_response_length={LENGTH}")
+EVIDENCE = {"evidence_mass", "evidence_area", "pointing", "attention_kl"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ragged(Engine):
+    """The shipped engine's greedy answers, that to item n cut after 1 + n % LENGTH tokens."""
+
+    name = "ragged"
+    shipped: ClassVar[Engine] = REGISTRY.get("engine", "hf")()
+
+    def generate(self, policy, prompts, item_ids, sampling):
+        assert sampling.greedy
+        found = self.shipped.generate(policy, prompts, item_ids, sampling)
+        limits = [1 + int(name.rpartition("/")[2]) % LENGTH for name in item_ids]
+        kept = torch.arange(found.mask.shape[1]) < torch.tensor(limits)[:, None]
+        return replace(
+            found,
+            tokens=found.tokens.masked_fill(~kept, policy.pad_id),
+            mask=found.mask & kept,
+            logprobs=found.logprobs * kept,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partly(Dataset):
+    """digits_vqa, but every fourth item has no image, and the next of each no boxes."""
+
+    name = "partly"
+    provides = ("boxes",)
+    whole: ClassVar[Dataset] = REGISTRY.get("dataset", "digits_vqa")()
+
+    def size(self, split):
+        return 12
+
+    def item(self, split, index):
+        item = self.whole.item(split, index)
+        if index % 4 == 0:
+            return replace(item, image=None, boxes=())
+        return replace(item, boxes=()) if index % 4 == 1 else item
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxless(Partly):
+    name = "boxless"
+    provides = ()
+
+
+def with_data(run, **datasets):
+    return replace(run, mix=replace(run.mix, datasets=datasets))
+
+
+@functools.cache
+def made(*overrides):
+    return replace(resolve([*RUN, *overrides]), engine=Ragged(), verifier=Coin())
+
+
+@functools.cache
+def policy(attention="auto"):
+    """A policy whose attention and next tokens are far from uniform."""
+    owner = made().backbone.load(attention=attention)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in owner.model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+            elif "visual" not in name and weight.ndim == 2:
+                weight.copy_(0.06 * torch.randn(weight.shape, generator=generator))
+            elif name.endswith("language_model.norm.weight"):
+                weight.mul_(8)
+    return owner
+
+
+@functools.cache
+def measured():
+    """Of 12 items, 3 have no image and 3 others no boxes."""
+    run = with_data(made(), main=Partly())
+    return tuple(Diagnostics(size=12, batch_size=5).samples(policy(), run))
+
+
+@functools.cache
+def plain_model():
+    """The same weights under transformers' own attention, without the probe."""
+    model = policy("eager").model
+    model.set_attn_implementation("eager")
+    return model
+
+
+@torch.no_grad()
+def plain(item, tokens):
+    """Log-probs [token, vocab], attention [layer, head, token, key], where the image is."""
+    owner, model = policy(), plain_model()
+    prompt = owner.encode([item], made().prompt)
+    ids = torch.cat([prompt.input_ids[0], tokens])[None]
+    image = ids == model.config.image_token_id
+    model.model.rope_deltas = None
+    output = model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=prompt.pixel_values,
+        image_grid_thw=prompt.image_grid_thw,
+        mm_token_type_ids=image.int(),
+        use_cache=False,
+        output_attentions=True,
+        output_hidden_states=True,
+    )
+    count = len(tokens)
+    logits = output.logits[0, -count - 1 : -1].double().masked_fill(owner.banned, -torch.inf)
+    attention = torch.stack([layer[0, :, -count:] for layer in output.attentions]).double()
+    return logits.log_softmax(-1), attention, image[0], output.hidden_states[-1][0]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6, 7, 11])
+def test_values_are_those_of_a_plain_pass(number):
+    item = Partly().item("test", number)
+    sampling = Sampling(group_size=1, max_response_length=LENGTH, greedy=True)
+    prompt = policy().encode([item], made().prompt)
+    generated = Ragged().generate(policy(), prompt, [item.id], sampling)
+    tokens = generated.tokens[0][generated.mask[0]]
+    logprobs, attention, image, hidden = plain(item, tokens)
+    own = range(len(tokens))
+    close = functools.partial(pytest.approx, rel=2e-3, abs=2e-5)
+    found = measured()[number].values
+
+    on_image = [float(attention[3, :, t, image].sum(-1).mean()) for t in own]
+    assert found["attention/image"] == close(statistics.fmean(on_image))
+    assert found["attention/rest"] == close(1 - statistics.fmean(on_image))
+    if len(tokens) == 1:
+        assert not {"late_early", "focus_correlation", "entropy/gap"} & found.keys()
+    else:
+        half = len(tokens) // 2
+        assert found["late_early"] == close(sum(on_image[half:]) / sum(on_image[:half]))
+        mean = hidden[image].mean(0)
+        focus = [float(torch.cosine_similarity(hidden[t - len(tokens)], mean, 0)) for t in own]
+        assert found["focus_correlation"] == close(stats.pearsonr(focus, on_image).statistic)
+
+    blind = plain(replace(item, image=None, boxes=()), tokens)[0]
+    score = [math.exp(logprobs[t, tokens[t]]) - math.exp(blind[t, tokens[t]]) for t in own]
+    entropy = [float(-(row.exp() * row)[~policy().banned].sum()) for row in logprobs]
+    grounded = [h for h, w in zip(entropy, score, strict=True) if w > 0.2]
+    other = [h for h, w in zip(entropy, score, strict=True) if not w > 0.2]
+    assert found["grounded_share"] == close(len(grounded) / len(tokens))
+    for name, members in (("entropy/grounded", grounded), ("entropy/other", other)):
+        assert found.get(name) == (close(statistics.fmean(members)) if members else None)
+
+    if not item.boxes:
+        assert not (EVIDENCE | {"coverage"}) & found.keys()
+        return
+    cells = attention[2][:, :, image]
+    pooled = (cells / cells.sum(-1, keepdim=True)).mean(dim=(0, 1))
+    boxes = [tuple(side / 56 for side in box) for box in item.boxes]
+    masks = token_masks(boxes, (2, 2))
+    union = masks.any(dim=0)
+    assert found["evidence_mass"] == close(float(pooled[union].sum()))
+    assert found["evidence_area"] == close(float(union.double().mean()))
+    assert found["pointing"] == float(union[pooled.argmax()])
+    target = Diagnostics().target.distribution(boxes, (2, 2)).double()
+    assert found["attention_kl"] == close(float((pooled * (pooled / target).log()).sum()))
+    covered = [float(pooled[mask].sum() >= mask.double().mean()) for mask in masks]
+    expected = close(statistics.fmean(covered)) if len(covered) > 1 else None
+    assert found.get("coverage") == expected
+
+
+def test_what_lacks_image_or_boxes_is_skipped_and_counted():
+    for number, sample in enumerate(measured()):
+        assert set(sample.values) <= set(VALUES)
+        if number % 4 == 0:
+            assert sample.values == {}
+        elif number % 4 == 1:
+            assert "attention/image" in sample.values
+            assert not EVIDENCE & sample.values.keys()
+        else:
+            assert sample.values.keys() >= EVIDENCE
+    metrics = Diagnostics().metrics(list(measured()))
+    assert metrics["without_evidence"]["value"] == 0.5
+    assert metrics["evidence_mass"]["n"] == 6
+    assert metrics["attention/image"]["n"] == metrics["grounded_share"]["n"] == 9
+    assert metrics["accuracy"]["n"] == 12
+
+
+@pytest.mark.parametrize("start", [1, 5, 11, 12])
+def test_an_interrupted_evaluation_goes_on_where_it_was(start):
+    run = with_data(made(), main=Partly())
+    again = Diagnostics(size=12, batch_size=5).samples(policy(), run, start)
+    assert tuple(again) == measured()[start:]
+
+
+def test_nothing_outside_is_changed():
+    owner, run = policy(), with_data(made(), main=Partly())
+    before = {name: tensor.clone() for name, tensor in owner.model.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    evaluator = Diagnostics(size=12, batch_size=5)
+    assert tuple(evaluator.samples(owner, run)) == measured()
+    assert torch.get_rng_state().equal(state)
+    assert torch.is_grad_enabled() and not owner.model.training
+    assert all(tensor.equal(before[n]) for n, tensor in owner.model.state_dict().items())
+    samples = list(measured())
+    evaluator.metrics(samples)
+    assert tuple(samples) == measured()
+
+
+def test_batches_of_any_size_measure_the_same():
+    run = with_data(made("compute.micro_batch_size=2"), main=Partly())
+    for found, expected in zip(
+        Diagnostics(size=12, batch_size=12).samples(policy(), run), measured(), strict=True
+    ):
+        assert found.values == pytest.approx(expected.values, rel=1e-3, abs=1e-5)
+
+
+def test_the_distortion_and_the_layers_are_those_asked_for():
+    run = with_data(made(), main=Partly())
+    last = REGISTRY.get("layer", "last")()
+    other = Diagnostics(
+        size=4,
+        layer=last,
+        visual_layer=REGISTRY.get("layer", "index")(value=0),
+        distortion=REGISTRY.get("distortion", "black")(),
+        target=REGISTRY.get("target", "hard_box")(),
+    )
+    *_, found = other.samples(policy(), run)
+    expected = measured()[3].values
+    for name in ("evidence_mass", "attention_kl", "attention/image", "late_early"):
+        assert abs(found.values[name] - expected[name]) > 1e-4
+    assert found.values["evidence_area"] == expected["evidence_area"]
+
+
+def sample(number, **fields):
+    given = {
+        "id": f"main/test/{number}", "question": "q", "answer": "a", "response": "r",
+        "extracted": "a", "correct": 1.0, "tag": "single", "status": "ok", "length": 5,
+    }  # fmt: skip
+    return Sample(**given | fields)
+
+
+def test_metrics_by_hand():
+    samples = [
+        sample(0, values={"evidence_mass": 0.2, "pointing": 1.0, "late_early": 0.5}),
+        sample(1, values={"evidence_mass": 0.4, "pointing": 0.0, "late_early": 1.5}, correct=0.0),
+        sample(2, values={"evidence_mass": 0.9, "pointing": 1.0, "coverage": 0.5}, tag="multi"),
+        sample(3, values={"grounded_share": 0.25, "entropy/other": 2.0}),
+        sample(4),
+    ]
+    metrics = Diagnostics().metrics(samples)
+    assert metrics["evidence_mass"] == pytest.approx(
+        {"value": 0.5, "stderr": math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3), "n": 3}
+    )
+    assert metrics["evidence_mass/single"] == pytest.approx({"value": 0.3, "stderr": 0.1, "n": 2})
+    assert metrics["pointing/multi"] == {"value": 1.0, "stderr": None, "n": 1}
+    assert metrics["coverage"] == {"value": 0.5, "stderr": None, "n": 1}
+    assert metrics["late_early"]["value"] == 1.0
+    assert metrics["late_early/correct"]["value"] == 0.5
+    assert metrics["late_early/wrong"]["value"] == 1.5
+    assert metrics["without_evidence"]["value"] == 0.4
+    assert metrics["accuracy"]["value"] == 0.8
+    assert not {"entropy/grounded", "entropy/gap", "attention_kl"} & metrics.keys()
+    assert Diagnostics().metrics([]) == {}
+
+
+def test_divergence_against_outcome():
+    values = [0.9, 0.1, 0.5, 0.5, 1.4, 0.2, 0.7, 2.0, 0.3, 0.05, 1.1, 0.6]
+    correct = [0, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 1]
+    samples = [
+        sample(n, values={"attention_kl": value}, correct=float(right))
+        for n, (value, right) in enumerate(zip(values, correct, strict=True))
+    ]
+    metrics = Diagnostics().metrics([*samples, sample(99)])
+    rank = stats.spearmanr(values, correct)
+    found = metrics["attention_kl/spearman"]
+    assert found["value"] == pytest.approx(rank.statistic)
+    assert found["n"] == 12
+    two_sided = 2 * stats.t.sf(abs(found["value"] / found["stderr"]), df=10)
+    assert two_sided == pytest.approx(rank.pvalue)
+    order = sorted(range(12), key=lambda n: values[n])
+    bins = [order[:3], order[3:6], order[6:8], order[8:10], order[10:]]
+    for number, members in enumerate(bins, start=1):
+        kl = metrics[f"attention_kl/bin_{number}"]
+        wrong = metrics[f"wrong/kl_bin_{number}"]
+        assert kl["value"] == pytest.approx(statistics.fmean(values[n] for n in members))
+        assert wrong["value"] == pytest.approx(1 - statistics.fmean(correct[n] for n in members))
+        assert kl["n"] == wrong["n"] == len(members)
+
+
+def test_a_constant_outcome_has_no_correlation():
+    samples = [sample(n, values={"attention_kl": float(n)}) for n in range(4)]
+    metrics = Diagnostics().metrics(samples)
+    assert not [name for name in metrics if "bin" in name or "spearman" in name]
+
+
+def test_a_dataset_without_boxes_fails_at_composition():
+    run = resolve([*RUN, "evaluator.diagnostics=diagnostics"])
+    with pytest.raises(ConfigError, match=r"evaluator 'diagnostics' needs evidence boxes.*'main'"):
+        with_data(run, main=Boxless())
+    with pytest.raises(ConfigError, match="'other' does not have"):
+        with_data(run, main=Partly(), other=Boxless())
+    with_data(made(), main=Boxless())  # without the evaluator, nothing is wrong
+
+
+def test_a_layer_that_is_not_there_fails_at_composition():
+    fields = ("evaluator.diagnostics.layer.name=index", "evaluator.diagnostics.layer.value=9")
+    with pytest.raises(ConfigError, match="layer 9 does not exist"):
+        resolve([*RUN, "evaluator.diagnostics=diagnostics", *fields])
+
+
+class Quiet:
+    def __init__(self):
+        self.stages = set()
+
+    def progress(self, stage, step, total, metrics):
+        self.stages.add(stage)
+
+    def note(self, text): ...
+
+
+def test_a_finished_run_gets_it_afterwards(tmp_path):
+    base = (*RUN, "stages=[]", "evaluator.heldout.size=3")
+    store = RunStore(tmp_path / "results")
+    execute(resolve(base), reporter=Quiet(), store=store)
+    more = ("evaluator.diagnostics=diagnostics", "evaluator.diagnostics.size=4")
+    reporter = Quiet()
+    outcome = execute(resolve([*base, *more]), reporter=reporter, store=store)
+    assert outcome.state == "already done"
+    assert reporter.stages == {"evaluate diagnostics"}
+    results = outcome.evaluations["diagnostics"]
+    assert results["metrics"]["evidence_mass"]["n"] == 4
+    assert results["protocol"]["kappa"] == 1.0
+    lines = {
+        path.parent.name.partition("-")[0]: path.read_text().splitlines()
+        for path in Path(tmp_path).rglob("samples.jsonl")
+    }
+    assert all("values" not in json.loads(line) for line in lines["heldout"])
+    rows = [Sample(**json.loads(line)) for line in lines["diagnostics"]]
+    assert Diagnostics().metrics(rows) == results["metrics"]
+
+
+def test_a_sample_without_values_is_stored_as_before():
+    plain_row = sample(0).row()
+    assert "values" not in plain_row
+    assert Sample(**plain_row) == sample(0)
+    full = sample(1, values={"pointing": 1.0})
+    assert Sample(**json.loads(json.dumps(full.row()))) == full

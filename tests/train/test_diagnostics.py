@@ -1,0 +1,229 @@
+"""What one response shows about seeing, against plain loops over lists."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from vexp.train import diagnostics
+from vexp.train.evidence import token_mask, token_masks
+
+NUMBERS = st.floats(-1e3, 1e3, width=32)
+SIDE = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda s: s[0] < s[1])
+BOX = st.tuples(SIDE, SIDE).map(lambda s: (s[0][0], s[1][0], s[0][1], s[1][1]))
+
+
+def pooled_of(seed, tokens):
+    """Attention that sums to 1, as the experience pass pools it: float32."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tokens, generator=generator).mul(2).softmax(0)
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@st.composite
+def attention_and_boxes(draw, least=1):
+    rows, columns = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    boxes = draw(st.lists(BOX, min_size=least, max_size=4))
+    return pooled_of(draw(st.integers(0, 99)), rows * columns), boxes, (rows, columns)
+
+
+def inside(box, grid):
+    """Tokens of one box, as a set of indices."""
+    rows, columns = grid
+    x1, y1, x2, y2 = box
+    found = {
+        r * columns + c
+        for r in range(rows)
+        for c in range(columns)
+        if x1 <= (c + 0.5) / columns < x2 and y1 <= (r + 0.5) / rows < y2
+    }
+    if not found:
+        row = min(rows - 1, int((y1 + y2) / 2 * rows))
+        found = {row * columns + min(columns - 1, int((x1 + x2) / 2 * columns))}
+    return found
+
+
+@given(attention_and_boxes())
+def test_mass_and_pointing(case):
+    pooled, boxes, grid = case
+    mask = token_mask(boxes, grid)
+    union = set().union(*(inside(box, grid) for box in boxes))
+    values = [float(value) for value in pooled]
+    expected = sum(values[v] for v in union) / sum(values)
+    assert diagnostics.evidence_mass(pooled, mask) == pytest.approx(expected, abs=1e-12)
+    assert 0 <= diagnostics.evidence_mass(pooled, mask) <= 1
+    peak = max(range(len(values)), key=lambda v: (values[v], -v))
+    assert diagnostics.pointing(pooled, mask) == float(peak in union)
+
+
+@given(attention_and_boxes(least=2), st.sampled_from([0.5, 1.0, 2.0]))
+def test_coverage(case, kappa):
+    pooled, boxes, grid = case
+    values = [float(value) for value in pooled]
+    covered = []
+    for box in boxes:
+        tokens = inside(box, grid)
+        least = kappa * len(tokens) / len(values)
+        mass = sum(values[v] for v in tokens) / sum(values)
+        assume(abs(mass - least) > 1e-5 or len(tokens) == len(values))
+        covered.append(mass >= least - 1e-6)
+    found = diagnostics.coverage(pooled, token_masks(boxes, grid), kappa)
+    assert found == pytest.approx(sum(covered) / len(covered))
+
+
+def test_coverage_is_for_several_boxes():
+    pooled = pooled_of(0, 4)
+    assert diagnostics.coverage(pooled, torch.ones(1, 4, dtype=torch.bool)) is None
+    assert diagnostics.coverage(pooled, torch.ones(0, 4, dtype=torch.bool)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_box_around_the_whole_image_has_all_attention(seed):
+    whole = (0.0, 0.0, 1.0, 1.0)
+    pooled, masks = pooled_of(seed, 35), token_masks([whole, whole], (5, 7))
+    assert diagnostics.evidence_mass(pooled, masks[0]) == pytest.approx(1, abs=1e-12)
+    assert diagnostics.pointing(pooled, masks[0]) == 1
+    assert diagnostics.coverage(pooled, masks) == 1
+
+
+def test_uniform_attention_covers_every_box():
+    boxes = [(0.0, 0.0, 0.3, 0.4), (0.5, 0.1, 0.9, 0.8), (0.2, 0.2, 0.21, 0.21)]
+    uniform = torch.full((63,), 1 / 63)
+    assert diagnostics.coverage(uniform, token_masks(boxes, (7, 9))) == 1
+    assert diagnostics.coverage(uniform, token_masks(boxes, (7, 9)), 1.1) == 0
+
+
+def test_of_equal_peaks_the_first_points():
+    pooled = torch.tensor([0.1, 0.4, 0.1, 0.4])
+    first, second = (torch.arange(4) == place for place in (1, 3))
+    assert diagnostics.pointing(pooled, first) == 1
+    assert diagnostics.pointing(pooled, second) == 0
+    assert diagnostics.pointing(torch.full((500,), 0.002), torch.arange(500) == 0) == 1
+
+
+def test_no_evidence_has_no_attention():
+    nothing = torch.zeros(9, dtype=torch.bool)
+    assert diagnostics.evidence_mass(pooled_of(1, 9), nothing) == 0
+    assert diagnostics.pointing(pooled_of(1, 9), nothing) == 0
+
+
+@given(st.integers(0, 99), st.integers(1, 30))
+def test_target_divergence(seed, tokens):
+    model, target = pooled_of(seed, tokens), pooled_of(seed + 100, tokens)
+    total = sum(map(float, model))
+    terms = [
+        p / total * math.log(p / total / q)
+        for p, q in zip(map(float, model), map(float, target), strict=True)
+    ]
+    found = diagnostics.target_divergence(model, target)
+    assert found == pytest.approx(max(0, math.fsum(terms)), abs=1e-6)
+    assert 0 <= diagnostics.target_divergence(model, model) < 1e-6
+
+
+def test_target_divergence_has_its_direction_and_stays_finite():
+    model, target = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
+    assert diagnostics.target_divergence(model, target) == pytest.approx(math.log(2))
+    floored = diagnostics.target_divergence(target, model)
+    assert floored == pytest.approx(-math.log(2) + 0.5 * math.log(1e8))
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=12))
+def test_late_over_early(values):
+    found = diagnostics.late_over_early(torch.tensor(values))
+    count = len(values)
+    if count < 2:
+        assert found is None
+        return
+    late = math.fsum(x for t, x in enumerate(values, start=1) if t > count / 2)
+    early = math.fsum(x for t, x in enumerate(values, start=1) if t <= count / 2)
+    assert found == pytest.approx(late / (early + 1e-8), rel=1e-9)
+
+
+def test_a_middle_token_is_late():
+    assert diagnostics.late_over_early(torch.tensor([1.0, 2.0, 4.0])) == pytest.approx(6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 9, width=32), st.floats(-1, 1, width=32)), max_size=12))
+def test_grounded_tokens(tokens):
+    entropy, score = [t[0] for t in tokens], [t[1] for t in tokens]
+    found = diagnostics.grounded(torch.tensor(entropy), tensor(score))
+    if not tokens:
+        assert found is None
+        return
+    inner = [h for h, w in tokens if w > 0.2]
+    outer = [h for h, w in tokens if not w > 0.2]
+    assert found.share == pytest.approx(len(inner) / len(tokens))
+    for value, members in ((found.entropy, inner), (found.other_entropy, outer)):
+        assert value == (pytest.approx(statistics.fmean(members)) if members else None)
+    if inner and outer:
+        difference = statistics.fmean(inner) - statistics.fmean(outer)
+        assert found.gap == pytest.approx(difference, abs=1e-9)
+    else:
+        assert found.gap is None
+
+
+def test_a_token_at_the_threshold_is_not_grounded():
+    found = diagnostics.grounded(torch.tensor([1.0, 3.0]), tensor([0.2, 0.2000001]))
+    assert (found.entropy, found.other_entropy, found.share) == (3.0, 1.0, 0.5)
+
+
+def plain_correlation(left, right):
+    x, y = ([v - statistics.fmean(values) for v in values] for values in (left, right))
+    scale = math.sqrt(math.fsum(v * v for v in x) * math.fsum(v * v for v in y))
+    return math.fsum(a * b for a, b in zip(x, y, strict=True)) / scale
+
+
+def ranks(values):
+    """From 1; equal values get the mean of their ranks."""
+    ordered = sorted(values)
+    return [ordered.index(v) + (ordered.count(v) + 1) / 2 for v in values]
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), max_size=12))
+def test_correlations(pairs):
+    left, right = [float(p[0]) for p in pairs], [float(p[1]) for p in pairs]
+    constant = len(set(left)) < 2 or len(set(right)) < 2
+    for found, x, y in (
+        (diagnostics.pearson(torch.tensor(left), torch.tensor(right)), left, right),
+        (diagnostics.spearman(torch.tensor(left), torch.tensor(right)), ranks(left), ranks(right)),
+    ):
+        assert found == (None if constant else pytest.approx(plain_correlation(x, y), abs=1e-9))
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=12))
+def test_a_correlation_is_in_range_or_undefined(values):
+    forth = torch.tensor(values)
+    for correlation in (diagnostics.pearson, diagnostics.spearman):
+        found = correlation(forth, forth)
+        assert found is None or found == pytest.approx(1)
+        found = correlation(forth, -forth)
+        assert found is None or found == pytest.approx(-1)
+        assert correlation(forth, torch.full_like(forth, 0.1)) is None
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_a_correlation_has_no_scale(scale):
+    left, right = tensor([1.0, 2.0, 4.0]), tensor([3.0, 1.0, 2.0])
+    found = diagnostics.pearson(left * scale, right)
+    assert found == pytest.approx(diagnostics.pearson(left, right))
+
+
+@given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 6))
+def test_bins_have_equal_counts_and_are_ordered(values, count):
+    found = diagnostics.quantile_bins(tensor([float(v) for v in values]), count)
+    if len(values) < count:
+        assert found == []
+        return
+    expected = sorted(range(len(values)), key=lambda index: values[index])
+    assert torch.cat(found).tolist() == expected
+    sizes = [len(members) for members in found]
+    assert len(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
