@@ -47,7 +47,7 @@ class Plan:
     lengths: tuple[int, ...] = (12, 64, 256)
     timed: int = 20
     warm: int = 3
-    probes: int = 2  # timed steps per candidate
+    probes: int = 1  # timed steps per candidate
     candidates: tuple[str, ...] = tuple(CANDIDATES)
     prompts: int = 16
     group_size: int = 8
