@@ -13,6 +13,7 @@ import torch
 from tests.tiny import PROMPT, SMALL, fresh_policy, policy, ragged_items, responses
 from vexp.backbone.tiny_qwen2_5_vl import TinyQwen25VL
 from vexp.errors import CheckpointError
+from vexp.registry import REGISTRY
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,13 @@ def test_broken_packages_beside_torch_do_no_harm(tmp_path, early):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_of_other_sizes_is_refused_without_its_weights(tmp_path):
+    smallest = {"layers": 2, "hidden_size": 64, "heads": 2, "kv_heads": 1, "vision_depth": 1}
+    made = REGISTRY.get("backbone", "tiny_qwen2_5_vl")
+    made(**smallest).load().save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    made(**smallest).check(tmp_path)
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 2 in the checkpoint and 3"):
+        made(**(smallest | {"layers": 3})).check(tmp_path)

@@ -27,6 +27,13 @@ class Backbone(Component):
         """Decoder layers of the language model; None where only loading it tells."""
         return None
 
+    def check(self, checkpoint: Path) -> None:
+        """Compare what a checkpoint folder says of itself with this backbone; loads no weights.
+
+        Raises:
+            CheckpointError: if it is of another architecture; names both.
+        """
+
     @abstractmethod
     def load(
         self,

@@ -70,6 +70,14 @@ class TinyQwen25VL(Backbone):
 
         return {"tokenizer": _tokenizer.digest()}
 
+    def check(self, checkpoint: Path) -> None:
+        from vexp.backbone import _imports
+
+        _imports.hide_broken_packages()
+        from vexp.backbone import _checkpoint, _tokenizer, _twin
+
+        _checkpoint.check_architecture(checkpoint, _twin.configuration(self, _tokenizer.build()))
+
     def load(
         self,
         checkpoint: Path | None = None,

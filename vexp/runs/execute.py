@@ -15,7 +15,7 @@ from vexp.errors import ClaimLost, RunError, StorageError
 from vexp.files import new_folder, write_json
 from vexp.runs import failure, provenance
 from vexp.runs.claim import acquire
-from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, units
+from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folder, units
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
 from vexp.runs.signals import StopRequest
@@ -124,6 +124,7 @@ def evaluate_checkpoint(
     """
     store = store or RunStore(run.results_dir)
     content = checkpoint_hash(path)
+    run.backbone.check(model_folder(path))  # also where a former result would be reused
     with StopRequest() as stop:
         evaluation = Evaluation(run, path, store.evaluations_dir, reporter, stop, timing)
         return {unit.label: evaluation.results(unit) for unit in units(run, content)}

@@ -29,7 +29,7 @@ _PER_TOKEN = (
     "weights",
     "similarity",
 )
-_PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place", "outcome", "replayed", "slot")
+PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place", "outcome", "replayed", "slot")
 _PER_PROMPT = ("items", "ordinals", "boxes", "evidence", "grids")
 
 
@@ -129,7 +129,7 @@ class Experience:
             return None if value is None else value[index, :width]
 
         found: dict[str, Any] = {name: cut(getattr(self, name)) for name in _PER_TOKEN}
-        for name in _PER_ROLLOUT:
+        for name in PER_ROLLOUT:
             value = getattr(self, name)
             found[name] = None if value is None else value[index]
         for name in _PER_PROMPT:

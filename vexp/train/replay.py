@@ -14,7 +14,7 @@ from torch import Tensor
 from vexp.group_filter.base import Past
 from vexp.registry import Memory
 from vexp.train.collect import of_prompts, stacked
-from vexp.train.experience import Experience
+from vexp.train.experience import PER_ROLLOUT, Experience
 from vexp.train.memory import FILTER
 from vexp.train.randomness import derive
 
@@ -99,9 +99,6 @@ def _recalled(run: RunSpec, policy: Policy, past: Past, slots: Tensor) -> Experi
     )
 
 
-_PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place", "outcome", "replayed", "slot")
-
-
 def _joined(run: RunSpec, policy: Policy, parts: list[Experience]) -> Experience:
     """Experiences of which nothing has been observed yet, one after the other."""
 
@@ -111,7 +108,7 @@ def _joined(run: RunSpec, policy: Policy, parts: list[Experience]) -> Experience
     items = [item for found in all_of("items") for item in found]
     starts = itertools.accumulate((len(prompts) for prompts in all_of("prompts")), initial=0)
     groups = [group + start for group, start in zip(all_of("group"), starts, strict=False)]
-    rollouts: dict[str, Any] = {name: torch.cat(all_of(name)) for name in _PER_ROLLOUT}
+    rollouts: dict[str, Any] = {name: torch.cat(all_of(name)) for name in PER_ROLLOUT}
     return Experience(
         **of_prompts(run, policy, items, policy.encode(items, run.prompt)),
         **rollouts,
