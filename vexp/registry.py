@@ -78,7 +78,9 @@ class Component:
     """Base of every component. Subclasses are frozen, keyword-only dataclasses.
 
     `needs` names what the loop has to supply (see `NEEDS`); `provides` what a backbone or a dataset
-    can supply; `emits` the special tokens a policy may sample because of this component.
+    can supply; `emits` the special tokens a policy may sample because of this component. A token
+    that the backbone lacks is added, and starts as the mean of those words in `emits_like` that the
+    tokenizer has as one token (none: of all its tokens).
     """
 
     kind: ClassVar[str]
@@ -86,6 +88,7 @@ class Component:
     needs: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ()
     emits: ClassVar[tuple[str, ...]] = ()
+    emits_like: ClassVar[tuple[str, ...]] = ()
 
     def required(self) -> tuple[str, ...]:
         """What this component needs as it is set; override where a setting decides it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from vexp.algorithm.base import Algorithm
 from vexp.auxiliary.base import Auxiliary
@@ -27,13 +27,14 @@ from vexp.group_filter.base import GroupFilter
 from vexp.launcher.base import Launcher
 from vexp.layer.base import Layer
 from vexp.mix.base import Mix
-from vexp.registry import WHICH, Component, component_slots
+from vexp.registry import WHICH, Component, component_slots, slot
 from vexp.reward.base import RewardTerm
 from vexp.rollout.base import RolloutMethod
 from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
-StageName = Literal["warm_start", "rl"]
+StageName = Literal["warm_start", "anchor", "rl"]  # in the order in which they run
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +61,28 @@ class Optimization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmStart(Optimization):
-    """Supervised stage: imitate the dataset's demonstrations. Runs that agree on it share it."""
+class Supervised(Optimization):
+    """Imitation of the dataset's demonstrations. Runs that agree on such a stage share it."""
 
     steps: Count = 200
     batch_size: PositiveInt = 64  # items per optimiser step
     seed: Count = 0  # order of the items; a key of its own, so that seeds can share this stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart(Supervised):
+    """Supervised stage: demonstrations as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor(Supervised):
+    """Supervised stage: demonstrations that begin with what `focus` emits, and the loss of `focus`.
+
+    Faithful-MR1's first stage, a reconstruction; the paper's settings are not known to us.
+    """
+
+    learning_rate: Positive = 1e-5
+    focus: Auxiliary = slot("auxiliary", "focus_anchor")  # what is added to the imitation's loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +141,7 @@ class RunSpec:
     mix: Mix
     prompt: Prompt = field(default_factory=Prompt)
     warm_start: WarmStart = field(default_factory=WarmStart)
+    anchor: Anchor = field(default_factory=Anchor)
     rl: RL = field(default_factory=RL)
     rollout: RolloutMethod
     engine: Engine
@@ -147,18 +165,32 @@ class RunSpec:
             raise ConfigError(found)
 
     def components(self) -> Iterator[tuple[str, Component]]:
-        """Every component of the run with its dotted path."""
-        return component_slots(self)  # type: ignore[arg-type]
+        """Every component of the run with its dotted path; not those of stages it does not have."""
+        idle = set(STAGES) - set(self.stages)
+        found = component_slots(self)  # type: ignore[arg-type]
+        return (entry for entry in found if entry[0].partition(".")[0] not in idle)
 
-    def emits(self) -> tuple[str, ...]:
-        """Special tokens that the run's components allow the policy to sample."""
-        return tuple(dict.fromkeys(t for _, c in self.components() for t in c.emits))
+    def emits(self, stage: str) -> Mapping[str, tuple[str, ...]]:
+        """Special tokens that may be sampled in a stage, each with the words it starts from.
+
+        They are those of the components that this stage and those before it read.
+        """
+        stages = self.stages[: self.stages.index(stage) + 1]
+        read = {"backbone", "mix"} | {name for before in stages for name in STAGE_SECTIONS[before]}
+        found: dict[str, tuple[str, ...]] = {}
+        for path, component in self.components():
+            if path.partition(".")[0] in read:
+                for token in component.emits:
+                    found.setdefault(token, component.emits_like)
+        return found
 
     def _problems(self) -> Iterator[Problem]:
         if len(set(self.stages)) != len(self.stages):
             yield Problem("a stage is listed twice", where="stages")
-        if "warm_start" in self.stages and self.stages[0] != "warm_start":
+        elif "warm_start" in self.stages and self.stages[0] != "warm_start":
             yield Problem("`warm_start` has to be the first stage", where="stages")
+        elif "rl" in self.stages and self.stages[-1] != "rl":
+            yield Problem("`rl` has to be the last stage", where="stages")
         if self.stages and not self.mix.datasets:
             yield Problem(
                 "there is no dataset to train on",
@@ -167,6 +199,8 @@ class RunSpec:
             )
         if "rl" in self.stages:
             yield from self._rl_problems()
+        if "anchor" in self.stages:
+            yield from self._anchor_problems()
         yield from self._unmet_needs()
         yield from self._unsaid_needs()
         yield from self._layer_problems()
@@ -200,6 +234,17 @@ class RunSpec:
                 where="rollout.group_size",
                 accepted="expected at least 2",
             )
+
+    def _anchor_problems(self) -> Iterator[Problem]:
+        focus = self.anchor.focus
+        for need in focus.required():
+            if need != "boxes":
+                yield Problem(
+                    f"auxiliary {focus.name!r} needs {need!r}, which the supervised stage 'anchor' "
+                    "does not supply",
+                    where=f"anchor.focus ({focus.name}) and stages",
+                    remedy="use it in `auxiliary`, which is part of the stage `rl`",
+                )
 
     def _unsaid_needs(self) -> Iterator[Problem]:
         """Needs of components that lack the field which says what exactly they need."""
@@ -251,6 +296,7 @@ class RunSpec:
 # its weights are. Everything else about a run is recorded, not hashed.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "warm_start": ("warm_start",),
+    "anchor": ("anchor",),
     "rl": (
         "seed",
         "rl",

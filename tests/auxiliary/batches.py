@@ -22,6 +22,7 @@ EVIDENCE = (
     ((0.3, 0.3, 0.9, 0.7), (0.0, 0.0, 0.3, 0.35), (0.6, 0.6, 0.9, 0.95)),
     (),  # an image without a box
 )
+FOCUS_ID = 3  # of the tokens 0 to 3, of which responses have none, one or several
 BLIND = 2  # the prompt without an image
 LENGTHS = (1, WIDTH, 3, 0, 5, 2, 4, 1, 6, WIDTH, 2, 1, 3, 6, 5)  # one response is empty
 
@@ -41,6 +42,8 @@ def batch(seed: int = 0, *, prompts: int = len(GRIDS), **fields: Any) -> Experie
         grids=GRIDS[:prompts],
         boxes=EVIDENCE[:prompts],
         layers=LAYERS,
+        tokens=torch.randint(0, FOCUS_ID + 1, mask.shape, generator=draw),
+        emitted={"<Focus>": FOCUS_ID},
     )
     return dataclasses.replace(made, **fields)
 

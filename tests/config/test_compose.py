@@ -128,6 +128,7 @@ def test_unknown_options_are_all_reported_with_matches():
         ("results_dir=3", "expected text"),
         ("stages=[rl,rl]", "listed twice"),
         ("stages=[rl,warm_start]", "first stage"),
+        ("stages=[rl,anchor]", "last stage"),
         ("rollout.group_size=1", "no baseline"),
         ("rl.prompts_per_update=5", "not a multiple"),
         ("reward.terms={}", "there is no reward"),

@@ -6,7 +6,7 @@ import dataclasses
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -85,7 +85,7 @@ class Folder:
         target = self.root / "stages" / f"{stage}-{key}"
         if not target.exists():
             self.built.append(stage)
-            work, output = self.root / "work", self.root / f"output-{self.attempt}"
+            work, output = self.root / f"work-{stage}", self.root / f"output-{self.attempt}"
             work.mkdir(parents=True, exist_ok=True)
             output.mkdir(exist_ok=True)
             build(work, output)
@@ -173,6 +173,7 @@ class Reader:
     device = torch.device("cpu")
     pad_id = 9
     layers = 2
+    emits: ClassVar[dict[str, int]] = {}
 
     def __init__(self) -> None:
         self.encoded: list[list[str]] = []

@@ -189,7 +189,7 @@ def test_special_and_unused_tokens_are_banned():
 
 
 def test_what_a_component_emits_is_allowed_and_visible():
-    owner = fresh_policy(emits=("<|vision_start|>",))
+    owner = fresh_policy(emits={"<|vision_start|>": ()})
     token = owner.tokenizer.convert_tokens_to_ids("<|vision_start|>")
     assert not owner.banned[token]
     assert owner.decode(torch.tensor([[token, 5]]), torch.tensor([[True, True]]))[0].startswith(
@@ -197,9 +197,9 @@ def test_what_a_component_emits_is_allowed_and_visible():
     )
 
 
-def test_emitting_an_unknown_token_is_a_config_error():
+def test_a_policy_cannot_emit_what_its_tokenizer_does_not_have():
     with pytest.raises(ConfigError, match="'<Focus>' is not a token"):
-        fresh_policy(emits=("<Focus>",))
+        module.banned_tokens(policy().tokenizer, len(policy().banned), ("<Focus>",))
 
 
 def test_flash_attention_that_cannot_run_says_why():

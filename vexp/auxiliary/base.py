@@ -38,6 +38,10 @@ class Auxiliary(Component):
         whose weights are all 0 may be left out of the update.
         """
 
+    def metrics(self, experience: Experience) -> dict[str, float]:
+        """What to log of the responses of a step, by name (`auxiliary/<its name>/...`)."""
+        return {}
+
     @abstractmethod
     def token_loss(self, output: PolicyOutput, batch: Experience) -> Tensor:  # [rollout, token]
         """The unweighted loss of each token of a micro-batch, with gradient; finite everywhere."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vexp.registry import Component
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from vexp.train.policy import Policy
 
 Precision = Literal["fp32", "bf16"]
+Emits = Mapping[str, Collection[str]]  # special tokens, and the words that each starts from
+NO_TOKENS: Emits = MappingProxyType({})
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
@@ -42,11 +46,13 @@ class Backbone(Component):
         device: str = "cpu",
         precision: Precision = "fp32",
         attention: Attention = "auto",
-        emits: tuple[str, ...] = (),
+        emits: Emits = NO_TOKENS,
     ) -> Policy:
         """The policy: from `checkpoint` (a folder in Hugging Face format) or as the run starts it.
 
-        `emits` are special tokens that may be sampled besides the end of the sequence.
+        `emits` are special tokens that may be sampled besides the end of the sequence; those that
+        the tokenizer lacks are added to it, and to the model. So may those that `checkpoint` was
+        saved with.
 
         Raises:
             CheckpointError: if the checkpoint is damaged or of another architecture; names both.

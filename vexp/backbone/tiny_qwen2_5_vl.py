@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vexp.backbone.base import Attention, Backbone, Precision
+from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
 from vexp.config.types import Count, PositiveInt
 from vexp.errors import Problem
 from vexp.registry import register
@@ -74,9 +74,11 @@ class TinyQwen25VL(Backbone):
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _tokenizer, _twin
+        from vexp.backbone import _checkpoint, _emitted, _tokenizer, _twin
 
-        _checkpoint.check_architecture(checkpoint, _twin.configuration(self, _tokenizer.build()))
+        tokenizer = _tokenizer.build()
+        _emitted.add_to_tokenizer(tokenizer, _emitted.recorded(checkpoint))
+        _checkpoint.check_architecture(checkpoint, _twin.configuration(self, tokenizer))
 
     def load(
         self,
@@ -85,21 +87,24 @@ class TinyQwen25VL(Backbone):
         device: str = "cpu",
         precision: Precision = "fp32",
         attention: Attention = "auto",
-        emits: tuple[str, ...] = (),
+        emits: Emits = NO_TOKENS,
     ) -> Policy:
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _tokenizer, _twin
+        from vexp.backbone import _checkpoint, _emitted, _tokenizer, _twin
         from vexp.train.policy import Policy
 
         tokenizer = _tokenizer.build()
+        saved = () if checkpoint is None else _emitted.recorded(Path(checkpoint))
+        _emitted.add_to_tokenizer(tokenizer, saved)
         config = _twin.configuration(self, tokenizer)
         if checkpoint is None:
             model = _twin.new_model(self, config)
         else:
             model = _checkpoint.load(Path(checkpoint), config)
             tokenizer = _checkpoint.tokenizer(Path(checkpoint), like=tokenizer)
+        _emitted.add(model, tokenizer, emits, multiple=_twin.VOCABULARY_MULTIPLE)
         return Policy(
             model,
             tokenizer,
@@ -107,5 +112,5 @@ class TinyQwen25VL(Backbone):
             device=device,
             precision=precision,
             attention=attention,
-            emits=emits,
+            emits=tuple(dict.fromkeys((*saved, *emits))),
         )

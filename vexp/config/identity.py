@@ -72,8 +72,10 @@ def slug(run: RunSpec) -> str:
     if not run.stages:
         return f"base-{run.backbone.name}"
     if "rl" not in run.stages:
-        return f"{'-'.join(run.stages)}-{data}-s{run.warm_start.seed}"
+        return f"{'-'.join(run.stages)}-{data}-s{getattr(run, run.stages[-1]).seed}"
     parts = [run.algorithm.name]
+    if "anchor" in run.stages:
+        parts.append("anchor")
     if run.credit.name != "uniform":
         parts.append(run.credit.name)
     parts += sorted(term.name for term in run.auxiliary.values())

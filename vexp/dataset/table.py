@@ -46,7 +46,7 @@ class Table(Dataset):
     box_format: Literal["xyxy_px", "xyxy_norm"] = "xyxy_px"  # pixels, or fractions of the image
     tag: str = "tag"  # column of `single` or `multi`; may be missing: then boxes are counted
     demonstration: str = (
-        "demonstration"  # column of full responses for `warm_start`; may be missing
+        "demonstration"  # column of full responses for supervised stages; may be missing
     )
     id_column: str = "id"  # column of unique ids; may be missing: then rows are numbered
     split_column: str | None = None  # column that says train, dev or test; null: by hash
@@ -181,7 +181,7 @@ class Table(Dataset):
             wanted["split_column"] = self.split_column
         if any("boxes" in component.required() for _, component in run.components()):
             wanted["boxes"] = self.boxes
-        if split == "train" and "warm_start" in run.stages:
+        if split == "train" and {"warm_start", "anchor"} & set(run.stages):
             wanted["demonstration"] = self.demonstration
         # A default that is not there means "none"; a name the user chose has to be there.
         optional = ("image", "boxes", "tag", "demonstration", "id_column")
@@ -200,8 +200,8 @@ class Table(Dataset):
 _REMEDIES = {
     "answer": "every question needs a gold answer; set `answer` to the name of its column",
     "boxes": "this run needs evidence boxes; set `boxes`, or choose other components",
-    "demonstration": "`warm_start` imitates demonstrations; set `demonstration`, or leave it out: "
-    "stages=[rl]",
+    "demonstration": "`warm_start` and `anchor` imitate demonstrations; set `demonstration`, or "
+    "leave them out: stages=[rl]",
 }
 
 

@@ -147,7 +147,9 @@ class Heldout(Evaluator):
                 status=verdicts[i].status,
                 length=lengths[i],
                 dataset=places[i][0],
-                well_formed=is_well_formed(texts[i], run.prompt.response_format),
+                well_formed=is_well_formed(
+                    texts[i], run.prompt.response_format, tuple(policy.emits)
+                ),
                 truncated=not finished[i],
                 values=values[i],
             )

@@ -31,6 +31,7 @@ class Scored:
     response_format: str = (
         "think_boxed"  # the run's `prompt.response_format`, which `format` rewards
     )
+    emits: Sequence[str] = ()  # special tokens that a response may contain
 
 
 @dataclass(frozen=True, kw_only=True)

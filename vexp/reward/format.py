@@ -15,4 +15,7 @@ class Format(RewardTerm):
     """1 if the whole response keeps to `prompt.response_format`, else 0."""
 
     def values(self, scored: Scored) -> list[float]:
-        return [float(is_well_formed(text, scored.response_format)) for text in scored.texts]
+        return [
+            float(is_well_formed(text, scored.response_format, scored.emits))
+            for text in scored.texts
+        ]

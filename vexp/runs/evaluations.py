@@ -238,7 +238,6 @@ class Evaluation:
                 device=device,
                 precision=compute.precision,
                 attention=compute.attention,
-                emits=self.run.emits(),
             )
         return self._loaded
 

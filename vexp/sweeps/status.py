@@ -119,7 +119,7 @@ def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
 def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:
     """Seconds that the present stage still takes, at the pace of its last steps.
 
-    The supervised stage leaves no timings; it comes first, so its pace is that of the attempt.
+    A supervised stage leaves no timings; the pace of the first one is that of the attempt.
     """
     if not at.get("step") or at.get("total") is None:
         return None

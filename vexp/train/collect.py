@@ -106,6 +106,7 @@ def score(
         verdicts=judge(run.verifier, texts, [item.answer for item in repeated]),
         max_response_length=run.rollout.max_response_length,
         response_format=run.prompt.response_format,
+        emits=tuple(policy.emits),
     )
     rewards = reward(run.reward.terms, scored)
     groups = [rewards.accuracies[i : i + size] for i in range(0, len(texts), size)]
@@ -116,7 +117,7 @@ def score(
         generated=generated,
         lengths=lengths,
         finished=list(scored.finished),
-        well_formed=[is_well_formed(text, run.prompt.response_format) for text in texts],
+        well_formed=[is_well_formed(text, scored.response_format, scored.emits) for text in texts],
         rewards=rewards,
         kept=[index for index, passed in enumerate(keep) if passed],
     )
@@ -171,6 +172,7 @@ def of_prompts(
         "evidence": tuple(tuple(found) for found in boxes),
         "grids": policy.grids(prompts),
         "layers": policy.layers,
+        "emitted": policy.emits,
     }
 
 

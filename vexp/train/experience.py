@@ -98,6 +98,8 @@ class Experience:
     counterfactual: Mapping[Distortion, Counterfactual] = field(default_factory=dict)
     attention: Mapping[int, ImageAttention] = field(default_factory=dict)  # by decoder layer
     layers: int = 0  # decoder layers of the backbone
+    # ids of the special tokens that responses may contain besides the end, by what they spell
+    emitted: Mapping[str, int] = field(default_factory=dict)
     items: tuple[Item, ...] | None = None  # [prompt]: what the prompts were made from
     ordinals: tuple[int, ...] | None = None  # [prompt]: which draws of the mix they were
     prompt_of: Prompt | None = None  # how items became prompts

@@ -15,21 +15,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import VexpError
-from vexp.probe.attention import Probe
 from vexp.reward.base import ObservedReward
-from vexp.train import checkpoint
+from vexp.train import auxiliary, checkpoint
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
-from vexp.train.experience import Experience, forward, micro_batches
+from vexp.train.experience import Experience, micro_batches
 from vexp.train.objective import loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
-from vexp.train.policy import Reading
-from vexp.train.randomness import uniforms
-from vexp.train.signals import Request, asking, distorted, observe, requested
+from vexp.train.signals import Request, asking, observe, requested
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
-    from vexp.train.policy import Policy, PolicyOutput
+    from vexp.train.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,9 @@ class Learner:
             experience,
             rewards=rewards,
             outcome=outcome,
-            auxiliary=self._auxiliary(experience, mini_batches, step),
+            auxiliary=auxiliary.weights(
+                run.auxiliary, experience, mini_batches, seed=run.seed, step=step
+            ),
         )
         updates = everything
         if run.algorithm.kl_coef == 0:
@@ -129,30 +128,6 @@ class Learner:
                 total = total + term.weight * value
         return total
 
-    def _auxiliary(
-        self, experience: Experience, mini_batches: list[list[int]], step: int
-    ) -> dict[str, Tensor]:
-        """Each auxiliary loss's weights, from all responses of the update a row belongs to."""
-        found: dict[str, Tensor] = {}
-        for name, term in self.run.auxiliary.items():
-            draw = self._uniforms(experience, f"auxiliary/{name}", step)
-            weights = torch.zeros(experience.mask.shape, device=experience.mask.device)
-            for rows in mini_batches:
-                part = experience.select(rows)
-                width = part.mask.shape[1]
-                own = term.weights(part, draw[rows, :width]).masked_fill(~part.mask, 0.0)
-                weights[rows, :width] = own
-            found[name] = weights
-        return found
-
-    def _uniforms(self, experience: Experience, purpose: str, step: int) -> Tensor:
-        if experience.items is None or experience.place is None:
-            raise ValueError("an auxiliary loss needs the items and places of an experience")
-        ids = [experience.items[group].id for group in experience.group.tolist()]
-        width = experience.mask.shape[1]
-        numbers = uniforms(self.run.seed, purpose, step, ids, experience.place.tolist(), width)
-        return torch.from_numpy(numbers).to(experience.mask.device)
-
     def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
         """All optimiser steps of one rollout batch; `updates` were done before.
 
@@ -170,61 +145,31 @@ class Learner:
     def _one_update(
         self, experience: Experience, portions: list[list[int]], rate: float, step: int
     ) -> dict[str, float]:
-        where = f"step {step}"
+        run, where = self.run, f"step {step}"
         sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad()
         for rows in portions:
             part = experience.select(rows)
-            output = self._forward(part, step)
-            loss, counts = loss_and_counts(self.run.algorithm, output, part, self.run.auxiliary)
+            output = auxiliary.forward(
+                run.auxiliary,
+                self.policy,
+                part,
+                run.rollout.temperature,
+                seed=run.seed,
+                step=step,
+            )
+            loss, counts = loss_and_counts(run.algorithm, output, part, run.auxiliary)
             self.accelerator.backward(loss)
             sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
         values = torch.stack([value.double() for value in sums.values()]).tolist()
         metrics = dict(zip(sums, values, strict=True))
         if not math.isfinite(metrics["loss"]):
             raise diverged("the loss", metrics["loss"], where)
-        limit = self.run.rl.max_grad_norm
+        limit = run.rl.max_grad_norm
         metrics["grad_norm"] = apply_gradients(
             self.accelerator, self.policy, self.optimizer, rate, limit, where=where
         )
         return metrics | {"learning_rate": rate}
-
-    def _forward(self, part: Experience, step: int) -> PolicyOutput:
-        """The one forward pass of an update, with what auxiliary losses need a gradient through."""
-        run = self.run
-        readers = {n: term for n, term in run.auxiliary.items() if "attention" in term.live}
-        layers = {
-            term.layer.index(part.layers)  # type: ignore[attr-defined]
-            for term in readers.values()
-        }
-        if not layers:
-            output = forward(self.policy, part, run.rollout.temperature)
-        else:
-            wanted = torch.stack([part.auxiliary[name] != 0 for name in readers]).any(dim=0)
-            count = max(1, int(wanted.sum(dim=1).max()))
-            rows = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-            reading = Reading(probe=Probe(layers, rows=rows))
-            output = forward(self.policy, part, run.rollout.temperature, reading)
-            if not all(found.logits.requires_grad for found in output.attention.values()):
-                raise VexpError(
-                    "attention carries no gradient, so a loss on it would train nothing",
-                    where="auxiliary",
-                    remedy="gradient checkpointing has to be the non-reentrant kind",
-                )
-        again = {
-            term.distortion  # type: ignore[attr-defined]
-            for term in run.auxiliary.values()
-            if "counterfactual_logprobs" in term.live
-        }
-        found = {
-            distortion: forward(
-                self.policy,
-                distorted(part, self.policy, distortion, run.seed, step),
-                run.rollout.temperature,
-            ).logprobs
-            for distortion in again
-        }
-        return dataclasses.replace(output, counterfactual=found) if found else output
 
     @property
     def _size(self) -> int:
@@ -277,10 +222,10 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
 
     The reference policy is the initial model in both cases.
     """
-    policy = load(run, found / MODEL if found else initial, device)
+    policy = load(run, found / MODEL if found else initial, device, "rl")
     reference = None
     if "reference_logprobs" in needs(run):
-        reference = load(run, initial, device).requires_grad_(False)
+        reference = load(run, initial, device, "rl").requires_grad_(False)
     accelerator = make_accelerator(run.compute)
     optimizer = make_optimizer(policy, run.rl)
     if found is not None:
@@ -289,8 +234,10 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
     return Learner(run, policy, reference, optimizer, accelerator)
 
 
-def load(run: RunSpec, model: Path | None, device: str) -> Policy:
-    """The run's backbone with the weights in `model`, or its own (None), on `device`.
+def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:
+    """The run's backbone with the weights in `model`, or its own (None), as a stage trains it.
+
+    Tokens that the stage's components emit are added if they are not there yet.
 
     Raises:
         CheckpointError: if the checkpoint is damaged or of another architecture.
@@ -300,7 +247,7 @@ def load(run: RunSpec, model: Path | None, device: str) -> Policy:
         device=device,
         precision=run.compute.precision,
         attention=run.compute.attention,
-        emits=run.emits(),
+        emits=run.emits(stage),
     )
 
 
@@ -310,8 +257,7 @@ def _summary(updates: list[dict[str, float]]) -> dict[str, float]:
         return {}
     tokens = sum(update["tokens"] for update in updates)
     row = {"loss": math.fsum(update["loss"] for update in updates) / len(updates)}
-    auxiliary = [name for name in updates[0] if name.startswith("auxiliary/")]
-    for name in auxiliary:
+    for name in [name for name in updates[0] if name.startswith("auxiliary/")]:
         row[name] = math.fsum(update[name] for update in updates) / len(updates)
     for name in ("clip_low", "clip_high", "kl_sampling", "kl_reference"):
         if name in updates[0] or name.startswith("clip"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from vexp.algorithm.base import equal_rewards
+from vexp.auxiliary.base import Auxiliary
 from vexp.errors import VexpError, suggest
 from vexp.reward.base import ObservedReward
 from vexp.spec import Keep, RunSpec
@@ -58,9 +60,17 @@ def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
         if bool(known.any()):
             row[f"attention/{layer}/image"] = float(found.image[known].mean())
             row[f"attention/{layer}/evidence_share"] = float(found.share[known].mean())
+    return row | of_auxiliary(run.auxiliary, experience) | run.credit.metrics(experience)
+
+
+def of_auxiliary(terms: Mapping[str, Auxiliary], experience: Experience) -> dict[str, float]:
+    """Which share of the responses each auxiliary loss acts on, and what else it counts."""
+    row = {}
     for name, weights in experience.auxiliary.items():
         row[f"auxiliary/{name}/coverage"] = float((weights != 0).any(dim=1).float().mean())
-    return row | run.credit.metrics(experience)
+        found = terms[name].metrics(experience)
+        row |= {f"auxiliary/{name}/{what}": value for what, value in found.items()}
+    return row
 
 
 def checked(row: dict[str, float], keep: Keep, step: int) -> dict[str, float]:

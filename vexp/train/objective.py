@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vexp.algorithm.base import Algorithm, k3
 from vexp.auxiliary.base import Auxiliary
+from vexp.train.auxiliary import added
 
 if TYPE_CHECKING:
     from vexp.train.experience import Experience
@@ -41,11 +42,8 @@ def loss_and_counts(
         counts["kl_reference"] = kl.detach().masked_fill(~batch.mask, 0.0).sum()
     total = (batch.weights * loss.masked_fill(~batch.mask, 0.0)).sum()
     counts["loss"] = total.detach()
-    for name, term in auxiliary.items():
-        own = (batch.auxiliary[name] * term.token_loss(output, batch)).sum()
-        counts[f"auxiliary/{name}"] = own.detach()
-        total = total + term.coef * own
-    return total, counts
+    total, further = added(total, auxiliary, output, batch)
+    return total, counts | further
 
 
 @torch.no_grad()

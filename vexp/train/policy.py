@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
+from vexp.files import write_json
 from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
 from vexp.train import prefix as prefixes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # Largest number of logits held at once with their gradients; more are computed in slices whose
 # logits are thrown away and computed again in the backward pass. 2**27 float32 are 0.5 GB.
 LOGITS_AT_ONCE = 2**27
+EMITS = "emits.json"  # of a saved policy: the special tokens that its responses may contain
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Policy(nn.Module):
         self.vision = _vision(model.config, tokenizer)
         vocabulary = model.config.get_text_config().vocab_size
         banned = banned_tokens(tokenizer, vocabulary, emits)
+        # special tokens that a response may contain besides the end of the sequence, and their ids
+        self.emits: dict[str, int] = {t: tokenizer.convert_tokens_to_ids(t) for t in emits}
         self.register_buffer("banned", banned, persistent=False)
         self.to(device)
 
@@ -231,16 +235,18 @@ class Policy(nn.Module):
         return batch.to(self.device)
 
     def encode_responses(
-        self, texts: Sequence[str], max_length: int
+        self, texts: Sequence[str], max_length: int, first: Sequence[str] = ()
     ) -> tuple[Tensor, Tensor]:  # [text, token] int64, [text, token] bool
         """Texts as responses with the end of the sequence appended, cut at `max_length` tokens.
 
+        Each begins with the special tokens `first`, which are among those that the policy `emits`.
         Special tokens written out in a text become ordinary characters.
         """
+        begin = [self.emits[token] for token in first]
         ids = self.tokenizer(
             list(texts), add_special_tokens=False, split_special_tokens=True
         ).input_ids
-        rows = [[*row, self.eos_id][:max_length] for row in ids]
+        rows = [[*begin, *row, self.eos_id][:max_length] for row in ids]
         length = max((len(row) for row in rows), default=0)
         tokens = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -270,6 +276,8 @@ class Policy(nn.Module):
                 self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
+            if self.emits:
+                write_json(folder / EMITS, list(self.emits))
         except Exception as error:
             # safetensors wraps the system's error: unwrap it, so that a full disk is known as one.
             number = re.search(r"os error (\d+)", str(error))

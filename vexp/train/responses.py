@@ -14,6 +14,7 @@ box that is not blank stands at the end of the response (EasyR1 accepts any text
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 ResponseFormat = Literal["think_boxed", "answer_tag"]
@@ -35,15 +36,19 @@ def extract_answer(text: str) -> str | None:
     return _last_span(text) or _answer_line(text)
 
 
-def is_well_formed(text: str, response_format: str) -> bool:
+def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -> bool:
     """Whether the whole response has the format.
 
     `think_boxed`: begins with `<think>`, has exactly one think block, and ends in a box with
     something in it. `answer_tag`: has exactly one closed `<answer>` block with something in it.
+    Special tokens among `emits` may stand before it, each followed by white space or not: they are
+    a step before the reasoning (`<Focus> <think> ... </think> ...`).
 
     Raises:
         ValueError: for a format there is not.
     """
+    if emits:
+        text = re.sub(rf"\A(?:(?:{'|'.join(map(re.escape, emits))})\s*)+", "", text)
     if response_format == "think_boxed":
         return _is_think_boxed(text)
     if response_format == "answer_tag":

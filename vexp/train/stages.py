@@ -10,7 +10,7 @@ from vexp.train import checkpoint
 from vexp.train.checkpoint import MODEL, State
 from vexp.train.learner import needs
 from vexp.train.loop import train_rl
-from vexp.train.warm_start import warm_start
+from vexp.train.supervised import settings_of, supervised
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
@@ -40,7 +40,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
         return Trained(None, None, 0)
     if "rl" not in run.stages:
         run.mix.check_data()
-        return Trained(warm_start(run, workspace), None, run.warm_start.steps)
+        return Trained(_initial(run, workspace), None, settings_of(run, run.stages[-1]).steps)
     total = run.rl.steps
     found = checkpoint.newest(workspace.checkpoint_dirs, total, workspace.note)
     if found is not None and State.read(found).step >= total:
@@ -48,7 +48,16 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
         return Trained(found / MODEL, found, total)
     run.mix.check_data()
     initial: Path | None = None
-    if "warm_start" in run.stages and (found is None or "reference_logprobs" in needs(run)):
-        initial = warm_start(run, workspace)
+    if found is None or "reference_logprobs" in needs(run):
+        initial = _initial(run, workspace)
     last = train_rl(run, workspace, initial, found)
     return Trained(last / MODEL if last else initial, last, total)
+
+
+def _initial(run: RunSpec, workspace: Workspace) -> Path | None:
+    """The model that the supervised stages end in; None: there are none, so it is the backbone."""
+    model: Path | None = None
+    for stage in run.stages:
+        if stage != "rl":
+            model = supervised(run, workspace, stage, model)
+    return model
