@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,7 @@ class Folder:
             build(work, output)
             target.parent.mkdir(exist_ok=True)
             output.rename(target)
+            shutil.rmtree(work)
         return target
 
     def resumed(self, step: int) -> None:
