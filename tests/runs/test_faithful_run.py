@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from vexp.cli.main import main
 from vexp.runs.store import RunStore
 
@@ -50,7 +52,9 @@ def test_killed_while_anchoring_it_ends_as_if_nothing_had_happened(tmp_path, mon
     assert not list(parts.glob("results/stages/anchor-*"))
     for root in (parts, whole):
         monkeypatch.chdir(root)
-        assert main(["run", *ARGUMENTS]) == 0
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *ARGUMENTS])
+        assert ended.value.code == 0
     digests, samples = finished(parts)
     assert (digests, samples) == finished(whole)
     assert len(samples.splitlines()) == 6

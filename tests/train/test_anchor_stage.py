@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -329,3 +330,22 @@ def test_a_layer_that_is_not_there_is_named():
         resolve(["experiment=faithful_mr1", "anchor.focus.layer={name: index, value: 99}"])
     assert "anchor.focus.layer" in str(caught.value)
     assert "backbone" in str(caught.value)
+
+
+def documented_switches():
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    table = page.read_text().partition("| switch | override |")[2].partition("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines()[2:]]
+    return [pytest.param(row[2].split("`")[1].strip('"'), id=row[1].strip()) for row in rows]
+
+
+@pytest.mark.parametrize("override", documented_switches())
+def test_every_documented_switch_is_a_plain_override_that_makes_another_run(override):
+    ids = {training_id(resolve(["experiment=faithful_mr1", *x])).hash for x in [(), (override,)]}
+    assert len(ids) == 2
+
+
+def test_the_papers_scale_composes():
+    run = resolve(["experiment=faithful_mr1", "scale=faithful_mr1_paper"])
+    assert run.stages == ("anchor", "rl")
+    assert run.anchor.learning_rate == 1e-5

@@ -144,3 +144,43 @@ def test_repetition_up_to_the_limit_costs_linear_time(piece: str) -> None:
     is_well_formed("<think></think>" + text, "think_boxed")
     is_well_formed(text, "answer_tag")
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("<Focus><think>a</think>\\boxed{1}", True),
+        ("<Focus> <think>a</think>\\boxed{1}", True),
+        ("<Focus>\n<Focus> <think>a</think>\\boxed{1}", True),
+        ("<think>a</think>\\boxed{1}", True),
+        (" <think>a</think>\\boxed{1}", False),
+        ("x<Focus><think>a</think>\\boxed{1}", False),
+        ("<Focus>x<think>a</think>\\boxed{1}", False),
+        ("<Other><think>a</think>\\boxed{1}", False),
+        ("<Focus>", False),
+    ],
+)
+def test_emitted_tokens_may_stand_before_the_format(text, good):
+    assert is_well_formed(text, "think_boxed", ("<Focus>", "<.*>")) is good
+    assert is_well_formed(text, "think_boxed") is (good and "<Focus>" not in text)
+
+
+def test_the_format_reward_knows_what_may_be_emitted():
+    from vexp.registry import REGISTRY
+    from vexp.reward.base import Scored
+
+    def value(emits):
+        return REGISTRY.get("reward", "format")().values(
+            Scored(
+                texts=["<Focus><think>a</think>\\boxed{1}"],
+                lengths=[5],
+                finished=[True],
+                items=[],
+                verdicts=[],
+                max_response_length=9,
+                emits=emits,
+            )  # fmt: skip
+        )
+
+    assert value(("<Focus>",)) == [1.0]
+    assert value(()) == [0.0]
