@@ -33,6 +33,7 @@ from vexp.rollout.base import RolloutMethod
 from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
+FrozenPart = Literal["vision"]
 StageName = Literal["warm_start", "rl"]
 
 
@@ -57,6 +58,8 @@ class Optimization:
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     max_grad_norm: Positive | None = 1.0  # null: gradients are not clipped
+    # Parts of the backbone that stay as they are: [vision] is the vision tower.
+    freeze: Annotated[tuple[FrozenPart, ...], Neutral(())] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

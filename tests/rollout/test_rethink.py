@@ -224,12 +224,18 @@ def test_only_right_ones_replace_or_all():
     assert 0 < sum(found.batches[0].rewards.accuracies) < 4 * SIZE
 
 
-def test_responses_that_were_cut_off_do_not_go_on():
-    run = coin_run(*TINY, "rollout.max_response_length=5", "rollout.room=1")
-    _, found = batch_of(run)
-    batch = found.batches[0]
-    assert not any(batch.finished)
-    assert batch.rethought.tried == 0
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stopping(Finishing):
+    """Every response is short and has no end of its own."""
+
+    def generate(self, policy, prompts, item_ids, sampling):
+        found = super().generate(policy, prompts, item_ids, sampling)
+        return dataclasses.replace(found, finished=torch.zeros_like(found.finished))
+
+
+def test_responses_that_did_not_end_by_themselves_do_not_go_on():
+    _, found = batch_of(dataclasses.replace(finishing(), engine=Stopping()))
+    assert found.batches[0].rethought.tried == 0
 
 
 def test_without_room_nothing_goes_on():
