@@ -34,6 +34,7 @@ from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
 FrozenPart = Literal["vision"]
+RowAlignment = Literal["own", "predictor"]
 StageName = Literal["warm_start", "rl"]
 
 
@@ -79,6 +80,9 @@ class RL(Optimization):
     prompts_per_step: PositiveInt = 16  # groups per rollout batch
     prompts_per_update: PositiveInt | None = None  # groups per optimiser step; null: all of them
     epochs_per_step: PositiveInt = 1  # passes over each rollout batch
+    # Whose attention and last hidden state a component reads for a response token: those of the
+    # token itself, or those of the position before it, which predicts it.
+    row_alignment: Annotated[RowAlignment, Neutral("own")] = "own"
 
 
 @dataclass(frozen=True, kw_only=True)

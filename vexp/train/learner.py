@@ -70,7 +70,8 @@ class Learner:
         mini_batches = list(self._mini_batches(slots))
         everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
         asked = requested(run, experience.layers, several_updates=several_updates(run))
-        only_old = asked == Request(old_logprobs=True) and "old_logprobs" not in needs(run)
+        plain = Request(old_logprobs=True, predictor=asked.predictor)
+        only_old = asked == plain and "old_logprobs" not in needs(run)
         if not only_old:
             experience = self._observe(experience, everything, asked, step)
         rewards = self._rewards(experience)
@@ -203,7 +204,8 @@ class Learner:
             wanted = torch.stack([part.auxiliary[name] != 0 for name in readers]).any(dim=0)
             count = max(1, int(wanted.sum(dim=1).max()))
             rows = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-            reading = Reading(probe=Probe(layers, rows=rows))
+            predictor = run.rl.row_alignment == "predictor"
+            reading = Reading(probe=Probe(layers, rows=rows), predictor=predictor)
             output = forward(self.policy, part, run.rollout.temperature, reading)
             if not all(found.logits.requires_grad for found in output.attention.values()):
                 raise VexpError(
