@@ -33,6 +33,8 @@ from vexp.rollout.base import RolloutMethod
 from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
+FrozenPart = Literal["vision"]
+RowAlignment = Literal["own", "predictor"]
 StageName = Literal["warm_start", "anchor", "rl"]  # in the order in which they run
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -58,6 +60,8 @@ class Optimization:
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     max_grad_norm: Positive | None = 1.0  # null: gradients are not clipped
+    # Parts of the backbone that stay as they are: [vision] is the vision tower.
+    freeze: Annotated[tuple[FrozenPart, ...], Neutral(())] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,9 @@ class RL(Optimization):
     prompts_per_step: PositiveInt = 16  # groups per rollout batch
     prompts_per_update: PositiveInt | None = None  # groups per optimiser step; null: all of them
     epochs_per_step: PositiveInt = 1  # passes over each rollout batch
+    # Whose attention and last hidden state a component reads for a response token: those of the
+    # token itself, or those of the position before it, which predicts it.
+    row_alignment: Annotated[RowAlignment, Neutral("own")] = "own"
 
 
 @dataclass(frozen=True, kw_only=True)

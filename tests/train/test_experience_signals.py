@@ -13,10 +13,13 @@ import torch
 from tests.tiny import PROMPT, fresh_policy, item, responses
 from tests.train.fakes import SMALLEST
 from vexp.config.compose import resolve
+from vexp.config.identity import training_id
 from vexp.probe import attention as probing
+from vexp.probe.attention import Probe
 from vexp.registry import REGISTRY
 from vexp.train.evidence import relative_boxes, token_mask
-from vexp.train.experience import Experience
+from vexp.train.experience import Experience, forward
+from vexp.train.policy import Reading
 from vexp.train.randomness import derive
 from vexp.train.signals import Request, observe, requested
 
@@ -170,10 +173,11 @@ def close(found, expected, tolerance=1e-5):
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("index", [EQUAL, UNEQUAL])
-def test_what_the_policy_says_equals_plain_passes(index):
+def test_what_the_policy_says_equals_plain_passes(index, before):
     made = experience(index)
-    found = observed(made, Request(**EVERYTHING))
+    found = observed(made, Request(**EVERYTHING, predictor=bool(before)))
     for row, thing, length in each_row(made):
         output, ids = plain(thing, made.tokens[row], made.mask[row])
         distribution = plain_distribution(output, length)
@@ -187,7 +191,7 @@ def test_what_the_policy_says_equals_plain_passes(index):
         if len(image):
             mean = image.mean(0)
             for t in range(length):
-                own = hidden[len(ids) - length + t]
+                own = hidden[len(ids) - length + t - before]
                 expected[t] = own @ mean / (own.norm() * mean.norm())
         close(found.similarity[row, :length], expected)
     for name in EVERYTHING:
@@ -198,8 +202,11 @@ def test_what_the_policy_says_equals_plain_passes(index):
     assert found.similarity[made.has_image & (made.mask.sum(1) > 1)].abs().max() > 0.05
 
 
-def plain_attention(output, ids, layer, evidence, length):
-    """Attention of a response's tokens on its image, by loops over heads, tokens and keys."""
+def plain_attention(output, ids, layer, evidence, length, before=0):
+    """Attention of a response's tokens on its image, by loops over heads, tokens and keys.
+
+    `before` is how many positions earlier the row of a token is: 1 is that of its predictor.
+    """
     places = (ids == plain_model().config.image_token_id).nonzero().flatten().tolist()
     maps = output.attentions[layer][0].double()
     heads = len(maps)
@@ -207,7 +214,7 @@ def plain_attention(output, ids, layer, evidence, length):
     pooled = [0.0] * len(places)
     for t in range(length):
         for head in range(heads):
-            row = maps[head, len(ids) - length + t].tolist()
+            row = maps[head, len(ids) - length + t - before].tolist()
             total = math.fsum(row[place] for place in places)
             for number, place in enumerate(places):
                 image[t] += row[place] / heads
@@ -217,14 +224,16 @@ def plain_attention(output, ids, layer, evidence, length):
     return image, inside, share, pooled
 
 
+@pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize(
     ("index", "attention"), [(EQUAL, "sdpa"), (UNEQUAL, "sdpa"), (UNEQUAL, "eager")]
 )
-def test_attention_equals_that_of_eager_passes(index, attention, monkeypatch):
+def test_attention_equals_that_of_eager_passes(index, attention, before, monkeypatch):
     monkeypatch.setattr(probing, "ROWS_AT_ONCE", 4)  # pieces: four tokens, then two
     made = experience(index, attention=attention)
     layers = (1, made.layers - 1)
-    found = observed(made, Request(attention=layers), attention=attention).attention
+    asked = Request(attention=layers, predictor=bool(before))
+    found = observed(made, asked, attention=attention).attention
     assert set(found) == set(layers)
     for layer in layers:
         seen = found[layer]
@@ -234,7 +243,9 @@ def test_attention_equals_that_of_eager_passes(index, attention, monkeypatch):
             grid = made.grids[group]
             count = grid[0] * grid[1]
             inside = token_mask(made.evidence[group], grid).tolist() if count else []
-            image, evidence, share, pooled = plain_attention(output, ids, layer, inside, length)
+            image, evidence, share, pooled = plain_attention(
+                output, ids, layer, inside, length, before
+            )
             close(seen.image[row, :length], image)
             close(seen.evidence[row, :length], evidence)
             close(seen.share[row, :length], share)
@@ -252,6 +263,36 @@ def test_attention_equals_that_of_eager_passes(index, attention, monkeypatch):
             assert value.isfinite().all()
     early, last = (found[layer].share for layer in layers)
     assert (early - last).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("length", [LENGTH, 1])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_loss_can_read_the_rows_of_the_predictors(attention, length):
+    """Chosen rows, the first token's among them, with a gradient: those of a plain pass."""
+    made = experience(UNEQUAL, attention=attention, length=length)
+    rows = torch.tensor([[3, 0], [1, 2], [0, 5]] * len(made))[: len(made)].clamp(max=length - 1)
+    reading = Reading(probe=Probe({1}, rows=rows), predictor=True)
+    found = forward(policy(attention), made, TEMPERATURE, reading).attention[1].logits
+    assert found.requires_grad
+    compared = 0
+    for row, thing, count in each_row(made):
+        output, ids = plain(thing, made.tokens[row], made.mask[row])
+        places = (ids == plain_model().config.image_token_id).nonzero().flatten()
+        for number, token in enumerate(rows[row].tolist()):
+            if len(places) and token < count:
+                maps = output.attentions[1][0][:, len(ids) - count + token - 1][:, places]
+                conditional = found[row].detach()[:, number, : len(places)].softmax(-1)
+                close(conditional, maps / maps.sum(-1, keepdim=True))
+                compared += 1
+    assert compared > 4
+
+
+def test_the_alignment_of_rows_is_a_setting_and_the_usual_one_has_no_id():
+    plain, other = resolve([]), resolve(["rl.row_alignment=predictor", "credit=vgpo"])
+    assert not requested(plain, 6, several_updates=False).predictor
+    assert requested(other, 6, several_updates=False).predictor
+    assert "row_alignment" not in training_id(plain).inputs["rl"]
+    assert training_id(other).inputs["rl"]["row_alignment"] == "predictor"
 
 
 def test_boxes_count_only_where_they_are_valid():

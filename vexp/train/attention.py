@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vexp.probe.attention import Probe
+from vexp.probe.attention import Probe, masked_lse
 
 NAME = "vexp_shared_prefix"
 
@@ -72,7 +72,11 @@ def forward(
     With a shared prefix, the keys given are those of the rows' own responses: as many as queries
     (then causal), or those of all steps so far for a single query.
     """
+    probed = probe if probe is not None and module.layer_idx in probe.layers else None
     if shared_prefix is None:
+        if probed:
+            lse_of = masked_lse(key, attention_mask, scaling, False, query.shape[2])
+            probed.read(module.layer_idx, query, key, scaling, lse_of)
         output = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
@@ -81,7 +85,6 @@ def forward(
     # RoPE leaves queries and keys in float32 where autocast computes the rest in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     arguments = (query, key, value, keys, values, shared_prefix.bias, scaling)
-    probed = probe if probe is not None and module.layer_idx in probe.layers else None
     if torch.is_grad_enabled():
         output = _SharedPrefixAttention.apply(*arguments)  # type: ignore[no-untyped-call]
         lse = None  # only without gradients: the kernel's carries none

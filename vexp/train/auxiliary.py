@@ -52,8 +52,12 @@ def forward(
     *,
     seed: int,
     step: int,
+    predictor: bool = False,
 ) -> PolicyOutput:
-    """The one forward pass of an update, with what the losses need a gradient through."""
+    """The one forward pass of an update, with what the losses need a gradient through.
+
+    With `predictor`, attention is that of the position before a token (`rl.row_alignment`).
+    """
     readers = {name: term for name, term in terms.items() if "attention" in term.live}
     layers = {
         term.layer.index(part.layers)  # type: ignore[attr-defined]
@@ -65,7 +69,7 @@ def forward(
         wanted = torch.stack([part.auxiliary[name] != 0 for name in readers]).any(dim=0)
         count = max(1, int(wanted.sum(dim=1).max()))
         rows = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-        reading = Reading(probe=Probe(layers, rows=rows))
+        reading = Reading(probe=Probe(layers, rows=rows), predictor=predictor)
         output = experiences.forward(policy, part, temperature, reading)
         if not all(found.logits.requires_grad for found in output.attention.values()):
             raise VexpError(

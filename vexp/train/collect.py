@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from vexp.dataset.base import Item
 from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
+from vexp.rollout.rethink import Rethink
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.responses import is_well_formed
+from vexp.train.rethinking import Rethought, rethought
 from vexp.train.rewards import Rewards, reward
 from vexp.train.sampling import generate, widened
 from vexp.train.timing import Clock
@@ -40,6 +43,7 @@ class Rollouts:
     well_formed: list[bool]
     rewards: Rewards
     kept: list[int]  # prompts whose group may train
+    rethought: Rethought | None = None  # what forced rethinking did to the responses
 
 
 @dataclass
@@ -64,7 +68,16 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
             keys = distinct([item.id for item in items], seen)
             prompts, generated = generate(run, policy, items, keys, step)
         with clock("score_s"):
-            collected.batches.append(score(run, policy, items, prompts, generated, step))
+            scored = judged(run, policy, items, generated)
+        second = None
+        if isinstance(run.rollout, Rethink):
+            second = rethought(
+                run, run.rollout, policy, keys, prompts, generated, scored, step, clock
+            )
+            generated, scored = second.generated, second.scored
+        with clock("score_s"):
+            batch = rewarded(run, items, prompts, generated, scored, step)
+        collected.batches.append(dataclasses.replace(batch, rethought=second))
         collected.cursor += run.rl.prompts_per_step
         if collected.kept >= run.rl.prompts_per_step:
             break
@@ -85,22 +98,13 @@ def distinct(ids: Sequence[str], seen: Counter[str]) -> list[str]:
     return keys
 
 
-def score(
-    run: RunSpec,
-    policy: Policy,
-    items: list[Item],
-    prompts: PromptBatch,
-    generated: Generated,
-    step: int,
-) -> Rollouts:
-    """Judge and reward the responses, and ask the filter which groups may train."""
-    size = run.rollout.responses_per_prompt
+def judged(run: RunSpec, policy: Policy, items: list[Item], generated: Generated) -> Scored:
+    """The responses as text, each with its verdict."""
     texts = policy.decode(generated.tokens, generated.mask)
-    repeated = [item for item in items for _ in range(size)]
-    lengths: list[int] = generated.mask.sum(dim=1).tolist()
-    scored = Scored(
+    repeated = [item for item in items for _ in range(run.rollout.responses_per_prompt)]
+    return Scored(
         texts=texts,
-        lengths=lengths,
+        lengths=generated.mask.sum(dim=1).tolist(),
         finished=generated.finished.tolist(),
         items=repeated,
         verdicts=judge(run.verifier, texts, [item.answer for item in repeated]),
@@ -108,16 +112,30 @@ def score(
         response_format=run.prompt.response_format,
         emits=tuple(policy.emits),
     )
+
+
+def rewarded(
+    run: RunSpec,
+    items: list[Item],
+    prompts: PromptBatch,
+    generated: Generated,
+    scored: Scored,
+    step: int,
+) -> Rollouts:
+    """Reward the judged responses, and ask the filter which groups may train."""
+    size = run.rollout.responses_per_prompt
     rewards = reward(run.reward.terms, scored)
-    groups = [rewards.accuracies[i : i + size] for i in range(0, len(texts), size)]
+    groups = [rewards.accuracies[i : i + size] for i in range(0, len(scored.texts), size)]
     keep = run.group_filter.keep(groups, step)
     return Rollouts(
         items=items,
         prompts=prompts,
         generated=generated,
-        lengths=lengths,
+        lengths=list(scored.lengths),
         finished=list(scored.finished),
-        well_formed=[is_well_formed(text, scored.response_format, scored.emits) for text in texts],
+        well_formed=[
+            is_well_formed(text, scored.response_format, scored.emits) for text in scored.texts
+        ],
         rewards=rewards,
         kept=[index for index, passed in enumerate(keep) if passed],
     )

@@ -67,7 +67,8 @@ class Learner:
         mini_batches = list(self._mini_batches(slots))
         everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
         asked = requested(run, experience.layers, several_updates=several_updates(run))
-        only_old = asked == Request(old_logprobs=True) and "old_logprobs" not in needs(run)
+        plain = Request(old_logprobs=True, predictor=asked.predictor)
+        only_old = asked == plain and "old_logprobs" not in needs(run)
         if not only_old:
             experience = self._observe(experience, everything, asked, step)
         rewards = self._rewards(experience)
@@ -157,6 +158,7 @@ class Learner:
                 run.rollout.temperature,
                 seed=run.seed,
                 step=step,
+                predictor=run.rl.row_alignment == "predictor",
             )
             loss, counts = loss_and_counts(run.algorithm, output, part, run.auxiliary)
             self.accelerator.backward(loss)

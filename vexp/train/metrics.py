@@ -40,6 +40,10 @@ def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
         "groups_kept": collected.kept,
         "batches": len(batches),
     }
+    second = [batch.rethought for batch in batches if batch.rethought is not None]
+    if second:
+        row["rethink/tried"] = sum(found.tried for found in second)
+        row["rethink/kept"] = sum(found.kept for found in second)
     for status in _COUNTED:
         row[f"verifier/{status}"] = sum(batch.rewards.statuses[status] for batch in batches)
     return row

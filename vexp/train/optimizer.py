@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import AdamW, Optimizer
 
-from vexp.errors import Diverged
-from vexp.spec import Optimization
+from vexp.errors import ConfigError, Diverged, Problem
+from vexp.spec import FrozenPart, Optimization
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
-    """AdamW over the trainable parameters; biases and norms (1-D) do not decay."""
+    """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay."""
+    freeze(model, settings.freeze)
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -29,6 +31,30 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
         betas=(settings.beta1, settings.beta2),
         fused=True,
     )
+
+
+def freeze(policy: nn.Module, parts: Sequence[FrozenPart]) -> None:
+    """Take parts of a policy's model out of training: no gradient, moments or weight decay.
+
+    `vision` is the whole vision tower with what merges its patches into image tokens where that is
+    a part of it, as in the Qwen family; a projector beside the tower goes on learning. Since no
+    gradient flows into it, its forward pass is not recorded either.
+
+    Raises:
+        ConfigError: if the model has no vision tower that can be told apart.
+    """
+    if "vision" in parts:
+        model: Any = policy.model
+        tower = model.get_encoder("image")
+        if tower in (model, model.base_model):
+            raise ConfigError(
+                Problem(
+                    f"{type(model).__name__} has no vision tower that could be frozen",
+                    where="freeze",
+                    remedy="leave `vision` out of rl.freeze and warm_start.freeze",
+                )
+            )
+        tower.requires_grad_(False)
 
 
 def learning_rate(settings: Optimization, update: int, done: float) -> float:

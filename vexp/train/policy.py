@@ -21,6 +21,7 @@ from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
+from vexp.train.alignment import PredictorRows
 from vexp.train.logprobs import entropy, log_distribution, log_probs_of
 from vexp.train.prefix import Prefix
 from vexp.train.prompts import PromptBatch
@@ -58,12 +59,13 @@ class Reading:
     entropy: bool = False
     similarity: bool = False
     hidden: bool = False
-    probe: Probe | None = None  # reads rows of the tokens themselves, not of what predicts them
+    probe: Probe | None = None  # reads rows of the response tokens
+    predictor: bool = False  # rows and states are those of what predicts a token, not its own
 
     @property
     def own(self) -> bool:
         """Whether the last token of every response has to go through the model as well."""
-        return self.similarity or self.probe is not None
+        return not self.predictor and (self.similarity or self.probe is not None)
 
 
 class Policy(nn.Module):
@@ -121,18 +123,24 @@ class Policy(nn.Module):
         so the last token of the longest response goes through the model only where its own hidden
         state or attention row is asked for.
         """
-        prefix = self.encode_prefix(prompts)
+        probe = reading.probe
+        before = PredictorRows.of(probe) if probe and reading.predictor else None
+        prefix = self.encode_prefix(prompts, before.ends if before else None)
         fed = tokens.shape[1] - (not reading.own)
         first = prefix.last_hidden[prompt_index].unsqueeze(1)
-        own = self._extend(prefix, tokens[:, :fed], mask[:, :fed], prompt_index, reading.probe)
-        hidden = torch.cat([first, own[:, : tokens.shape[1] - 1]], dim=1)[mask]
+        reader = before.responses if before else probe
+        own = self._extend(prefix, tokens[:, :fed], mask[:, :fed], prompt_index, reader)
+        if before:
+            before.answer(prompt_index)
+        predicting = torch.cat([first, own[:, : tokens.shape[1] - 1]], dim=1)
+        hidden = predicting[mask]
         logprobs, entropies = self._score(hidden, tokens[mask], temperature, reading.entropy)
         empty = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
         similarity = None
         if reading.similarity:
             image = prefix.image_hidden[prompt_index].unsqueeze(1).float()
-            similarity = torch.cosine_similarity(own.float(), image, dim=-1).masked_fill(~mask, 0.0)
-        probe = reading.probe
+            state = (predicting if reading.predictor else own).float()
+            similarity = torch.cosine_similarity(state, image, dim=-1).masked_fill(~mask, 0.0)
         return PolicyOutput(
             logprobs=empty.masked_scatter(mask, logprobs),
             entropy=empty.masked_scatter(mask, entropies) if entropies is not None else None,
@@ -142,10 +150,13 @@ class Policy(nn.Module):
             rows=probe.rows if probe else None,
         )
 
-    def encode_prefix(self, prompts: PromptBatch) -> Prefix:
-        """Images and prompt texts through vision tower and decoder, with gradients."""
+    def encode_prefix(self, prompts: PromptBatch, probe: Probe | None = None) -> Prefix:
+        """Images and prompt texts through vision tower and decoder, with gradients.
+
+        `probe` reads the attention of each prompt's last position.
+        """
         with self.autocast():
-            return prefixes.encode(self.model, self.kernel, prompts)
+            return prefixes.encode(self.model, self.kernel, prompts, probe)
 
     def _extend(
         self,

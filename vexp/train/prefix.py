@@ -80,20 +80,26 @@ class _Continuation:
         return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
 
 
-def encode(model: Any, kernel: str, prompts: PromptBatch) -> Prefix:
-    """Run vision tower and decoder over the prompts."""
+def encode(model: Any, kernel: str, prompts: PromptBatch, probe: Probe | None = None) -> Prefix:
+    """Run vision tower and decoder over the prompts; `probe` reads the row of their last token."""
     embeds = model.get_input_embeddings()(prompts.input_ids)
     image = prompts.input_ids == model.config.image_token_id
     if prompts.pixel_values is not None:
         features = model.model.get_image_features(prompts.pixel_values, prompts.image_grid_thw)
         patches = torch.cat(features.pooler_output).to(embeds.dtype)
         embeds = embeds.masked_scatter(image.unsqueeze(-1), patches)
-    recorder = _Recorder()
+    recorder, arguments = _Recorder(), {}
+    if probe is not None:
+        probe.image_index, probe.image_mask = image_places(image)
+        last = prompts.input_ids.shape[1] - 1
+        probe.rows = torch.full((len(prompts), 1), last, device=image.device)
+        arguments = {"probe": probe}
     output = model.model.language_model(
         inputs_embeds=embeds,
         attention_mask={"full_attention": causal_mask(kernel, prompts.attention_mask)},
         position_ids=prompts.position_ids,
         past_key_values=recorder,
+        **arguments,
     )
     hidden = output.last_hidden_state
     share = image / image.sum(dim=1, keepdim=True).clamp(min=1)

@@ -2,7 +2,7 @@
 
 Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched,
 the last closed `<answer>` span, a final `Answer:` line. There is no fallback to the whole response,
-which rewards guessing by listing and was seen to be hacked. Both functions take time linear in the
+which rewards guessing by listing and was seen to be hacked. Everything takes time linear in the
 length of the text.
 
 The formats are those of the papers without the quirk of EasyR1's released check, which removes
@@ -34,6 +34,21 @@ def extract_answer(text: str) -> str | None:
         if inside:
             return inside
     return _last_span(text) or _answer_line(text)
+
+
+def answer_start(text: str) -> int | None:
+    """Where the statement of the answer that `extract_answer` finds begins; None if there is none.
+
+    That is the box, the opening tag of the span, or the line.
+    """
+    boxes = _boxes(text)
+    if boxes and text[slice(*boxes[-1])].strip():
+        return boxes[-1][0] - len(_BOX)
+    if _last_span(text):
+        return text.rfind("<answer>", 0, text.rfind("</answer>"))
+    if _answer_line(text):
+        return text.rstrip().rfind("\n") + 1
+    return None
 
 
 def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -> bool:

@@ -39,6 +39,7 @@ class Request:
     similarity: bool = False
     counterfactual: Mapping[Distortion, bool] = field(default_factory=dict)  # with its KL?
     attention: tuple[int, ...] = ()  # decoder layers
+    predictor: bool = False  # similarity and attention of what predicts a token, not its own
 
     @property
     def own(self) -> bool:
@@ -71,6 +72,7 @@ def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
         similarity="similarity" in asked,
         counterfactual=counterfactual,
         attention=tuple(sorted(attention)),
+        predictor=run.rl.row_alignment == "predictor",
     )
 
 
@@ -108,6 +110,7 @@ def observe(
                 similarity=request.similarity,
                 hidden=any(request.counterfactual.values()),
                 probe=Probe(request.attention, lse=True, consume=summary) if summary else None,
+                predictor=request.predictor,
             )
             output = forward(policy, part, temperature, reading)
             found.put(rows, part, output, summary)

@@ -1,0 +1,80 @@
+"""Attention rows of what predicts a response token, in the place of the token's own.
+
+The row that predicts token t is that of token t - 1, and for the first token that of the prompt's
+last position. So one probe reads the ends of the prompts, another the responses, one place on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from vexp.probe.attention import ImageLogits, Probe
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorRows:
+    """Two probes that together answer `asked` with the rows of the predictors."""
+
+    asked: Probe
+    ends: Probe  # reads the prompts' last positions
+    responses: Probe  # reads what `asked` wants, one token earlier
+
+    @classmethod
+    def of(cls, asked: Probe) -> PredictorRows:
+        """The probes to use in the place of `asked`."""
+        consume = asked.consume
+
+        def shifted(layer: int, piece: ImageLogits) -> None:
+            if consume is not None:
+                consume(layer, dataclasses.replace(piece, start=piece.start + 1))
+
+        return cls(
+            asked=asked,
+            ends=Probe(asked.layers, lse=asked.lse),
+            responses=Probe(
+                asked.layers,
+                rows=None if asked.rows is None else (asked.rows - 1).clamp(min=0),
+                lse=asked.lse,
+                consume=None if consume is None else shifted,
+            ),
+        )
+
+    def answer(self, prompt_index: Tensor) -> None:
+        """Give `asked` what was read; prompt_index [rollout] says whose end precedes a response."""
+        for layer, end in self.ends.found.items():
+            first = ImageLogits(
+                logits=end.logits[prompt_index],
+                lse=None if end.lse is None else end.lse[prompt_index],
+                start=0,
+            )
+            if self.asked.consume is not None:
+                self.asked.consume(layer, first)
+            else:
+                self.asked.found[layer] = self._merged(first, self.responses.found.get(layer))
+
+    def _merged(self, first: ImageLogits, rest: ImageLogits | None) -> ImageLogits:
+        rows = self.asked.rows
+        if rest is None:  # responses of one token
+            count = 1 if rows is None else rows.shape[1]
+            return ImageLogits(
+                logits=first.logits.expand(-1, -1, count, -1),
+                lse=None if first.lse is None else first.lse.expand(-1, -1, count),
+                start=0,
+            )
+        if rows is None:
+            return ImageLogits(
+                logits=torch.cat([first.logits, rest.logits], dim=2),
+                lse=None
+                if first.lse is None or rest.lse is None
+                else torch.cat([first.lse, rest.lse], dim=2),
+                start=0,
+            )
+        begin = (rows == 0).unsqueeze(1)
+        return ImageLogits(
+            logits=first.logits.where(begin.unsqueeze(-1), rest.logits),
+            lse=None if first.lse is None or rest.lse is None else first.lse.where(begin, rest.lse),
+            start=0,
+        )
