@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vexp.config.types import Fraction, Positive, PositiveInt
 from vexp.distortion.base import Distortion
 from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,44 @@ class RolloutMethod(Component):
         nothing else: training always scores the responses with the image as it is.
         """
         return (Draw(self.group_size),)
+
+
+@dataclass(frozen=True)
+class SecondThought:
+    """How a finished response is taken up again."""
+
+    trigger: str  # appended to it
+    cut_answer: bool  # whether the response is first cut before its last answer
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What became of a response that was taken up again."""
+
+    text: str  # what was sampled after the trigger
+    length: int  # tokens of that, the end-of-sequence token included
+    finished: bool  # ended by itself within the limits
+    correct: bool  # the verdict on the whole: old response, trigger and continuation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuing(RolloutMethod):
+    """A rollout method that has some finished responses go on; the loop makes the tokens."""
+
+    triggers: tuple[str, ...]  # texts of which one is set after a response that goes on
+    continuation_temperature: Positive = 1.0  # at which it goes on
+    room: PositiveInt = 1  # tokens that have to be left after the trigger
+    max_per_prompt: PositiveInt = 1  # kept ones in a group, the first of those that qualify
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of the longest continuation that is kept."""
+
+    @abstractmethod
+    def second_thought(self, noise: Generator) -> SecondThought | None:
+        """Whether and how a finished response is taken up again; None: it stays as it is."""
+
+    @abstractmethod
+    def keeps(self, found: Continuation) -> bool:
+        """Whether a continued response is good enough to take the place of the original."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vexp.config.types import Count, Fraction, Positive, PositiveInt
 from vexp.errors import Problem
 from vexp.registry import register
-from vexp.rollout.base import RolloutMethod
+from vexp.rollout.base import Continuation, Continuing, SecondThought
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -20,27 +20,9 @@ if TYPE_CHECKING:
 _HESITATION = re.compile(r"wait,|wait a|alternatively")
 
 
-@dataclass(frozen=True)
-class SecondThought:
-    """How a finished response is taken up again."""
-
-    trigger: str  # appended to it
-    cut_answer: bool  # whether the response is first cut before its last answer
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What became of a response that was taken up again."""
-
-    text: str  # what was sampled after the trigger
-    length: int  # tokens of that, the end-of-sequence token included
-    finished: bool  # ended by itself within the limits
-    correct: bool  # the verdict on the whole: old response, trigger and continuation
-
-
 @register("rollout", "rethink")
 @dataclass(frozen=True, kw_only=True)
-class Rethink(RolloutMethod):
+class Rethink(Continuing):
     """`group_size` responses, some of them continued after a trigger such as "Wait, ...".
 
     Wang et al. 2025, "VL-Rethinker" (arXiv 2504.08837), forced rethinking. A response that ended by

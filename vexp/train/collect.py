@@ -15,7 +15,7 @@ from vexp.dataset.base import Item
 from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
-from vexp.rollout.rethink import Rethink
+from vexp.rollout.base import Continuing
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.responses import is_well_formed
@@ -70,7 +70,7 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
         with clock("score_s"):
             scored = judged(run, policy, items, generated)
         second = None
-        if isinstance(run.rollout, Rethink):
+        if isinstance(run.rollout, Continuing):
             second = rethought(
                 run, run.rollout, policy, keys, prompts, generated, scored, step, clock
             )

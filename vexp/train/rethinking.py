@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vexp.engine.base import Generated, Sampling
 from vexp.reward.base import Scored
-from vexp.rollout.rethink import Continuation, Rethink, SecondThought
+from vexp.rollout.base import Continuation, Continuing, SecondThought
 from vexp.train.randomness import derive
 from vexp.train.responses import answer_start
 from vexp.train.sampling import widened
@@ -60,7 +60,7 @@ class _Begun:
 
 def rethought(
     run: RunSpec,
-    method: Rethink,
+    method: Continuing,
     policy: Policy,
     keys: Sequence[str],
     prompts: PromptBatch,
@@ -103,7 +103,7 @@ def rethought(
 
 def _taken_up(
     run: RunSpec,
-    method: Rethink,
+    method: Continuing,
     policy: Policy,
     keys: Sequence[str],
     generated: Generated,
@@ -164,7 +164,7 @@ def _spelled(policy: Policy, tokens: list[int]) -> str:
 
 def _continued(
     run: RunSpec,
-    method: Rethink,
+    method: Continuing,
     policy: Policy,
     keys: Sequence[str],
     prompts: PromptBatch,
@@ -237,7 +237,7 @@ def _whole(
 
 
 def _kept(
-    method: Rethink,
+    method: Continuing,
     policy: Policy,
     begun: Sequence[_Begun],
     found: Generated,
