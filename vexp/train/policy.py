@@ -27,6 +27,7 @@ from vexp.train.prefix import Prefix
 from vexp.train.prompts import PromptBatch
 
 if TYPE_CHECKING:
+    from vexp.backbone._family import Family
     from vexp.dataset.base import Item
     from vexp.spec import Prompt
 
@@ -69,7 +70,7 @@ class Reading:
 
 
 class Policy(nn.Module):
-    """A transformers model of the Qwen-VL family, its tokenizer and its image processor.
+    """A vision-language model of transformers, its tokenizer and its image processor.
 
     Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast.
     """
@@ -81,6 +82,7 @@ class Policy(nn.Module):
         model: Any,
         tokenizer: Any,
         image_processor: Any,
+        family: Family,
         *,
         device: str = "cpu",
         precision: Precision = "fp32",
@@ -93,10 +95,11 @@ class Policy(nn.Module):
         self.model = model.eval()  # no dropout anywhere in these models
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.family = family
         self.precision = precision
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
-        self.vision = _vision(model.config, tokenizer)
+        self.vision = _vision(family, model.config, tokenizer)
         vocabulary = model.config.get_text_config().vocab_size
         banned = banned_tokens(tokenizer, vocabulary, emits)
         # special tokens that a response may contain besides the end of the sequence, and their ids
@@ -156,7 +159,7 @@ class Policy(nn.Module):
         `probe` reads the attention of each prompt's last position.
         """
         with self.autocast():
-            return prefixes.encode(self.model, self.kernel, prompts, probe)
+            return prefixes.encode(self.model, self.family, self.kernel, prompts, probe)
 
     def _extend(
         self,
@@ -206,7 +209,7 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocab]."""
         with self.autocast():
-            found: Tensor = self.model.lm_head(hidden)
+            found: Tensor = self.model.get_output_embeddings()(hidden)
         return found
 
     def _score(
@@ -348,12 +351,11 @@ def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) ->
     return banned
 
 
-def _vision(config: Any, tokenizer: Any) -> prompting.Vision:
-    ids = {config.image_token_id, config.video_token_id}
-    ids |= {config.vision_start_token_id, config.vision_end_token_id}
+def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:
+    image = family.image_token_id(config)
     return prompting.Vision(
-        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
-        image_token_id=config.image_token_id,
-        reserved=frozenset(ids),
-        merge=config.vision_config.spatial_merge_size,
+        image_token=tokenizer.convert_ids_to_tokens(image),
+        image_token_id=image,
+        reserved=family.reserved_ids(config),
+        merge=family.patches_per_side(config),
     )
