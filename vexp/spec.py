@@ -191,6 +191,10 @@ class RunSpec:
                     found.setdefault(token, component.emits_like)
         return found
 
+    def unknown(self) -> list[Problem]:
+        """What this machine cannot tell of the run's inputs; its id is provisional while any is."""
+        return [problem for _, component in self.components() for problem in component.unknown()]
+
     def _problems(self) -> Iterator[Problem]:
         if len(set(self.stages)) != len(self.stages):
             yield Problem("a stage is listed twice", where="stages")

@@ -30,10 +30,19 @@ def load(folder: Path, expected: PreTrainedConfig) -> Any:
     Raises:
         CheckpointError: if it is missing, damaged, or not what `expected` describes.
     """
-    from transformers import AutoModelForImageTextToText
-
     check_architecture(folder, expected)
     check_weights_file(folder / "model.safetensors")
+    return read_model(folder)
+
+
+def read_model(folder: Path) -> Any:
+    """The same from a folder whose files were checked.
+
+    Raises:
+        CheckpointError: if weights are missing, unknown or of other sizes.
+    """
+    from transformers import AutoModelForImageTextToText
+
     model_class: Any = AutoModelForImageTextToText
     with no_progress_bars():
         model, report = model_class.from_pretrained(
@@ -45,6 +54,15 @@ def load(folder: Path, expected: PreTrainedConfig) -> Any:
         )
     check_report(folder, report)
     return model
+
+
+def configuration(folder: Path) -> PreTrainedConfig:
+    """The model's configuration in a folder."""
+    from transformers import AutoConfig
+
+    load: Any = AutoConfig
+    found: PreTrainedConfig = load.from_pretrained(folder, local_files_only=True)
+    return found
 
 
 def tokenizer(folder: Path, like: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,7 +73,9 @@ class Reading:
 class Policy(nn.Module):
     """A vision-language model of transformers, its tokenizer and its image processor.
 
-    Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast.
+    Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast. `files` are
+    the rest of what a saved folder holds, by name: what AutoProcessor reads of the model this one
+    was made from.
     """
 
     banned: Tensor  # [vocab] bool: tokens that are never sampled
@@ -88,6 +91,7 @@ class Policy(nn.Module):
         precision: Precision = "fp32",
         attention: Attention = "auto",
         emits: tuple[str, ...] = (),
+        files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.kernel = prefixes.choose_kernel(attention, device, precision)
@@ -96,12 +100,13 @@ class Policy(nn.Module):
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.family = family
+        self.files = dict(files)
         self.precision = precision
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
         self.vision = _vision(family, model.config, tokenizer)
         vocabulary = model.config.get_text_config().vocab_size
-        banned = banned_tokens(tokenizer, vocabulary, emits)
+        banned = banned_tokens(tokenizer, vocabulary, emits, self.vision.reserved)
         # special tokens that a response may contain besides the end of the sequence, and their ids
         self.emits: dict[str, int] = {t: tokenizer.convert_tokens_to_ids(t) for t in emits}
         self.register_buffer("banned", banned, persistent=False)
@@ -292,6 +297,8 @@ class Policy(nn.Module):
             self.image_processor.save_pretrained(folder)
             if self.emits:
                 write_json(folder / EMITS, list(self.emits))
+            for name, content in self.files.items():
+                (folder / name).write_bytes(content)
         except Exception as error:
             # safetensors wraps the system's error: unwrap it, so that a full disk is known as one.
             number = re.search(r"os error (\d+)", str(error))
@@ -326,11 +333,14 @@ def _use_kernel(model: Any, kernel: str) -> None:
     model.set_attn_implementation({"": plain, "vision_config": plain, "text_config": probed})
 
 
-def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) -> Tensor:  # [vocab]
-    """Tokens no response may contain: special and added ones, and ids the tokenizer does not have.
+def banned_tokens(
+    tokenizer: Any, vocabulary: int, emits: Sequence[str] = (), reserved: Iterable[int] = ()
+) -> Tensor:  # [vocab]
+    """Tokens no response may contain: special and reserved ones, and ids without a token.
 
-    Exempt are the end of the sequence and `emits`. An image token in a response would crash the
-    next forward pass ("image features and image tokens do not match").
+    Exempt are the end of the sequence and `emits`. Added tokens that are not special, such as
+    Qwen3's `<think>`, are ordinary text. An image token in a response would crash the next forward
+    pass ("image features and image tokens do not match").
 
     Raises:
         ConfigError: if one of `emits` is not a single token.
@@ -346,7 +356,9 @@ def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) ->
         )
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
-    banned[[*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids]] = True
+    added = tokenizer.added_tokens_decoder.items()
+    special = [number for number, token in added if token.special]
+    banned[[*special, *tokenizer.all_special_ids, *reserved]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
 
