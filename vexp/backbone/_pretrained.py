@@ -37,7 +37,7 @@ class Pretrained(Backbone):
 
     def __post_init__(self) -> None:
         path, revision = self.path, self.revision
-        if self.local:  # workers may be started elsewhere
+        if path and self.local:  # workers may be started elsewhere
             path = str(Path(path).expanduser().absolute())
         if path != _default(self, "path") and revision == _default(self, "revision"):
             revision = None if self.local else "main"
