@@ -146,7 +146,7 @@ def test_show_and_plan_say_what_is_unknown_and_run_refuses(tmp_path, vexp):
     assert len(ids) == 2
     sweep = tmp_path / "sweep.yaml"
     base = f"base: [backbone=qwen3_vl_4b, {missing}, results_dir={tmp_path}]\n"
-    sweep.write_text(base + "rows: {one: []}\nseeds: [1, 2]\ntable: {columns: [accuracy]}\n")
+    sweep.write_text(base + "rows: {one: {label: One}}\nseeds: [1, 2]\n")
     code, out, _ = vexp("plan", sweep)
     assert code == 0
     assert out.count("unknown: there is no folder") == 1
