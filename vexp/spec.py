@@ -118,6 +118,8 @@ class Compute:
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
     threads: Annotated[PositiveInt | None, UNHASHED] = None  # CPU threads; null: torch's choice
     micro_batch_size: Annotated[PositiveInt, UNHASHED] = 64  # responses per forward pass
+    # compute activations again in the backward pass: less memory, more time, the same numbers
+    gradient_checkpointing: Annotated[bool, UNHASHED] = False
 
 
 @dataclass(frozen=True, kw_only=True)

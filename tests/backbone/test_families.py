@@ -226,3 +226,34 @@ def test_twins_have_the_size_and_the_class_they_promise(name):
     model = REGISTRY.get("backbone", name)().load().model
     assert type(model).__module__.endswith(f"modeling_{name.removeprefix('tiny_')}")
     assert 1e6 <= sum(parameter.numel() for parameter in model.parameters()) <= 2e6
+
+
+@families
+@pytest.mark.parametrize("probed", [False, True])
+def test_recomputed_activations_change_no_number(name, probed):
+    index = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    tokens, mask = responses(name, 8, 5)
+    results = []
+    for recomputed in (False, True):
+        owner = twin(name).load()
+        if recomputed:
+            owner.recompute()
+        reading = Reading(probe=Probe(layers=LAYERS)) if probed else Reading()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            output = owner(owner.encode(ragged_items(), PROMPT), tokens, mask, index, 1.0, reading)
+        loss = output.logprobs.sum()
+        for read in output.attention.values():  # as EASE: through queries and keys of a layer
+            loss = loss + read.logits[read.logits.isfinite()].square().mean()
+        loss.backward()
+        gradients = [p.grad for p in owner.parameters()]
+        results.append((output.logprobs, gradients, sum(kept)))
+    (expected, plain_gradients, before), (found, gradients, after) = results
+    assert torch.equal(found, expected)
+    for mine, theirs in zip(gradients, plain_gradients, strict=True):
+        assert (mine is None) == (theirs is None)
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+    assert after < before / 2

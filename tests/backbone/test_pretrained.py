@@ -351,6 +351,26 @@ def test_tied_embeddings_stay_tied(family, tmp_path):
     assert torch.equal(logprobs(again), logprobs(owner))
 
 
+@families
+def test_weights_in_bfloat16_train_and_stay_so(family, tmp_path, vexp):
+    model = source(family, tmp_path / "source")
+    named = (f"backbone={REAL[family]}", f"backbone.path={model}", "backbone.weights=bf16")
+    code, _, err = vexp("show", *named)
+    assert code == 2
+    assert "set compute.precision=bf16" in err
+    results = f"results_dir={tmp_path / 'results'}"
+    more = ("compute.precision=bf16", "compute.gradient_checkpointing=true", results)
+    code, _, err = vexp("run", *named, *TRAIN, *more)
+    assert code == 0, err
+    (trained,) = (tmp_path / "results").glob("runs/*/attempts/*/checkpoints/step-000002/model")
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, trained))
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert any(not torch.equal(before[key].bfloat16(), after[key]) for key in before)
+    owner = real(family, model, weights="bf16").load(trained, precision="bf16")
+    assert {parameter.dtype for parameter in owner.parameters()} == {torch.bfloat16}
+    assert logprobs(owner).isfinite().all()
+
+
 def test_thinking_tokens_that_are_not_special_may_be_written(tmp_path):
     """Qwen3's tokenizer has <think> as an added token; banning it would forbid the format."""
     from tokenizers import AddedToken

@@ -35,8 +35,8 @@ def load(folder: Path, expected: PreTrainedConfig) -> Any:
     return read_model(folder)
 
 
-def read_model(folder: Path) -> Any:
-    """The same from a folder whose files were checked.
+def read_model(folder: Path, dtype: str = "float32") -> Any:
+    """The same from a folder whose files were checked, in any precision.
 
     Raises:
         CheckpointError: if weights are missing, unknown or of other sizes.
@@ -47,7 +47,7 @@ def read_model(folder: Path) -> Any:
     with no_progress_bars():
         model, report = model_class.from_pretrained(
             folder,
-            dtype="float32",
+            dtype=dtype,
             local_files_only=True,
             ignore_mismatched_sizes=True,  # they are reported below, all at once
             output_loading_info=True,

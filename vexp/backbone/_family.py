@@ -36,6 +36,10 @@ class Family:
         """The module that turns patches into image tokens, projector included."""
         return model.model.visual
 
+    def vision_blocks(self, model: Any) -> Any:
+        """The tower's layers, in order."""
+        return self.vision_tower(model).blocks
+
     def sighted(
         self,
         model: Any,

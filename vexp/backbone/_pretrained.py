@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
 
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained(Backbone):
@@ -34,6 +36,8 @@ class Pretrained(Backbone):
     revision: Annotated[str | None, UNHASHED] = None
     min_pixels: PositiveInt = 262_144  # smaller images are enlarged
     max_pixels: PositiveInt = 4_194_304  # larger images are shrunk
+    # bf16: half the memory, but an update below 1/256 of a weight is rounded away
+    weights: Precision = "fp32"
 
     def __post_init__(self) -> None:
         path, revision = self.path, self.revision
@@ -71,6 +75,12 @@ class Pretrained(Backbone):
             yield Problem(
                 f"min_pixels ({self.min_pixels}) is more than max_pixels ({self.max_pixels})",
                 where="min_pixels",
+            )
+        if self.weights == "bf16" and run is not None and run.compute.precision != "bf16":
+            yield Problem(
+                "weights in bf16 need arithmetic in bf16",
+                where="weights and compute.precision",
+                remedy="set compute.precision=bf16, or backbone.weights=fp32",
             )
         if self.local and self.revision is not None:
             yield Problem(
@@ -148,7 +158,7 @@ class Pretrained(Backbone):
         self.check(folder)
         limits = _processor.Limits(self.min_pixels, self.max_pixels)
         return Policy(
-            _checkpoint.read_model(folder),
+            _checkpoint.read_model(folder, _DTYPES[self.weights]),
             _processor.tokenizer(folder),
             _processor.image_processor(folder, limits),
             FAMILIES[self.model_type],

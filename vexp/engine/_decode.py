@@ -31,6 +31,13 @@ def generate(
     policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
 ) -> Generated:
     """Sample a group of responses per prompt; see `Engine.generate`."""
+    with policy.autocast():  # as a whole, so that the weights are cast once and not at every step
+        return _generate(policy, prompts, item_ids, sampling)
+
+
+def _generate(
+    policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
+) -> Generated:
     batch, device = _Batch.start(policy, prompts, sampling), policy.device
     noise = _noise(item_ids, sampling, device)
     rows, steps = len(prompts) * sampling.group_size, sampling.max_response_length

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -73,7 +74,8 @@ class Reading:
 class Policy(nn.Module):
     """A vision-language model of transformers, its tokenizer and its image processor.
 
-    Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast. `files` are
+    Parameters are what the model has, float32 as a rule; with `precision="bf16"` the arithmetic
+    runs under autocast. `files` are
     the rest of what a saved folder holds, by name: what AutoProcessor reads of the model this one
     was made from.
     """
@@ -111,6 +113,15 @@ class Policy(nn.Module):
         self.emits: dict[str, int] = {t: tokenizer.convert_tokens_to_ids(t) for t in emits}
         self.register_buffer("banned", banned, persistent=False)
         self.to(device)
+
+    def recompute(self) -> None:
+        """Keep only the inputs of each layer for the backward pass, which computes the rest again.
+
+        (Chen et al., arXiv:1604.06174.) Numbers stay the same; a step takes longer. transformers'
+        own way drops the keys that responses share, and works in training mode only.
+        """
+        for block in (*self.model.get_decoder().layers, *self.family.vision_blocks(self.model)):
+            block.forward = functools.partial(_recomputed, block.forward)
 
     @property
     def device(self) -> torch.device:
@@ -321,6 +332,17 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if before:
             switch.enable_progress_bar()
+
+
+def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """A layer's forward pass; where gradients are wanted, without its activations kept.
+
+    Not the reentrant form: there, what the probe and the prefix take from within a layer would
+    carry no gradient, silently.
+    """
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 def _use_kernel(model: Any, kernel: str) -> None:

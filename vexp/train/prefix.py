@@ -65,10 +65,11 @@ class _Recorder:
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
-    def update(self, keys: Tensor, values: Tensor, _layer: int) -> tuple[Tensor, Tensor]:
-        # Under autocast RoPE leaves keys in float32; attention takes them in the values' precision.
-        self.keys.append(keys.to(values.dtype))
-        self.values.append(values)
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        if layer == len(self.keys):  # a recomputation in the backward pass comes second
+            # Under autocast RoPE leaves keys in float32; attention takes the values' precision.
+            self.keys.append(keys.to(values.dtype))
+            self.values.append(values)
         return keys, values
 
 
