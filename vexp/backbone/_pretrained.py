@@ -24,7 +24,8 @@ class Pretrained(Backbone):
     """A model in Hugging Face format, from a folder or from the hub at a fixed commit.
 
     A run's id depends on what the model is, not on where it lies: on the commit, or on a local
-    folder's files. Code that a model brings along is never run. Images have between `min_pixels`
+    folder's files. For a folder `revision` is null, for a hub name that is not the default, main.
+    Code that a model brings along is never run. Images have between `min_pixels`
     and `max_pixels`, EasyR1's limits, which EASE, VICRA and VGPO keep.
     """
 
@@ -32,12 +33,10 @@ class Pretrained(Backbone):
     depth: ClassVar[int]  # decoder layers of the model that is the default
 
     path: Annotated[str, UNHASHED] = ""  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = None
+    revision: Annotated[str | None, UNHASHED] = None  # commit, tag or branch on the hub
     min_pixels: PositiveInt = 262_144  # smaller images are enlarged
     max_pixels: PositiveInt = 4_194_304  # larger images are shrunk
-    # bf16: half the memory, but an update below 1/256 of a weight is rounded away
-    weights: Precision = "fp32"
+    weights: Precision = "fp32"  # bf16: half the memory; small updates are rounded away
 
     def __post_init__(self) -> None:
         path, revision = self.path, self.revision

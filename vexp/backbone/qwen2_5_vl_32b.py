@@ -22,5 +22,6 @@ class Qwen25VL32B(Pretrained):
     depth = 64
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen2.5-VL-32B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "7cfb30d71a1f4f49a57592323337a4a4727301da"
+    revision: Annotated[str | None, UNHASHED] = (
+        "7cfb30d71a1f4f49a57592323337a4a4727301da"  # commit, tag or branch on the hub
+    )

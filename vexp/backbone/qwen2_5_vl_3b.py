@@ -22,5 +22,6 @@ class Qwen25VL3B(Pretrained):
     depth = 36
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen2.5-VL-3B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "66285546d2b821cf421d4f5eb2576359d3770cd3"
+    revision: Annotated[str | None, UNHASHED] = (
+        "66285546d2b821cf421d4f5eb2576359d3770cd3"  # commit, tag or branch on the hub
+    )

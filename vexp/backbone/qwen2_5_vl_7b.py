@@ -22,5 +22,6 @@ class Qwen25VL7B(Pretrained):
     depth = 28
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen2.5-VL-7B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "cc594898137f460bfe9f0759e9844b3ce807cfb5"
+    revision: Annotated[str | None, UNHASHED] = (
+        "cc594898137f460bfe9f0759e9844b3ce807cfb5"  # commit, tag or branch on the hub
+    )

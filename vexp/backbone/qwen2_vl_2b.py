@@ -22,5 +22,6 @@ class Qwen2VL2B(Pretrained):
     depth = 28
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen2-VL-2B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "895c3a49bc3fa70a340399125c650a463535e71c"
+    revision: Annotated[str | None, UNHASHED] = (
+        "895c3a49bc3fa70a340399125c650a463535e71c"  # commit, tag or branch on the hub
+    )

@@ -22,5 +22,6 @@ class Qwen3VL4B(Pretrained):
     depth = 36
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen3-VL-4B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "ebb281ec70b05090aa6165b016eac8ec08e71b17"
+    revision: Annotated[str | None, UNHASHED] = (
+        "ebb281ec70b05090aa6165b016eac8ec08e71b17"  # commit, tag or branch on the hub
+    )

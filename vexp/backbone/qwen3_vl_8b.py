@@ -22,5 +22,6 @@ class Qwen3VL8B(Pretrained):
     depth = 36
 
     path: Annotated[str, UNHASHED] = "Qwen/Qwen3-VL-8B-Instruct"  # folder or hub name
-    # commit, tag or branch on the hub; null for a folder; main for a name that is not the default
-    revision: Annotated[str | None, UNHASHED] = "0c351dd01ed87e9c1b53cbc748cba10e6187ff3b"
+    revision: Annotated[str | None, UNHASHED] = (
+        "0c351dd01ed87e9c1b53cbc748cba10e6187ff3b"  # commit, tag or branch on the hub
+    )
