@@ -402,7 +402,7 @@ def hub_home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_hub_model_is_known_by_its_commit_and_read_from_the_cache(hub_home):
+def test_a_hub_model_is_known_by_its_commit_and_read_from_the_cache(hub_home, monkeypatch):
     hub_cache(hub_home, "qwen2_vl")
     backbone = real("qwen2_vl", "me/mine")
     assert backbone.revision == "main"
@@ -410,7 +410,11 @@ def test_a_hub_model_is_known_by_its_commit_and_read_from_the_cache(hub_home):
     assert real("qwen2_vl", "me/mine", revision=COMMIT).content() == {"commit": COMMIT}
     assert not list(backbone.unknown())
     assert backbone.decoder_layers == 3
+    asked = []
+    fetch = _hub.fetch
+    monkeypatch.setattr(_hub, "fetch", lambda *which: asked.append(which) or fetch(*which))
     assert logprobs(backbone.load()).isfinite().all()
+    assert asked == [("me/mine", COMMIT)]  # what the id says, wherever `main` is by now
 
 
 def test_a_hub_model_that_cannot_be_had_says_how_to_get_it(hub_home):

@@ -180,7 +180,9 @@ class Pretrained(Backbone):
         from vexp.backbone import _hub
 
         if not self.local:
-            return _hub.fetch(self.path, self.revision or "main")
+            revision = self.revision or "main"
+            # The commit that the run's id has, also where the branch has moved on since.
+            return _hub.fetch(self.path, _hub.commit(self.path, revision) or revision)
         if not Path(self.path).is_dir():
             raise CheckpointError(
                 f"there is no folder {self.path!r}",
