@@ -253,6 +253,14 @@ def test_a_processor_of_another_patch_size_is_said(tmp_path):
     assert "patch_size is 14, not 16" in what(real("qwen3_vl", tmp_path).problems(None))
 
 
+def test_a_configuration_that_makes_no_sense_is_said(tmp_path):
+    config = source("qwen3_vl", tmp_path) / "config.json"
+    text = json.loads(config.read_text())["text_config"]
+    change(config, text_config=text | {"hidden_size": "many"})
+    with pytest.raises(CheckpointError, match="cannot use the model's configuration"):
+        real("qwen3_vl", tmp_path).load()
+
+
 def test_sliding_windows_are_refused(tmp_path):
     config = source("qwen2_5_vl", tmp_path) / "config.json"
     text = json.loads(config.read_text())["text_config"]
@@ -269,11 +277,18 @@ def test_settings_that_contradict_each_other_are_said(tmp_path):
     assert "no model is named" in what(real("qwen2_5_vl", "").problems(None))
 
 
-def test_images_are_kept_within_the_limits(tmp_path):
+@pytest.mark.parametrize("old", [False, True])
+def test_images_are_kept_within_the_limits(tmp_path, old):
     folder = source("qwen3_vl", tmp_path)
+    if old:  # as Qwen2.5-VL's repositories have it
+        path = folder / "preprocessor_config.json"
+        change(path, size=None, min_pixels=3136, max_pixels=12845056)
     owner = real("qwen3_vl", folder, min_pixels=64 * 64, max_pixels=96 * 96).load()
     batch = owner.encode([item(0, size=(32, 32)), item(1, size=(320, 320))], PROMPT)
     assert owner.grids(batch) == ((2, 2), (3, 3))
+    owner.save(tmp_path / "saved")
+    saved = AutoImageProcessor.from_pretrained(tmp_path / "saved", backend="pil")
+    assert dict(saved.size) == {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}
 
 
 def test_weights_in_several_files_and_processors_in_one(tmp_path):
@@ -321,6 +336,8 @@ def test_the_hubs_older_layout_is_read(tmp_path):
         for key, value in load_file(folder / "model.safetensors").items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05}
+    change(folder / "generation_config.json", **settings)
     backbone = real("qwen2_5_vl", folder)
     assert not list(backbone.problems(None))
     assert backbone.decoder_layers == 3

@@ -57,11 +57,22 @@ def read_model(folder: Path, dtype: str = "float32") -> Any:
 
 
 def configuration(folder: Path) -> PreTrainedConfig:
-    """The model's configuration in a folder."""
+    """The model's configuration in a folder.
+
+    Raises:
+        CheckpointError: if transformers cannot make sense of it.
+    """
     from transformers import AutoConfig
 
     load: Any = AutoConfig
-    found: PreTrainedConfig = load.from_pretrained(folder, local_files_only=True)
+    try:
+        found: PreTrainedConfig = load.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # its checks of values raise errors of many kinds
+        raise CheckpointError(
+            f"transformers cannot use the model's configuration: {str(error).splitlines()[0]}",
+            where=str(folder / "config.json"),
+            remedy="copy or download the model again",
+        ) from error
     return found
 
 

@@ -21,8 +21,9 @@ class Limits:
     def within(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The settings of an image processor with these limits."""
         size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+        # Names that real models' files have beside or instead of `size`, which they overrule.
         old = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return settings | {"size": size} | {k: v for k, v in old.items() if k in settings}
+        return settings | {"size": size} | old
 
 
 def tokenizer(folder: Path) -> Any:
