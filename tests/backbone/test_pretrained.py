@@ -388,6 +388,27 @@ def test_weights_in_bfloat16_train_and_stay_so(family, tmp_path, vexp):
     assert logprobs(owner).isfinite().all()
 
 
+@families
+def test_a_token_that_a_component_emits_is_added_and_known_again(family, tmp_path):
+    folder = source(family, tmp_path / "source")
+    words = {"<Focus>": ("red", "blue")}
+    owner = real(family, folder).load(emits=words)
+    number = owner.tokenizer.convert_tokens_to_ids("<Focus>")
+    assert not owner.banned[number]
+    owner.save(tmp_path / "saved")
+    backbone = real(family, folder)
+    backbone.check(tmp_path / "saved")
+    again = backbone.load(tmp_path / "saved")
+    assert not again.banned[number]
+    assert torch.equal(again.model.lm_head.weight, owner.model.lm_head.weight)
+    many = {f"<extra{n}>": () for n in range(64)}  # more than the embedding has spare rows
+    grown = real(family, folder).load(emits=many)
+    assert grown.model.lm_head.weight.shape[0] > owner.model.lm_head.weight.shape[0]
+    grown.save(tmp_path / "grown")
+    backbone.check(tmp_path / "grown")
+    assert torch.equal(logprobs(backbone.load(tmp_path / "grown")), logprobs(grown))
+
+
 def test_thinking_tokens_that_are_not_special_may_be_written(tmp_path):
     """Qwen3's tokenizer has <think> as an added token; banning it would forbid the format."""
     from tokenizers import AddedToken

@@ -21,6 +21,7 @@ PROCESSOR = "processor_config.json"
 IMAGE_PROCESSOR = "preprocessor_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
+EMITTED = "emits.json"  # tokens that responses of a checkpoint of ours may contain
 # What AutoProcessor reads beside the tokenizer; a checkpoint keeps them.
 PROCESSORS = (PROCESSOR, IMAGE_PROCESSOR, "video_preprocessor_config.json", *TEMPLATES)
 
@@ -201,7 +202,7 @@ def _fingerprint(folder: Path, _: Stamp) -> str:
     digest.update(json.dumps(config, sort_keys=True).encode())
     for path in weights_files(folder):
         _add_weights(digest, path)
-    for name in (*TOKENIZER, *PROCESSORS):
+    for name in (*TOKENIZER, *PROCESSORS, EMITTED):
         if (folder / name).is_file():
             digest.update(f"\n{name}\n".encode() + (folder / name).read_bytes())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from vexp.backbone.base import Attention, Backbone, Precision
+from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
 from vexp.config.types import UNHASHED, PositiveInt
 from vexp.errors import CheckpointError, Problem
 
@@ -127,7 +127,7 @@ class Pretrained(Backbone):
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _folder
+        from vexp.backbone import _checkpoint, _emitted, _folder
 
         for problem in _folder.problems(Path(checkpoint), self.model_type):
             raise CheckpointError(
@@ -135,7 +135,11 @@ class Pretrained(Backbone):
             )
         source = self._here()
         if source is not None:
-            _checkpoint.check_architecture(Path(checkpoint), _checkpoint.configuration(source))
+            expected = _checkpoint.configuration(source)
+            if _emitted.recorded(Path(checkpoint)):  # for which the vocabulary may have grown
+                found = _folder.text_config(_folder.read(Path(checkpoint) / _folder.CONFIG))
+                expected.get_text_config().vocab_size = found.get("vocab_size")
+            _checkpoint.check_architecture(Path(checkpoint), expected)
 
     def load(
         self,
@@ -144,27 +148,31 @@ class Pretrained(Backbone):
         device: str = "cpu",
         precision: Precision = "fp32",
         attention: Attention = "auto",
-        emits: tuple[str, ...] = (),
+        emits: Emits = NO_TOKENS,
     ) -> Policy:
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _processor
+        from vexp.backbone import _checkpoint, _emitted, _processor
         from vexp.backbone._family import FAMILIES
         from vexp.train.policy import Policy
 
         folder = Path(checkpoint) if checkpoint else self._source()
         self.check(folder)
         limits = _processor.Limits(self.min_pixels, self.max_pixels)
+        model = _checkpoint.read_model(folder, _DTYPES[self.weights])
+        tokenizer = _processor.tokenizer(folder)
+        saved = _emitted.recorded(folder)
+        _emitted.add(model, tokenizer, emits)
         return Policy(
-            _checkpoint.read_model(folder, _DTYPES[self.weights]),
-            _processor.tokenizer(folder),
+            model,
+            tokenizer,
             _processor.image_processor(folder, limits),
             FAMILIES[self.model_type],
             device=device,
             precision=precision,
             attention=attention,
-            emits=emits,
+            emits=tuple(dict.fromkeys((*saved, *emits))),
             files=_processor.kept_files(folder, limits),
         )
 
