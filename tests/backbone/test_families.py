@@ -257,3 +257,12 @@ def test_recomputed_activations_change_no_number(name, probed):
         if theirs is not None:
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
     assert after < before / 2
+
+
+@families
+def test_recomputing_records_no_key_twice(name):
+    owner = twin(name).load()
+    owner.recompute()
+    prefix = owner.encode_prefix(owner.encode(ragged_items(), PROMPT))
+    (prefix.last_hidden.sum() + sum(keys.sum() for keys in prefix.keys)).backward()
+    assert len(prefix.keys) == len(prefix.values) == owner.layers
