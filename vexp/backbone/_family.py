@@ -1,7 +1,7 @@
 """Where a family of models differs from the others: image tokens, and how its decoder sees them.
 
-What transformers gives every model (`get_decoder`, `get_input_embeddings`, `get_output_embeddings`,
-`config.get_text_config`) is used as it is.
+What transformers gives every model (`get_decoder`, `get_encoder`, `get_input_embeddings`,
+`get_output_embeddings`, `config.get_text_config`) is used as it is.
 """
 
 from __future__ import annotations
@@ -32,13 +32,9 @@ class Family:
         """Patches per image token, along each side."""
         return int(config.vision_config.spatial_merge_size)
 
-    def vision_tower(self, model: Any) -> Any:
-        """The module that turns patches into image tokens, projector included."""
-        return model.model.visual
-
     def vision_blocks(self, model: Any) -> Any:
-        """The tower's layers, in order."""
-        return self.vision_tower(model).blocks
+        """The vision tower's layers, in order."""
+        return model.get_encoder("image").blocks
 
     def sighted(
         self,
