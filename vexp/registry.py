@@ -106,6 +106,10 @@ class Component:
         """Conflicts between this component and the rest of the run; checked at composition."""
         return iter(())
 
+    def unknown(self) -> Iterator[Problem]:
+        """What of `content()` cannot be told on this machine; until it can, no run starts."""
+        return iter(())
+
     def content(self) -> dict[str, Any]:
         """What identifies the data or code behind the fields (hashes of files), for the run's id.
 

@@ -118,6 +118,8 @@ class Compute:
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
     threads: Annotated[PositiveInt | None, UNHASHED] = None  # CPU threads; null: torch's choice
     micro_batch_size: Annotated[PositiveInt, UNHASHED] = 64  # responses per forward pass
+    # compute activations again in the backward pass: less memory, more time, the same numbers
+    gradient_checkpointing: Annotated[bool, UNHASHED] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,10 @@ class RunSpec:
                 for token in component.emits:
                     found.setdefault(token, component.emits_like)
         return found
+
+    def unknown(self) -> list[Problem]:
+        """What this machine cannot tell of the run's inputs; its id is provisional while any is."""
+        return [problem for _, component in self.components() for problem in component.unknown()]
 
     def _problems(self) -> Iterator[Problem]:
         if len(set(self.stages)) != len(self.stages):

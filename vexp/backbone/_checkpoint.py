@@ -15,7 +15,7 @@ from vexp.errors import CheckpointError
 from vexp.train.policy import no_progress_bars
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig
+    from transformers import PreTrainedConfig
 
 # Settings of the model classes that decide neither the shapes nor the function of the weights.
 _FREE = ("dtype", "torch_dtype", "transformers_version", "architectures", "initializer_range",
@@ -24,27 +24,56 @@ _FREE = ("dtype", "torch_dtype", "transformers_version", "architectures", "initi
 _REMEDY = "choose a checkpoint of this backbone, or set the backbone's fields to the checkpoint's"
 
 
-def load(folder: Path, expected: Qwen2_5_VLConfig) -> Any:
-    """The `Qwen2_5_VLForConditionalGeneration` in `folder`, in float32 on the CPU.
+def load(folder: Path, expected: PreTrainedConfig) -> Any:
+    """The model in `folder`, in float32 on the CPU.
 
     Raises:
         CheckpointError: if it is missing, damaged, or not what `expected` describes.
     """
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     check_architecture(folder, expected)
     check_weights_file(folder / "model.safetensors")
-    model_class: Any = Qwen2_5_VLForConditionalGeneration
+    return read_model(folder)
+
+
+def read_model(folder: Path, dtype: str = "float32") -> Any:
+    """The same from a folder whose files were checked, in any precision.
+
+    Raises:
+        CheckpointError: if weights are missing, unknown or of other sizes.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    model_class: Any = AutoModelForImageTextToText
     with no_progress_bars():
         model, report = model_class.from_pretrained(
             folder,
-            dtype="float32",
+            dtype=dtype,
             local_files_only=True,
             ignore_mismatched_sizes=True,  # they are reported below, all at once
             output_loading_info=True,
         )
     check_report(folder, report)
     return model
+
+
+def configuration(folder: Path) -> PreTrainedConfig:
+    """The model's configuration in a folder.
+
+    Raises:
+        CheckpointError: if transformers cannot make sense of it.
+    """
+    from transformers import AutoConfig
+
+    load: Any = AutoConfig
+    try:
+        found: PreTrainedConfig = load.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # its checks of values raise errors of many kinds
+        raise CheckpointError(
+            f"transformers cannot use the model's configuration: {str(error).splitlines()[0]}",
+            where=str(folder / "config.json"),
+            remedy="copy or download the model again",
+        ) from error
+    return found
 
 
 def tokenizer(folder: Path, like: Any) -> Any:
@@ -73,7 +102,7 @@ def tokenizer(folder: Path, like: Any) -> Any:
     return found
 
 
-def check_architecture(folder: Path, expected: Qwen2_5_VLConfig) -> None:
+def check_architecture(folder: Path, expected: PreTrainedConfig) -> None:
     """Compare config.json with the architecture the run's backbone describes."""
     content = _read_json(folder / "config.json")
     found_type, expected_type = content.get("model_type"), expected.model_type

@@ -1,38 +1,33 @@
-"""Building the tiny Qwen2.5-VL: its transformers configuration, processors and first weights."""
+"""Building a tiny twin: its transformers configuration, image processor and first weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vexp.backbone import _tokenizer
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig
+    from transformers import PreTrainedConfig
 
-    from vexp.backbone.tiny_qwen2_5_vl import TinyQwen25VL
+    from vexp.backbone._tiny import Tiny
 
-PATCH = 14  # pixels; as in the real Qwen2.5-VL
-MERGE = 2  # patches per image token and side, so that a token covers 28 pixels
-TOKEN_PIXELS = (PATCH * MERGE) ** 2
+MERGE = 2  # patches per image token and side, as in the real models
 VOCABULARY_MULTIPLE = 64  # rows of the embedding are padded to this, as the real models pad theirs
+# The maps of a block that write to its residual stream, by the end of their names.
+RESIDUAL = ("o_proj", "down_proj", "attn.proj", "mlp.fc2", "mlp.linear_fc2")
 
 
-def mrope_section(head_size: int) -> list[int]:
-    """Rotary frequencies for time, height and width; they sum to half the head size."""
-    time = head_size // 8
-    height = (head_size // 2 - time) // 2
-    return [time, height, head_size // 2 - time - height]
-
-
-def configuration(twin: TinyQwen25VL, tokenizer: Any) -> Qwen2_5_VLConfig:
+def configuration(twin: Tiny, tokenizer: Any) -> PreTrainedConfig:
     """The ordinary transformers configuration of the sizes in `twin`."""
-    from transformers import Qwen2_5_VLConfig
+    from transformers import AutoConfig
 
     ids: dict[str, Any] = {
         name: tokenizer.convert_tokens_to_ids(name) for name in _tokenizer.SPECIAL
     }
-    text = {
+    vision, text = _OWN[twin.model_type](twin)
+    text |= {
         "vocab_size": math.ceil(len(tokenizer) / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
         "hidden_size": twin.hidden_size,
         "intermediate_size": twin.intermediate_size,
@@ -41,28 +36,19 @@ def configuration(twin: TinyQwen25VL, tokenizer: Any) -> Qwen2_5_VLConfig:
         "num_key_value_heads": twin.kv_heads,
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": mrope_section(twin.hidden_size // twin.heads),
-        },
         "bos_token_id": None,
         "eos_token_id": ids[_tokenizer.END],
         "pad_token_id": ids[_tokenizer.PAD],
         "tie_word_embeddings": False,
     }
-    vision = {
+    vision |= {
         "depth": twin.vision_depth,
-        "hidden_size": twin.vision_hidden_size,
-        "intermediate_size": 2 * twin.vision_hidden_size,
         "num_heads": twin.vision_heads,
-        "patch_size": PATCH,
+        "patch_size": twin.patch,
         "spatial_merge_size": MERGE,
-        "window_size": 112,
-        "fullatt_block_indexes": [twin.vision_depth - 1],
-        "out_hidden_size": twin.hidden_size,
     }
-    return Qwen2_5_VLConfig(
+    return AutoConfig.for_model(
+        twin.model_type,
         text_config=text,
         vision_config=vision,
         image_token_id=ids[_tokenizer.IMAGE],
@@ -73,7 +59,65 @@ def configuration(twin: TinyQwen25VL, tokenizer: Any) -> Qwen2_5_VLConfig:
     )
 
 
-def image_processor(twin: TinyQwen25VL) -> Any:
+def mrope_section(head_size: int) -> list[int]:
+    """Rotary frequencies for time, height and width; they sum to half the head size."""
+    time = head_size // 8
+    height = (head_size // 2 - time) // 2
+    return [time, height, head_size // 2 - time - height]
+
+
+def interleaved_section(head_size: int) -> list[int]:
+    """The same where frequencies alternate between the three, in Qwen3-VL's proportions."""
+    side = head_size * 5 // 32
+    return [head_size // 2 - 2 * side, side, side]
+
+
+def _rope(section: list[int], **more: Any) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section, **more}
+
+
+def _qwen2(twin: Tiny) -> tuple[dict[str, Any], dict[str, Any]]:
+    vision = {
+        "embed_dim": twin.vision_hidden_size,
+        "hidden_size": twin.hidden_size,  # what comes out
+        "mlp_ratio": 2,
+    }
+    return vision, {"rope_parameters": _rope(mrope_section(twin.hidden_size // twin.heads))}
+
+
+def _qwen2_5(twin: Tiny) -> tuple[dict[str, Any], dict[str, Any]]:
+    vision = {
+        "hidden_size": twin.vision_hidden_size,
+        "intermediate_size": 2 * twin.vision_hidden_size,
+        "window_size": 112,
+        "fullatt_block_indexes": [twin.vision_depth - 1],
+        "out_hidden_size": twin.hidden_size,
+    }
+    return vision, {"rope_parameters": _rope(mrope_section(twin.hidden_size // twin.heads))}
+
+
+def _qwen3(twin: Tiny) -> tuple[dict[str, Any], dict[str, Any]]:
+    vision = {
+        "hidden_size": twin.vision_hidden_size,
+        "intermediate_size": 2 * twin.vision_hidden_size,
+        "out_hidden_size": twin.hidden_size,
+        "num_position_embeddings": 64,  # a grid of 8 x 8, interpolated to the image's
+        "deepstack_visual_indexes": list(range(max(1, min(3, twin.vision_depth - 1)))),
+    }
+    head_size = twin.hidden_size // twin.heads
+    rope = _rope(interleaved_section(head_size), mrope_interleaved=True)
+    return vision, {"head_dim": head_size, "rope_parameters": rope}
+
+
+# What each family's vision tower and decoder have of their own.
+_OWN: dict[str, Callable[[Tiny], tuple[dict[str, Any], dict[str, Any]]]] = {
+    "qwen2_vl": _qwen2,
+    "qwen2_5_vl": _qwen2_5,
+    "qwen3_vl": _qwen3,
+}
+
+
+def image_processor(twin: Tiny) -> Any:
     """Qwen's own image processor in its PIL version, which does not need torchvision.
 
     Black is 0, not Qwen's -1.8: on mostly black images that constant drowns the drawing in the
@@ -81,24 +125,25 @@ def image_processor(twin: TinyQwen25VL) -> Any:
     """
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+    token_pixels = (twin.patch * MERGE) ** 2
     return Qwen2VLImageProcessorPil(
-        patch_size=PATCH,
+        patch_size=twin.patch,
         merge_size=MERGE,
         image_mean=[0.0] * 3,
         image_std=[0.5] * 3,
         size={
-            "shortest_edge": twin.min_image_tokens * TOKEN_PIXELS,
-            "longest_edge": twin.max_image_tokens * TOKEN_PIXELS,
+            "shortest_edge": twin.min_image_tokens * token_pixels,
+            "longest_edge": twin.max_image_tokens * token_pixels,
         },
     )
 
 
-def new_model(twin: TinyQwen25VL, config: Qwen2_5_VLConfig) -> Any:
+def new_model(twin: Tiny, config: PreTrainedConfig) -> Any:
     """The real transformers class with fresh weights, a pure function of sizes and `init_seed`."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    build: Any = Qwen2_5_VLForConditionalGeneration  # transformers leaves it untyped
-    model = build(config)
+    build: Any = AutoModelForImageTextToText  # transformers leaves it untyped
+    model = build.from_config(config)
     initialise(model, seed=twin.init_seed)
     return model
 
@@ -126,7 +171,7 @@ def initialise(model: Any, *, seed: int) -> None:
                 weight.normal_(0.0, 0.3, generator=generator)
             elif isinstance(module, nn.Linear | nn.Conv3d):
                 std = 1.0 / math.sqrt(weight[0].numel())
-                if name.endswith(("o_proj", "down_proj", "attn.proj")):
+                if name.endswith(RESIDUAL):
                     tower = next(part for part in name.split(".") if part in blocks)
                     std /= math.sqrt(2 * blocks[tower])
                 weight.normal_(0.0, std, generator=generator)

@@ -39,6 +39,8 @@ def command(
     width = max(len(run.training.label) for run in plan.runs)
     for run in plan.runs:
         click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")
+    for problem in plan.unknown():
+        click.echo(f"  unknown: {problem.what}; {problem.remedy}; ids are provisional")
     for sentence in plan.collapsed:
         click.echo(f"  collapsed: {sentence}")
     for name, state in plan.orphans:

@@ -36,7 +36,8 @@ def command(
 
     run = resolve(overrides, config_dirs=config_dirs)
     with Progress() as progress:
-        progress.note(f"run {training_id(run).name}")
+        if not run.unknown():
+            progress.note(f"run {training_id(run).name}")
         outcome = execute(run, reporter=progress, evaluate=not no_eval, wait=wait)
     if as_json:
         found = {

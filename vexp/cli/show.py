@@ -44,11 +44,14 @@ def command(
     config = to_dict(spec)
     if as_json:
         where = {".".join(key): _origin(reading, spec, key) for key, _ in _leaves(config)}
-        click.echo(
-            json.dumps({"id": training_id(spec).name, "config": config, "origins": where}, indent=2)
-        )
+        unknown = [str(problem) for problem in spec.unknown()]
+        found = {"id": training_id(spec).name, "config": config, "origins": where}
+        click.echo(json.dumps(found | {"unknown": unknown}, indent=2))
         return
-    click.echo(f"# id: {training_id(spec).name}")
+    provisional = " (provisional)" if spec.unknown() else ""
+    click.echo(f"# id: {training_id(spec).name}{provisional}")
+    for problem in spec.unknown():
+        click.echo(f"# unknown: {problem.what}; {problem.remedy}")
     _print_tree(config, spec, reading if origins else None)
     for key, origin in reading.dropped:
         click.echo(f"# dropped: {'.'.join(key)} ({origin} set it for {origin.intended!r})")

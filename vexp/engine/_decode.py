@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vexp.engine._draw import draw
 from vexp.engine.base import Generated, Sampling
+from vexp.probe.attention import prepared
 from vexp.train import attention as shared
 from vexp.train.logprobs import log_distribution, log_probs_of
 from vexp.train.prefix import Prefix, mask_for
@@ -30,6 +31,13 @@ def generate(
     policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
 ) -> Generated:
     """Sample a group of responses per prompt; see `Engine.generate`."""
+    with policy.autocast():  # as a whole, so that the weights are cast once and not at every step
+        return _generate(policy, prompts, item_ids, sampling)
+
+
+def _generate(
+    policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
+) -> Generated:
     batch, device = _Batch.start(policy, prompts, sampling), policy.device
     noise = _noise(item_ids, sampling, device)
     rows, steps = len(prompts) * sampling.group_size, sampling.max_response_length
@@ -102,7 +110,7 @@ class _Batch:
         """Feed one token per row."""
         model: Any = policy.model
         with policy.autocast():
-            output = model.model.language_model(
+            output = model.get_decoder()(
                 inputs_embeds=model.get_input_embeddings()(token.unsqueeze(1)),
                 position_ids=self.positions.view(1, -1, 1).expand(3, -1, -1),
                 past_key_values=self.cache,
@@ -147,11 +155,11 @@ class _Cache:
     def arguments(self) -> dict[str, Any]:
         """What attention has to be told for the next step: one query per row."""
         if self.prefix:
-            return {"shared_prefix": self.prefix, "attention_mask": {"full_attention": None}}
+            return {"shared_prefix": self.prefix, **prepared(None)}
         own = self.mask.new_ones(len(self.mask), self.steps + 1)
         keys = torch.cat([self.mask, own], dim=1)
         allowed = keys if "flash" in self.kernel else mask_for(self.kernel, keys[:, None, None])
-        return {"attention_mask": {"full_attention": allowed}}
+        return prepared(allowed)
 
     def keep(self, prompts: Tensor, rows: Tensor) -> None:
         """Drop all but these prompts and rows."""

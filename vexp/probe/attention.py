@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 PREFIX = "vexp_probe_"  # of the names under which probed kernels are registered
+MASK = "prepared_mask"  # keyword under which a mask passes by transformers, see `prepared`
 ROWS_AT_ONCE = 64  # query rows whose logits are held at once when a probe reads all of them
 
 
@@ -154,6 +155,16 @@ def masked_lse(
     return lse
 
 
+def prepared(mask: Tensor | None) -> dict[str, Any]:
+    """Arguments for a decoder whose layers are to take `mask` as it is, in its kernel's own form.
+
+    Left alone, transformers makes a mask from the one it is given, in each family in another way,
+    and where there is none. A 4-D one it does not look at; ours reaches the attention function by
+    a keyword that both of ours know.
+    """
+    return {"attention_mask": torch.empty(0, 0, 0, 0), MASK: mask}
+
+
 def register(kernel: str) -> str:
     """Make the probed form of a transformers kernel known (idempotent); returns its name.
 
@@ -180,6 +191,7 @@ def _forward(
     probe: Probe | None = None,
     **options: Any,
 ) -> Any:
+    attention_mask = options.pop(MASK, attention_mask)
     if probe is not None and module.layer_idx in probe.layers:
         scaling = options.get("scaling") or module.scaling
         causal = bool(getattr(module, "is_causal", False))

@@ -24,7 +24,8 @@ FORMAT = 1
 RECORD = "failure.json"
 
 _REMEDIES: dict[Kind, str] = {
-    "oom": "lower compute.micro_batch_size: the result stays the same",
+    "oom": "lower compute.micro_batch_size or set compute.gradient_checkpointing=true: the result "
+    "stays the same",
     "code": "mend the code and run the same command: it goes on from the last checkpoint",
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vexp import __version__
-from vexp.errors import RunError, suggest
+from vexp.errors import ConfigError, RunError, suggest
 from vexp.files import new_folder, read_json, write_json
 from vexp.runs.claim import DONE, attempt_folder, marks_of, read_owner
 from vexp.runs.owner import Owner
@@ -166,9 +166,12 @@ class RunStore:
         """The folder of a run, created if it is missing, checked if it exists.
 
         Raises:
+            ConfigError: if something of its inputs, and so its id, cannot be told here.
             RunError: if the folder with this id was written by another config.
             StorageError: if it cannot be created.
         """
+        if unknown := run.unknown():
+            raise ConfigError(unknown)
         found = self.find(identity)
         if found is None:
             found = RunFolder(self.runs_dir / identity.name)

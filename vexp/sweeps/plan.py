@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vexp.errors import StorageError
+from vexp.errors import Problem, StorageError
 from vexp.runs import evaluations
 from vexp.runs.store import RunFolder, RunStatus, RunStore, State
 from vexp.sweeps.checks import check
@@ -46,6 +46,10 @@ class Plan:
     runs: tuple[Planned, ...]
     orphans: tuple[tuple[str, State], ...]  # run folders launched before: kept, never deleted
     collapsed: tuple[str, ...]
+
+    def unknown(self) -> tuple[Problem, ...]:
+        """What this machine cannot tell of the runs' inputs; their ids are provisional."""
+        return tuple(dict.fromkeys(p for run in self.runs for p in run.training.run.unknown()))
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""

@@ -118,7 +118,8 @@ def variant_name(name: str, extra: Sequence[str]) -> str:
 
 # Keys that change where and how a sweep runs, not what it computes.
 _NEUTRAL = re.compile(
-    r"\+*(launcher|results_dir|tracker|compute\.(device|threads|micro_batch_size))\b"
+    r"\+*(launcher|results_dir|tracker"
+    r"|compute\.(device|threads|micro_batch_size|gradient_checkpointing))\b"
 )
 
 

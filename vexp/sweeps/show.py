@@ -96,6 +96,7 @@ def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
         "bytes_per_run": bytes_each,
         "bytes_needed": None if bytes_each is None else bytes_each * missing,
         "collapsed": list(plan.collapsed),
+        "unknown": [str(problem) for problem in plan.unknown()],
         "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
         "runs": [
             {

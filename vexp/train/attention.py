@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vexp.probe.attention import Probe, masked_lse
+from vexp.probe.attention import MASK, Probe, masked_lse
 
 NAME = "vexp_shared_prefix"
 
@@ -65,7 +65,7 @@ def forward(
     scaling: float,
     shared_prefix: SharedPrefix | None = None,
     probe: Probe | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; returns [row, query, head, head size].
 
@@ -74,11 +74,12 @@ def forward(
     """
     probed = probe if probe is not None and module.layer_idx in probe.layers else None
     if shared_prefix is None:
+        mask = options.get(MASK, attention_mask)
         if probed:
-            lse_of = masked_lse(key, attention_mask, scaling, False, query.shape[2])
+            lse_of = masked_lse(key, mask, scaling, False, query.shape[2])
             probed.read(module.layer_idx, query, key, scaling, lse_of)
         output = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
         )
         return output.transpose(1, 2), None
     keys, values = shared_prefix.keys[module.layer_idx], shared_prefix.values[module.layer_idx]

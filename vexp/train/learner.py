@@ -244,13 +244,16 @@ def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:
     Raises:
         CheckpointError: if the checkpoint is damaged or of another architecture.
     """
-    return run.backbone.load(
+    policy = run.backbone.load(
         model,
         device=device,
         precision=run.compute.precision,
         attention=run.compute.attention,
         emits=run.emits(stage),
     )
+    if run.compute.gradient_checkpointing:
+        policy.recompute()
+    return policy
 
 
 def _summary(updates: list[dict[str, float]]) -> dict[str, float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +29,7 @@ from vexp.train.prefix import Prefix
 from vexp.train.prompts import PromptBatch
 
 if TYPE_CHECKING:
+    from vexp.backbone._family import Family
     from vexp.dataset.base import Item
     from vexp.spec import Prompt
 
@@ -69,9 +72,12 @@ class Reading:
 
 
 class Policy(nn.Module):
-    """A transformers model of the Qwen-VL family, its tokenizer and its image processor.
+    """A vision-language model of transformers, its tokenizer and its image processor.
 
-    Parameters are float32; with `precision="bf16"` the arithmetic runs under autocast.
+    Parameters are what the model has, float32 as a rule; with `precision="bf16"` the arithmetic
+    runs under autocast. `files` are
+    the rest of what a saved folder holds, by name: what AutoProcessor reads of the model this one
+    was made from.
     """
 
     banned: Tensor  # [vocab] bool: tokens that are never sampled
@@ -81,11 +87,13 @@ class Policy(nn.Module):
         model: Any,
         tokenizer: Any,
         image_processor: Any,
+        family: Family,
         *,
         device: str = "cpu",
         precision: Precision = "fp32",
         attention: Attention = "auto",
         emits: tuple[str, ...] = (),
+        files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.kernel = prefixes.choose_kernel(attention, device, precision)
@@ -93,16 +101,27 @@ class Policy(nn.Module):
         self.model = model.eval()  # no dropout anywhere in these models
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.family = family
+        self.files = dict(files)
         self.precision = precision
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
-        self.vision = _vision(model.config, tokenizer)
+        self.vision = _vision(family, model.config, tokenizer)
         vocabulary = model.config.get_text_config().vocab_size
-        banned = banned_tokens(tokenizer, vocabulary, emits)
+        banned = banned_tokens(tokenizer, vocabulary, emits, self.vision.reserved)
         # special tokens that a response may contain besides the end of the sequence, and their ids
         self.emits: dict[str, int] = {t: tokenizer.convert_tokens_to_ids(t) for t in emits}
         self.register_buffer("banned", banned, persistent=False)
         self.to(device)
+
+    def recompute(self) -> None:
+        """Keep only the inputs of each layer for the backward pass, which computes the rest again.
+
+        (Chen et al., arXiv:1604.06174.) Numbers stay the same; a step takes longer. transformers'
+        own way drops the keys that responses share, and works in training mode only.
+        """
+        for block in (*self.model.get_decoder().layers, *self.family.vision_blocks(self.model)):
+            block.forward = functools.partial(_recomputed, block.forward)
 
     @property
     def device(self) -> torch.device:
@@ -156,7 +175,7 @@ class Policy(nn.Module):
         `probe` reads the attention of each prompt's last position.
         """
         with self.autocast():
-            return prefixes.encode(self.model, self.kernel, prompts, probe)
+            return prefixes.encode(self.model, self.family, self.kernel, prompts, probe)
 
     def _extend(
         self,
@@ -206,7 +225,7 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocab]."""
         with self.autocast():
-            found: Tensor = self.model.lm_head(hidden)
+            found: Tensor = self.model.get_output_embeddings()(hidden)
         return found
 
     def _score(
@@ -289,6 +308,8 @@ class Policy(nn.Module):
             self.image_processor.save_pretrained(folder)
             if self.emits:
                 write_json(folder / EMITS, list(self.emits))
+            for name, content in self.files.items():
+                (folder / name).write_bytes(content)
         except Exception as error:
             # safetensors wraps the system's error: unwrap it, so that a full disk is known as one.
             number = re.search(r"os error (\d+)", str(error))
@@ -313,6 +334,17 @@ def no_progress_bars() -> Iterator[None]:
             switch.enable_progress_bar()
 
 
+def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """A layer's forward pass; where gradients are wanted, without its activations kept.
+
+    Not the reentrant form: there, what the probe and the prefix take from within a layer would
+    carry no gradient, silently.
+    """
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
+
+
 def _use_kernel(model: Any, kernel: str) -> None:
     """Set the attention implementation; a probed one is for the language model only."""
     if kernel == attention_kernel.NAME:
@@ -323,11 +355,14 @@ def _use_kernel(model: Any, kernel: str) -> None:
     model.set_attn_implementation({"": plain, "vision_config": plain, "text_config": probed})
 
 
-def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) -> Tensor:  # [vocab]
-    """Tokens no response may contain: special and added ones, and ids the tokenizer does not have.
+def banned_tokens(
+    tokenizer: Any, vocabulary: int, emits: Sequence[str] = (), reserved: Iterable[int] = ()
+) -> Tensor:  # [vocab]
+    """Tokens no response may contain: special and reserved ones, and ids without a token.
 
-    Exempt are the end of the sequence and `emits`. An image token in a response would crash the
-    next forward pass ("image features and image tokens do not match").
+    Exempt are the end of the sequence and `emits`. Added tokens that are not special, such as
+    Qwen3's `<think>`, are ordinary text. An image token in a response would crash the next forward
+    pass ("image features and image tokens do not match").
 
     Raises:
         ConfigError: if one of `emits` is not a single token.
@@ -343,17 +378,18 @@ def banned_tokens(tokenizer: Any, vocabulary: int, emits: Sequence[str] = ()) ->
         )
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
-    banned[[*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids]] = True
+    added = tokenizer.added_tokens_decoder.items()
+    special = [number for number, token in added if token.special]
+    banned[[*special, *tokenizer.all_special_ids, *reserved]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
 
 
-def _vision(config: Any, tokenizer: Any) -> prompting.Vision:
-    ids = {config.image_token_id, config.video_token_id}
-    ids |= {config.vision_start_token_id, config.vision_end_token_id}
+def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:
+    image = family.image_token_id(config)
     return prompting.Vision(
-        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
-        image_token_id=config.image_token_id,
-        reserved=frozenset(ids),
-        merge=config.vision_config.spatial_merge_size,
+        image_token=tokenizer.convert_ids_to_tokens(image),
+        image_token_id=image,
+        reserved=family.reserved_ids(config),
+        merge=family.patches_per_side(config),
     )

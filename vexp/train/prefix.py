@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
-from vexp.probe.attention import Probe
+from vexp.probe.attention import Probe, prepared
 from vexp.train import attention as shared
 from vexp.train.attention import SharedPrefix
 from vexp.train.prompts import PromptBatch
+
+if TYPE_CHECKING:
+    from vexp.backbone._family import Family
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,11 @@ class _Recorder:
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
-    def update(self, keys: Tensor, values: Tensor, _layer: int) -> tuple[Tensor, Tensor]:
-        # Under autocast RoPE leaves keys in float32; attention takes them in the values' precision.
-        self.keys.append(keys.to(values.dtype))
-        self.values.append(values)
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        if layer == len(self.keys):  # a recomputation in the backward pass comes second
+            # Under autocast RoPE leaves keys in float32; attention takes the values' precision.
+            self.keys.append(keys.to(values.dtype))
+            self.values.append(values)
         return keys, values
 
 
@@ -80,23 +84,21 @@ class _Continuation:
         return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
 
 
-def encode(model: Any, kernel: str, prompts: PromptBatch, probe: Probe | None = None) -> Prefix:
+def encode(
+    model: Any, family: Family, kernel: str, prompts: PromptBatch, probe: Probe | None = None
+) -> Prefix:
     """Run vision tower and decoder over the prompts; `probe` reads the row of their last token."""
     embeds = model.get_input_embeddings()(prompts.input_ids)
-    image = prompts.input_ids == model.config.image_token_id
-    if prompts.pixel_values is not None:
-        features = model.model.get_image_features(prompts.pixel_values, prompts.image_grid_thw)
-        patches = torch.cat(features.pooler_output).to(embeds.dtype)
-        embeds = embeds.masked_scatter(image.unsqueeze(-1), patches)
+    image = prompts.input_ids == family.image_token_id(model.config)
     recorder, arguments = _Recorder(), {}
     if probe is not None:
         probe.image_index, probe.image_mask = image_places(image)
         last = prompts.input_ids.shape[1] - 1
         probe.rows = torch.full((len(prompts), 1), last, device=image.device)
         arguments = {"probe": probe}
-    output = model.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask={"full_attention": causal_mask(kernel, prompts.attention_mask)},
+    output = model.get_decoder()(
+        **family.sighted(model, embeds, image, prompts.pixel_values, prompts.image_grid_thw),
+        **prepared(causal_mask(kernel, prompts.attention_mask)),
         position_ids=prompts.position_ids,
         past_key_values=recorder,
         **arguments,
@@ -139,15 +141,14 @@ def extend(
         prefix = prefix.rows(prompt_index)
     if kernel == shared.NAME:
         # Responses are padded on the right, where causal attention never looks: no mask is needed.
-        arguments |= {"attention_mask": {"full_attention": None}, "shared_prefix": prefix.shared()}
+        arguments |= prepared(None) | {"shared_prefix": prefix.shared()}
     else:
         keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
-        arguments |= {"attention_mask": {"full_attention": keys}}
-        arguments |= {"past_key_values": _Continuation(prefix)}
+        arguments |= prepared(keys) | {"past_key_values": _Continuation(prefix)}
     if probe is not None:
         probe.image_index, probe.image_mask = image_places(prefix.image_mask)
         arguments |= {"probe": probe}
-    hidden: Tensor = model.model.language_model(**arguments).last_hidden_state
+    hidden: Tensor = model.get_decoder()(**arguments).last_hidden_state
     return hidden
 
 

@@ -1,0 +1,27 @@
+"""Qwen2.5-VL-3B-Instruct, from the hub or a local folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from vexp.backbone._pretrained import Pretrained
+from vexp.config.types import UNHASHED
+from vexp.registry import register
+
+
+@register("backbone", "qwen2_5_vl_3b")
+@dataclass(frozen=True, kw_only=True)
+class Qwen25VL3B(Pretrained):
+    """Qwen2.5-VL-3B-Instruct (arXiv:2502.13923), or a local model of its architecture.
+
+    36 decoder layers; one image token covers 28 x 28 pixels.
+    """
+
+    model_type = "qwen2_5_vl"
+    depth = 36
+
+    path: Annotated[str, UNHASHED] = "Qwen/Qwen2.5-VL-3B-Instruct"  # folder or hub name
+    revision: Annotated[str | None, UNHASHED] = (
+        "66285546d2b821cf421d4f5eb2576359d3770cd3"  # commit, tag or branch on the hub
+    )
