@@ -209,12 +209,13 @@ def plain_attention(output, ids, layer, evidence, length):
         for head in range(heads):
             row = maps[head, len(ids) - length + t].tolist()
             total = math.fsum(row[place] for place in places)
+            own[t] += math.fsum(row[len(ids) - length :]) / heads
             for number, place in enumerate(places):
                 image[t] += row[place] / heads
                 inside[t] += row[place] / heads * evidence[number]
                 share[t] += row[place] / total / heads * evidence[number]
                 pooled[number] += row[place] / total / heads / length
-    return image, inside, share, pooled
+    return image, inside, share, pooled, own
 
 
 @pytest.mark.parametrize(
@@ -234,10 +235,11 @@ def test_attention_equals_that_of_eager_passes(index, attention, monkeypatch):
             grid = made.grids[group]
             count = grid[0] * grid[1]
             inside = token_mask(made.evidence[group], grid).tolist() if count else []
-            image, evidence, share, pooled = plain_attention(output, ids, layer, inside, length)
+            image, evidence, share, pooled, own = plain_attention(output, ids, layer, inside, length)
             close(seen.image[row, :length], image)
             close(seen.evidence[row, :length], evidence)
             close(seen.share[row, :length], share)
+            close(seen.response[row, :length], own)
             close(seen.pooled[row, :count], pooled)
             assert (seen.pooled[row, count:] == 0).all()
             assert seen.image_tokens[row] == len(pooled)
