@@ -203,7 +203,7 @@ def plain_attention(output, ids, layer, evidence, length):
     places = (ids == plain_model().config.image_token_id).nonzero().flatten().tolist()
     maps = output.attentions[layer][0].double()
     heads = len(maps)
-    image, inside, share = ([0.0] * length for _ in range(3))
+    image, inside, share, own = ([0.0] * length for _ in range(4))
     pooled = [0.0] * len(places)
     for t in range(length):
         for head in range(heads):
@@ -235,7 +235,9 @@ def test_attention_equals_that_of_eager_passes(index, attention, monkeypatch):
             grid = made.grids[group]
             count = grid[0] * grid[1]
             inside = token_mask(made.evidence[group], grid).tolist() if count else []
-            image, evidence, share, pooled, own = plain_attention(output, ids, layer, inside, length)
+            image, evidence, share, pooled, own = plain_attention(
+                output, ids, layer, inside, length
+            )
             close(seen.image[row, :length], image)
             close(seen.evidence[row, :length], evidence)
             close(seen.share[row, :length], share)
