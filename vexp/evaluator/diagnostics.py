@@ -116,10 +116,12 @@ class Diagnostics(Heldout):
         prompts: PromptBatch,
         generated: Generated,
     ) -> Sequence[Mapping[str, float]]:
+        from vexp.train.collect import answers
         from vexp.train.experience import micro_batches
         from vexp.train.signals import Request, observe
 
-        answers = _answers(policy, run, items, prompts, generated)
+        nothing = [0.0] * len(items)
+        found = answers(run, policy, items, prompts, generated, nothing)
         layers = {layer.index(policy.layers) for layer in (self.layer, self.visual_layer)}
         request = Request(
             old_logprobs=True,
@@ -130,7 +132,7 @@ class Diagnostics(Heldout):
         )
         rows = range(len(items))
         portions = micro_batches(rows, rows, run.compute.micro_batch_size)
-        seen = observe(answers, policy, None, portions, request, temperature=1.0, seed=0, step=0)
+        seen = observe(found, policy, None, portions, request, temperature=1.0, seed=0, step=0)
         columns = {name: values.tolist() for name, values in self._of(seen).items()}
         return [
             {name: values[row] for name, values in columns.items() if not math.isnan(values[row])}
@@ -160,32 +162,6 @@ class Diagnostics(Heldout):
         }
         empty = ~seen.mask.any(dim=1)
         return {name: value.masked_fill(empty, math.nan) for name, value in found.items()}
-
-
-def _answers(
-    policy: Policy,
-    run: RunSpec,
-    items: Sequence[Item],
-    prompts: PromptBatch,
-    generated: Generated,
-) -> Experience:
-    """One answer to each item, as the experience pass takes them."""
-    import torch
-
-    from vexp.train.collect import of_prompts
-    from vexp.train.experience import Experience
-
-    count, device = len(items), policy.device
-    return Experience(
-        **of_prompts(run, policy, items, prompts),
-        group=torch.arange(count, device=device),
-        tokens=generated.tokens,
-        mask=generated.mask,
-        rewards=torch.zeros(count, dtype=torch.float64, device=device),
-        sampling_logprobs=generated.logprobs,
-        has_image=torch.tensor([item.image is not None for item in items], device=device),
-        place=torch.zeros(count, dtype=torch.int64, device=device),
-    )
 
 
 def _mean_of(value: str, samples: Sequence[Sample], name: str) -> Metrics:
