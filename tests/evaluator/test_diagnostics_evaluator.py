@@ -193,6 +193,27 @@ def test_values_are_those_of_a_plain_pass(number):
     assert found.get("coverage") == expected
 
 
+def test_uniform_attention_on_the_default_task_gives_a_box_its_one_token_of_four():
+    owner = made().backbone.load()
+    with torch.no_grad():
+        for name, weight in owner.model.named_parameters():
+            if ".q_proj." in name and "visual" not in name:
+                weight.zero_()
+    samples = list(Diagnostics(size=40).samples(owner, replace(resolve(RUN), verifier=Coin())))
+    assert {len(Partly.whole.item("test", n).boxes) for n in range(40)} == {1, 2}
+    for number, found in enumerate(samples):
+        boxes = len(Partly.whole.item("test", number).boxes)
+        assert found.values["evidence_mass"] == pytest.approx(boxes / 4, abs=1e-6)
+        assert found.values["evidence_area"] == boxes / 4
+        assert found.values["tas"] == pytest.approx(0.5, abs=1e-6)
+        assert found.values["attention_ratio"] == pytest.approx(0, abs=1e-6)
+        assert found.values.get("coverage") == (1 if boxes == 2 else None)
+        assert found.values.get("coverage_2") == (0 if boxes == 2 else None)
+    measured = Diagnostics().metrics(samples)
+    assert measured["evidence_mass/single"]["value"] == pytest.approx(0.25, abs=1e-6)
+    assert measured["evidence_mass/multi"]["value"] == pytest.approx(0.5, abs=1e-6)
+
+
 def test_what_lacks_image_or_boxes_is_skipped_and_counted():
     for number, sample in enumerate(measured()):
         assert set(sample.values) <= {*VALUES, *COUNTS}
