@@ -10,12 +10,14 @@ import torch
 
 from tests.train.fakes import SMALLEST, experience
 from vexp.config.compose import resolve
+from vexp.probe.attention import ImageLogits
 from vexp.registry import REGISTRY
 from vexp.train import metrics
 from vexp.train.checkpoint import State
 from vexp.train.experience import Counterfactual, ImageAttention
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
+from vexp.train.policy import PolicyOutput
 from vexp.train.timing import Clock
 
 BOXES = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0))
@@ -220,3 +222,31 @@ def test_what_ease_sees_does_not_depend_on_micro_batches():
 def test_a_plain_step_needs_no_pass_for_its_log():
     found = step("experiment=dapo", "group_filter=none")
     assert not [name for name in found if name.startswith(("attention", "entropy", "late"))]
+
+
+def test_what_ease_sees_is_pooled_over_the_tokens_it_supervises():
+    run = composed("experiment=ease")
+    layer = run.auxiliary["ease"].layer.index(2)
+    draw = torch.Generator().manual_seed(3)
+    logits = torch.randn(4, 2, 3, 4, generator=draw)  # [rollout, head, row, image token]
+    logits[2:] = -torch.inf  # without an image
+    rows = torch.tensor([[0, 2, 4], [1, 0, 2], [0, 1, 2], [0, 1, 2]])
+    weights = torch.zeros(4, 5)
+    weights[0, [0, 4]] = 0.5  # two of the three rows read
+    made = batch(auxiliary={"ease": weights}, layers=2)
+    output = PolicyOutput(
+        torch.zeros(4, 5), attention={layer: ImageLogits(logits, None, 0)}, rows=rows
+    )
+    found = metrics.of_update(run, output, made)
+    cells = [0.0] * 4
+    for row in (0, 2):
+        for head in range(2):
+            total = math.fsum(math.exp(z) for z in logits[0, head, row].tolist())
+            for cell, z in enumerate(logits[0, head, row].tolist()):
+                cells[cell] += math.exp(z) / total / 4
+    mass = found["auxiliary/ease/evidence_mass"]
+    assert mass[0] == pytest.approx(cells[0] + cells[3], abs=1e-6)
+    for values in found.values():
+        assert not values[0].isnan()
+        assert values[1:].isnan().all()  # no weight, no image
+    assert metrics.means(found)["auxiliary/ease/evidence_mass"] == pytest.approx(float(mass[0]))
