@@ -241,7 +241,7 @@ def test_in_rl_it_supervises_right_answers_that_have_the_token(straight, tmp_pat
     trained = Folder(tmp_path)
     train(run, trained)
     (row,) = trained.metrics
-    known = {"coverage", "without_focus", "without_evidence"}
+    known = {"gate_coverage", "without_focus", "without_evidence"}
     assert {f"auxiliary/focus/{name}" for name in known} <= set(row)
 
 
