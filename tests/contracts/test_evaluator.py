@@ -27,6 +27,8 @@ def component(kind, name):
 # Another value of every field, by evaluator: a new one says here how each of its fields changes.
 COMMON = {"split": "dev", "size": 10, "max_response_length": 7, "batch_size": 7}
 OTHER = {
+    "credit": COMMON
+    | {"credit": component("credit", "vgpo"), "group_size": 3, "batch_size": 7, "keep": 3},
     "heldout": COMMON,
     "diagnostics": COMMON
     | {
@@ -38,14 +40,23 @@ OTHER = {
     },
 }
 # Metrics by what they are, as patterns; all others are shares in [0, 1].
-SIGNED = ("entropy/gap", "focus_correlation", "attention_kl/spearman")
-UNBOUNDED = ("length", "attention_kl*", "late_early*", "entropy/*")
+SIGNED = (
+    "entropy/gap",
+    "focus_correlation",
+    "attention_ratio",
+    "attention_kl/spearman",
+    "weight/*",
+)
+UNBOUNDED = ("length", "weight/*", "attention_kl*", "late_early*", "entropy/*")
 # Values that evaluators record of a sample, each of which may be missing; all are averaged.
 RECORDED = {
+    "credit": dict.fromkeys(
+        ("weight/digit", "weight/color_place", "weight/connective"), st.floats(-9, 9)
+    ),
     "diagnostics": {
         **dict.fromkeys(
-            ("evidence_mass", "evidence_area", "pointing", "coverage", "attention/image",
-             "attention/rest", "grounded_share"),
+            ("evidence_mass", "evidence_area", "pointing", "coverage", "coverage_2", "tas",
+             "attention/image", "attention/query", "attention/response", "grounded_share"),
             st.floats(0, 1),
         ),
         **dict.fromkeys(
@@ -53,9 +64,12 @@ RECORDED = {
         ),
         "entropy/gap": st.floats(-9, 9),
         "focus_correlation": st.floats(-1, 1),
+        "attention_ratio": st.floats(-1, 1),
+        "focused_late": st.integers(0, 9).map(float),
+        "focused_early": st.integers(0, 9).map(float),
     },
 }  # fmt: skip
-PARTIAL = {name for values in RECORDED.values() for name in values}
+PARTIAL = {name for values in RECORDED.values() for name in values} | {"late_early_focus"}
 SAMPLES = st.lists(
     st.builds(
         Sample,

@@ -119,7 +119,7 @@ def test_psi_below_zero_happens_and_is_reported():
     assert bounded[0].tolist() == [2.0, 0.0, 0.0, 0.0]
 
 
-def test_grounded_tokens_are_counted_among_all():
+def test_the_share_of_negative_weights_is_of_all_tokens():
     made = experience(
         mask=torch.tensor([[True, True, True], [True, False, False]]),
         group=torch.tensor([0, 1]),
@@ -130,13 +130,13 @@ def test_grounded_tokens_are_counted_among_all():
         },
     )
     found = vicra().metrics(made)
-    assert found == {"credit/negative_share": 0.0, "credit/grounded_share": 0.25}
+    assert found == {"credit/negative_share": 0.0}
 
 
 def test_no_tokens_at_all():
     _, made = ragged(0, groups=1, size=2, width=3, lengths=[0, 0])
     assert vicra().advantages(torch.ones(2), made).tolist() == [[0.0] * 3] * 2
-    assert vicra().metrics(made) == {"credit/negative_share": 0.0, "credit/grounded_share": 0.0}
+    assert vicra().metrics(made) == {"credit/negative_share": 0.0}
 
 
 @pytest.mark.parametrize("score", ["prob_difference", "kl"])

@@ -20,7 +20,7 @@ from vexp.dataset.base import Dataset
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
-from vexp.evaluator.diagnostics import VALUES, Diagnostics
+from vexp.evaluator.diagnostics import COUNTS, VALUES, Diagnostics
 from vexp.registry import REGISTRY
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
@@ -153,7 +153,10 @@ def test_values_are_those_of_a_plain_pass(number):
 
     on_image = [float(attention[3, :, t, image].sum(-1).mean()) for t in own]
     assert found["attention/image"] == close(statistics.fmean(on_image))
-    assert found["attention/rest"] == close(1 - statistics.fmean(on_image))
+    on_own = [float(attention[3, :, t, len(image) - len(tokens) :].sum(-1).mean()) for t in own]
+    assert found["attention/response"] == close(statistics.fmean(on_own))
+    places = ("attention/image", "attention/query", "attention/response")
+    assert sum(found[place] for place in places) == pytest.approx(1, abs=1e-6)
     if len(tokens) == 1:
         assert not {"late_early", "focus_correlation", "entropy/gap"} & found.keys()
     else:
@@ -190,9 +193,30 @@ def test_values_are_those_of_a_plain_pass(number):
     assert found.get("coverage") == expected
 
 
+def test_uniform_attention_on_the_default_task_gives_a_box_its_one_token_of_four():
+    owner = made().backbone.load()
+    with torch.no_grad():
+        for name, weight in owner.model.named_parameters():
+            if ".q_proj." in name and "visual" not in name:
+                weight.zero_()
+    samples = list(Diagnostics(size=40).samples(owner, replace(resolve(RUN), verifier=Coin())))
+    assert {len(Partly.whole.item("test", n).boxes) for n in range(40)} == {1, 2}
+    for number, found in enumerate(samples):
+        boxes = len(Partly.whole.item("test", number).boxes)
+        assert found.values["evidence_mass"] == pytest.approx(boxes / 4, abs=1e-6)
+        assert found.values["evidence_area"] == boxes / 4
+        assert found.values["tas"] == pytest.approx(0.5, abs=1e-6)
+        assert found.values["attention_ratio"] == pytest.approx(0, abs=1e-6)
+        assert found.values.get("coverage") == (1 if boxes == 2 else None)
+        assert found.values.get("coverage_2") == (0 if boxes == 2 else None)
+    measured = Diagnostics().metrics(samples)
+    assert measured["evidence_mass/single"]["value"] == pytest.approx(0.25, abs=1e-6)
+    assert measured["evidence_mass/multi"]["value"] == pytest.approx(0.5, abs=1e-6)
+
+
 def test_what_lacks_image_or_boxes_is_skipped_and_counted():
     for number, sample in enumerate(measured()):
-        assert set(sample.values) <= set(VALUES)
+        assert set(sample.values) <= {*VALUES, *COUNTS}
         if number % 4 == 0:
             assert sample.values == {}
         elif number % 4 == 1:
@@ -284,6 +308,23 @@ def test_metrics_by_hand():
     assert metrics["accuracy"]["value"] == 0.8
     assert not {"entropy/grounded", "entropy/gap", "attention_kl"} & metrics.keys()
     assert Diagnostics().metrics([]) == {}
+
+
+def test_the_released_late_early_ratio_is_of_counts_over_all_answers():
+    counts = [(2, 0, 1), (1, 1, 1), (0, 2, 0)]
+    samples = [
+        sample(n, values={"focused_late": float(a), "focused_early": float(b)}, correct=float(c))
+        for n, (a, b, c) in enumerate(counts)
+    ]
+    metrics = Diagnostics().metrics([*samples, sample(9)])
+    assert metrics["late_early_focus"]["value"] == 1
+    assert metrics["late_early_focus"]["n"] == 3
+    assert metrics["late_early_focus"]["stderr"] == pytest.approx(
+        statistics.stdev([2, 0, -2]) / 3**0.5
+    )
+    assert metrics["late_early_focus/correct"]["value"] == 3
+    assert metrics["late_early_focus/wrong"] == {"value": 0, "stderr": None, "n": 1}
+    assert "late_early_focus/correct" not in Diagnostics().metrics(samples[:1])
 
 
 def test_divergence_against_outcome():

@@ -39,7 +39,8 @@ def plain_lse(query, keys, chosen, bias):
                     )
                     for key in range(keys.shape[2])
                 ]
-                result[row, head, number] = math.log(math.fsum(terms))
+                total = math.fsum(terms)
+                result[row, head, number] = math.log(total) if total else -math.inf
     return result
 
 
@@ -49,12 +50,22 @@ def check_lse(mask, causal, bias, *, queries=3, keys=5):
     everything = torch.arange(queries).unsqueeze(0)
     chosen = torch.tensor([[2, 0], [1, 1], [0, 2], [2, 1]])
     place = chosen[:, None, :, None].expand(-1, HEADS, -1, SIZE)
-    for found, positions in (
+    before = keys - queries
+
+    def own(row, head, position, seen):
+        return bias(row, head, position, seen) if seen >= before else -math.inf
+
+    for (found, found_own), positions in (
         (lse(query, everything), everything.expand(len(query), -1)),
         (lse(query.gather(2, place), chosen), chosen),
     ):
         expected = plain_lse(query, key, positions, bias)
         torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+        if before <= 0:
+            assert found_own is None
+        else:
+            expected = plain_lse(query, key, positions, own)
+            torch.testing.assert_close(found_own.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def hidden(seen):
@@ -119,7 +130,7 @@ def test_gradients_are_finite_where_a_query_sees_nothing():
     query.requires_grad_()
     mask = torch.ones(4, 1, 3, 5, dtype=torch.bool)
     mask[:, :, 0] = False
-    lse = masked_lse(keys, mask, SCALING, True, 3)(query, torch.arange(3).unsqueeze(0))
+    lse, _ = masked_lse(keys, mask, SCALING, True, 3)(query, torch.arange(3).unsqueeze(0))
     lse[:, :, 1:].sum().backward()
     assert query.grad.isfinite().all()
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.train.fakes import experience
 from vexp.registry import REGISTRY
-from vexp.reward.attention import top_share
+from vexp.train.diagnostics import top_share
 from vexp.train.experience import ImageAttention
 
 LAYERS = 6

@@ -59,6 +59,24 @@ def test_the_round_trip_gives_the_same_rows_and_verdicts(filled, tmp_path, name)
     assert again.runs == [] and again.evaluations == 0
 
 
+def test_what_was_measured_of_a_sample_travels(filled, tmp_path):
+    row = next(rows(filled))
+    path = row.folder / "samples.jsonl"
+    samples = read_samples(row.folder)
+    values = [{"evidence_mass": 0.1 + 0.2, "attention/image": 1e-12}, {}, {"pointing": 0.0}]
+    for number, sample in enumerate(samples):
+        if values[number % 3]:
+            sample["values"] = values[number % 3]
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    export(filled, tmp_path / "x.zip")
+    other = RunStore(tmp_path / "other")
+    import_(other, tmp_path / "x.zip")
+    found = {r.evaluation_key: r.folder for r in rows(other)}[row.evaluation_key]
+    expected = [sample.get("values") for sample in samples]
+    assert [sample.get("values") for sample in read_samples(found)] == expected
+    assert any(expected)
+
+
 def test_an_export_is_the_same_bytes_each_time_and_small(filled, tmp_path):
     export(filled, tmp_path / "a.zip")
     export(filled, tmp_path / "b.zip")

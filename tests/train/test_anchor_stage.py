@@ -152,7 +152,7 @@ def test_the_loss_is_that_of_imitation_and_the_anchor_and_is_logged(straight):
     output = forward(policy, batch, 1.0, Reading(probe=probe))
     divergence = term.token_loss(output, batch)[:, 0].detach()
     assert row["auxiliary/focus"] == pytest.approx(float(divergence.mean()), rel=1e-5)
-    assert row["auxiliary/focus/coverage"] == 1.0
+    assert row["auxiliary/focus/gate_coverage"] == 1.0
     assert row["auxiliary/focus/without_focus"] == 0
 
 
@@ -241,7 +241,7 @@ def test_in_rl_it_supervises_right_answers_that_have_the_token(straight, tmp_pat
     trained = Folder(tmp_path)
     train(run, trained)
     (row,) = trained.metrics
-    known = {"coverage", "without_focus", "without_evidence"}
+    known = {"gate_coverage", "without_focus", "without_evidence"}
     assert {f"auxiliary/focus/{name}" for name in known} <= set(row)
 
 
@@ -271,7 +271,7 @@ def test_items_without_boxes_or_image_are_imitated_only_and_counted(tmp_path, mo
     train(coin_run(*FAITHFUL, "stages=[anchor]", "anchor.steps=1"), folder)
     (row,) = stage_rows(folder, "anchor")
     assert row["auxiliary/focus/without_evidence"] == 4
-    assert row["auxiliary/focus/coverage"] == pytest.approx(2 / 6)
+    assert row["auxiliary/focus/gate_coverage"] == pytest.approx(2 / 6)
 
 
 def test_the_anchor_is_part_of_an_id_only_where_it_is_a_stage():

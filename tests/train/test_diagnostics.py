@@ -1,4 +1,4 @@
-"""What one response shows about seeing, against plain loops over lists."""
+"""What responses show about seeing, against plain loops over lists."""
 
 from __future__ import annotations
 
@@ -26,6 +26,38 @@ def pooled_of(seed, tokens):
 
 def tensor(values):
     return torch.tensor(values, dtype=torch.float64)
+
+
+def defined(value):
+    """The one number of a batch of one response; None where it is not defined."""
+    assert value.shape == (1,)
+    return None if math.isnan(value.item()) else value.item()
+
+
+def one(function, *values, **options):
+    """A function of batches for one response that fills its row, between two that do not count."""
+    rows = []
+    for value in values:
+        if value.dtype == torch.bool:
+            other = torch.zeros_like(value)
+        else:
+            other = torch.full_like(value, 7 if value.is_floating_point() else 1)
+        padding = torch.stack([other, value, other])
+        rows.append(padding)
+    return defined(function(*rows, **options)[1:2])
+
+
+def masked(function, *values):
+    """The same for functions of tokens, with padding after the response."""
+    count = len(values[0])
+    mask = torch.arange(count + 2) < count
+    padded = [torch.cat([value, torch.full((2,), 99.0, dtype=value.dtype)]) for value in values]
+    return one(function, *padded, mask)
+
+
+def covering(pooled, boxes, kappa=1.0):
+    padded = torch.cat([boxes, torch.zeros(2, len(pooled), dtype=torch.bool)])
+    return one(diagnostics.coverage, pooled, padded, torch.tensor(len(pooled)), kappa=kappa)
 
 
 @st.composite
@@ -58,10 +90,10 @@ def test_mass_and_pointing(case):
     union = set().union(*(inside(box, grid) for box in boxes))
     values = [float(value) for value in pooled]
     expected = sum(values[v] for v in union) / sum(values)
-    assert diagnostics.evidence_mass(pooled, mask) == pytest.approx(expected, abs=1e-12)
-    assert 0 <= diagnostics.evidence_mass(pooled, mask) <= 1
+    assert one(diagnostics.evidence_mass, pooled, mask) == pytest.approx(expected, abs=1e-12)
+    assert 0 <= one(diagnostics.evidence_mass, pooled, mask) <= 1
     peak = max(range(len(values)), key=lambda v: (values[v], -v))
-    assert diagnostics.pointing(pooled, mask) == float(peak in union)
+    assert one(diagnostics.pointing, pooled, mask) == float(peak in union)
 
 
 @given(attention_and_boxes(least=2), st.sampled_from([0.5, 1.0, 2.0]))
@@ -75,44 +107,44 @@ def test_coverage(case, kappa):
         mass = sum(values[v] for v in tokens) / sum(values)
         assume(abs(mass - least) > 1e-5 or len(tokens) == len(values))
         covered.append(mass >= least - 1e-6)
-    found = diagnostics.coverage(pooled, token_masks(boxes, grid), kappa)
+    found = covering(pooled, token_masks(boxes, grid), kappa)
     assert found == pytest.approx(sum(covered) / len(covered))
 
 
 def test_coverage_is_for_several_boxes():
     pooled = pooled_of(0, 4)
-    assert diagnostics.coverage(pooled, torch.ones(1, 4, dtype=torch.bool)) is None
-    assert diagnostics.coverage(pooled, torch.ones(0, 4, dtype=torch.bool)) is None
+    assert covering(pooled, torch.ones(1, 4, dtype=torch.bool)) is None
+    assert covering(pooled, torch.ones(0, 4, dtype=torch.bool)) is None
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_box_around_the_whole_image_has_all_attention(seed):
     whole = (0.0, 0.0, 1.0, 1.0)
     pooled, masks = pooled_of(seed, 35), token_masks([whole, whole], (5, 7))
-    assert diagnostics.evidence_mass(pooled, masks[0]) == pytest.approx(1, abs=1e-12)
-    assert diagnostics.pointing(pooled, masks[0]) == 1
-    assert diagnostics.coverage(pooled, masks) == 1
+    assert one(diagnostics.evidence_mass, pooled, masks[0]) == pytest.approx(1, abs=1e-12)
+    assert one(diagnostics.pointing, pooled, masks[0]) == 1
+    assert covering(pooled, masks) == 1
 
 
 def test_uniform_attention_covers_every_box():
     boxes = [(0.0, 0.0, 0.3, 0.4), (0.5, 0.1, 0.9, 0.8), (0.2, 0.2, 0.21, 0.21)]
     uniform = torch.full((63,), 1 / 63)
-    assert diagnostics.coverage(uniform, token_masks(boxes, (7, 9))) == 1
-    assert diagnostics.coverage(uniform, token_masks(boxes, (7, 9)), 1.1) == 0
+    assert covering(uniform, token_masks(boxes, (7, 9))) == 1
+    assert covering(uniform, token_masks(boxes, (7, 9)), 1.1) == 0
 
 
 def test_of_equal_peaks_the_first_points():
     pooled = torch.tensor([0.1, 0.4, 0.1, 0.4])
     first, second = (torch.arange(4) == place for place in (1, 3))
-    assert diagnostics.pointing(pooled, first) == 1
-    assert diagnostics.pointing(pooled, second) == 0
-    assert diagnostics.pointing(torch.full((500,), 0.002), torch.arange(500) == 0) == 1
+    assert one(diagnostics.pointing, pooled, first) == 1
+    assert one(diagnostics.pointing, pooled, second) == 0
+    assert one(diagnostics.pointing, torch.full((500,), 0.002), torch.arange(500) == 0) == 1
 
 
 def test_no_evidence_has_no_attention():
     nothing = torch.zeros(9, dtype=torch.bool)
-    assert diagnostics.evidence_mass(pooled_of(1, 9), nothing) == 0
-    assert diagnostics.pointing(pooled_of(1, 9), nothing) == 0
+    assert one(diagnostics.evidence_mass, pooled_of(1, 9), nothing) == 0
+    assert one(diagnostics.pointing, pooled_of(1, 9), nothing) == 0
 
 
 @given(st.integers(0, 99), st.integers(1, 30))
@@ -123,21 +155,21 @@ def test_target_divergence(seed, tokens):
         p / total * math.log(p / total / q)
         for p, q in zip(map(float, model), map(float, target), strict=True)
     ]
-    found = diagnostics.target_divergence(model, target)
+    found = one(diagnostics.target_divergence, model, target)
     assert found == pytest.approx(max(0, math.fsum(terms)), abs=1e-6)
-    assert 0 <= diagnostics.target_divergence(model, model) < 1e-6
+    assert 0 <= one(diagnostics.target_divergence, model, model) < 1e-6
 
 
 def test_target_divergence_has_its_direction_and_stays_finite():
     model, target = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
-    assert diagnostics.target_divergence(model, target) == pytest.approx(math.log(2))
-    floored = diagnostics.target_divergence(target, model)
+    assert one(diagnostics.target_divergence, model, target) == pytest.approx(math.log(2))
+    floored = one(diagnostics.target_divergence, target, model)
     assert floored == pytest.approx(-math.log(2) + 0.5 * math.log(1e8))
 
 
 @given(st.lists(st.floats(0, 1, width=32), max_size=12))
 def test_late_over_early(values):
-    found = diagnostics.late_over_early(torch.tensor(values))
+    found = masked(diagnostics.late_over_early, torch.tensor(values))
     count = len(values)
     if count < 2:
         assert found is None
@@ -148,37 +180,110 @@ def test_late_over_early(values):
 
 
 def test_a_middle_token_is_late():
-    assert diagnostics.late_over_early(torch.tensor([1.0, 2.0, 4.0])) == pytest.approx(6)
+    assert masked(diagnostics.late_over_early, torch.tensor([1.0, 2.0, 4.0])) == pytest.approx(6)
 
 
 @given(st.lists(st.tuples(st.floats(0, 9, width=32), st.floats(-1, 1, width=32)), max_size=12))
 def test_grounded_tokens(tokens):
     entropy, score = [t[0] for t in tokens], [t[1] for t in tokens]
-    found = diagnostics.grounded(torch.tensor(entropy), tensor(score))
-    if not tokens:
-        assert found is None
-        return
+    found = grounded(torch.tensor(entropy), tensor(score))
     inner = [h for h, w in tokens if w > 0.2]
     outer = [h for h, w in tokens if not w > 0.2]
-    assert found.share == pytest.approx(len(inner) / len(tokens))
-    for value, members in ((found.entropy, inner), (found.other_entropy, outer)):
-        assert value == (pytest.approx(statistics.fmean(members)) if members else None)
+    share = pytest.approx(len(inner) / len(tokens)) if tokens else None
+    means = [pytest.approx(statistics.fmean(part)) if part else None for part in (inner, outer)]
+    gap = None
     if inner and outer:
-        difference = statistics.fmean(inner) - statistics.fmean(outer)
-        assert found.gap == pytest.approx(difference, abs=1e-9)
-    else:
-        assert found.gap is None
+        gap = pytest.approx(statistics.fmean(inner) - statistics.fmean(outer), abs=1e-9)
+    assert found == [share, *means, gap]
+
+
+def grounded(entropy, score):
+    names = ("share", "entropy", "other_entropy", "gap")
+    return [
+        masked(lambda *a, n=name: getattr(diagnostics.grounded(*a), n), entropy, score)
+        for name in names
+    ]
 
 
 def test_a_token_at_the_threshold_is_not_grounded():
-    found = diagnostics.grounded(torch.tensor([1.0, 3.0]), tensor([0.2, 0.2000001]))
-    assert (found.entropy, found.other_entropy, found.share) == (3.0, 1.0, 0.5)
+    found = grounded(torch.tensor([1.0, 3.0]), tensor([0.2, 0.2000001]))
+    assert found == [0.5, 3.0, 1.0, 2.0]
+
+
+@given(st.lists(st.integers(-4, 4), max_size=12))
+def test_late_and_early_counts_of_the_most_focused_tokens(values):
+    focus = [float(value) for value in values]
+    count = len(values)
+    late, early = (
+        masked(lambda *a, k=k: diagnostics.focused_late_and_early(*a)[k], torch.tensor(focus))
+        for k in (0, 1)
+    )
+    if count < 2:
+        assert late is None and early is None
+        return
+    marked = sorted(range(count), key=lambda t: (-focus[t], t))[: max(1, int(0.4 * count))]
+    assert early == sum(t + 1 <= count / 2 for t in marked)
+    assert late == sum(t + 1 > count / 2 for t in marked)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=9),
+    st.integers(1, 30),
+    st.integers(0, 30),
+)
+def test_sayos_scores(tokens, cells, inside):
+    inside = min(inside, cells)
+    image = [v for v, _, _ in tokens]
+    evidence = [v * part for v, part, _ in tokens]
+    chosen = [pick for _, _, pick in tokens]
+
+    def score(of, rows):
+        fixed = [torch.tensor(cells), torch.tensor(inside)]
+        return one(
+            of, tensor(image), tensor(evidence), *fixed, torch.tensor(rows, dtype=torch.bool)
+        )
+
+    def x(a, v):
+        return (a / inside + 1e-8) / (v / cells + 1e-8)
+
+    ratio = score(diagnostics.attention_ratio, chosen)
+    picked = [t for t, pick in enumerate(chosen) if pick]
+    if not inside or not picked:
+        assert ratio is None
+    else:
+        a, v = (statistics.fmean(values[t] for t in picked) for values in (evidence, image))
+        assert ratio == pytest.approx(math.tanh(math.log(x(a, v))), abs=1e-9)
+    tas = score(diagnostics.target_attention, [True] * len(tokens))
+    if not inside or not tokens:
+        assert tas is None
+    else:
+        pairs = zip(evidence, image, strict=True)
+        each = [0.5 * (1 + math.tanh(math.log(x(a, v)))) for a, v in pairs]
+        assert tas == pytest.approx(statistics.fmean(each), abs=1e-9)
+
+
+def test_uniform_attention_has_no_preference():
+    image = torch.full((1, 3), 0.6)
+    counts = torch.tensor([4]), torch.tensor([1])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert diagnostics.target_attention(image, image / 4, *counts, mask).item() == 0.5
+    assert diagnostics.attention_ratio(image, image / 4, *counts, mask).item() == 0.0
+
+
+@pytest.mark.parametrize(("values", "mean"), [([1.0, float("nan"), 3.0], 2.0), ([], None)])
+def test_the_mean_leaves_out_what_is_not_defined(values, mean):
+    assert diagnostics.mean_of_defined(tensor(values)) == mean
+    assert diagnostics.mean_of_defined(tensor([*values, float("nan")])) == mean
 
 
 def plain_correlation(left, right):
     x, y = ([v - statistics.fmean(values) for v in values] for values in (left, right))
     scale = math.sqrt(math.fsum(v * v for v in x) * math.fsum(v * v for v in y))
     return math.fsum(a * b for a, b in zip(x, y, strict=True)) / scale
+
+
+def pearson(left, right):
+    return masked(diagnostics.pearson, left, right)
 
 
 def ranks(values):
@@ -192,7 +297,7 @@ def test_correlations(pairs):
     left, right = [float(p[0]) for p in pairs], [float(p[1]) for p in pairs]
     constant = len(set(left)) < 2 or len(set(right)) < 2
     for found, x, y in (
-        (diagnostics.pearson(torch.tensor(left), torch.tensor(right)), left, right),
+        (pearson(torch.tensor(left), torch.tensor(right)), left, right),
         (diagnostics.spearman(torch.tensor(left), torch.tensor(right)), ranks(left), ranks(right)),
     ):
         assert found == (None if constant else pytest.approx(plain_correlation(x, y), abs=1e-9))
@@ -201,7 +306,7 @@ def test_correlations(pairs):
 @given(st.lists(NUMBERS, min_size=2, max_size=12))
 def test_a_correlation_is_in_range_or_undefined(values):
     forth = torch.tensor(values)
-    for correlation in (diagnostics.pearson, diagnostics.spearman):
+    for correlation in (pearson, diagnostics.spearman):
         found = correlation(forth, forth)
         assert found is None or found == pytest.approx(1)
         found = correlation(forth, -forth)
@@ -212,8 +317,7 @@ def test_a_correlation_is_in_range_or_undefined(values):
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
 def test_a_correlation_has_no_scale(scale):
     left, right = tensor([1.0, 2.0, 4.0]), tensor([3.0, 1.0, 2.0])
-    found = diagnostics.pearson(left * scale, right)
-    assert found == pytest.approx(diagnostics.pearson(left, right))
+    assert pearson(left * scale, right) == pytest.approx(pearson(left, right))
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 6))

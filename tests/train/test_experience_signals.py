@@ -210,18 +210,19 @@ def plain_attention(output, ids, layer, evidence, length, before=0):
     places = (ids == plain_model().config.image_token_id).nonzero().flatten().tolist()
     maps = output.attentions[layer][0].double()
     heads = len(maps)
-    image, inside, share = ([0.0] * length for _ in range(3))
+    image, inside, share, own = ([0.0] * length for _ in range(4))
     pooled = [0.0] * len(places)
     for t in range(length):
         for head in range(heads):
             row = maps[head, len(ids) - length + t - before].tolist()
             total = math.fsum(row[place] for place in places)
+            own[t] += math.fsum(row[len(ids) - length :]) / heads
             for number, place in enumerate(places):
                 image[t] += row[place] / heads
                 inside[t] += row[place] / heads * evidence[number]
                 share[t] += row[place] / total / heads * evidence[number]
                 pooled[number] += row[place] / total / heads / length
-    return image, inside, share, pooled
+    return image, inside, share, pooled, own
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -243,12 +244,13 @@ def test_attention_equals_that_of_eager_passes(index, attention, before, monkeyp
             grid = made.grids[group]
             count = grid[0] * grid[1]
             inside = token_mask(made.evidence[group], grid).tolist() if count else []
-            image, evidence, share, pooled = plain_attention(
+            image, evidence, share, pooled, own = plain_attention(
                 output, ids, layer, inside, length, before
             )
             close(seen.image[row, :length], image)
             close(seen.evidence[row, :length], evidence)
             close(seen.share[row, :length], share)
+            close(seen.response[row, :length], own)
             close(seen.pooled[row, :count], pooled)
             assert (seen.pooled[row, count:] == 0).all()
             assert seen.image_tokens[row] == len(pooled)

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("cancel", "Stop a sweep's workers; runs can be resumed."),
     "eval": ("eval", "Evaluate a run or a checkpoint."),
     "table": ("table", "The table of a sweep, from results alone."),
+    "tokens": ("tokens", "Responses with each token coloured by the credit it gets."),
     "show": ("show", "A run's resolved config with the origin of each value."),
     "diff": ("diff", "What differs between two runs."),
     "list": ("list", "Components, one line each, with their fields."),

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from vexp.train.experience import Experience
 
-GROUNDED = 0.2  # a token whose probability the image raises by more than this is grounded
-
 
 @register("credit", "vicra")
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +68,9 @@ class Vicra(CreditMethod):
         return masked(shaped, experience.mask).to(outcome.dtype)
 
     def metrics(self, experience: Experience) -> dict[str, float]:
-        """Shares of all tokens: those with psi < 0, and the grounded ones (prob_difference only).
-
-        A token is grounded if w > 0.2, section 3.2 of the paper.
-        """
-        scores = self._scores(experience)
-        negative = self._psi(scores, experience) < 0
-        found = {"credit/negative_share": share(negative, experience.mask)}
-        if self.score == "prob_difference":
-            found["credit/grounded_share"] = share(scores > GROUNDED, experience.mask)
-        return found
+        """Share of all tokens with psi < 0."""
+        negative = self._psi(self._scores(experience), experience) < 0
+        return {"credit/negative_share": share(negative, experience.mask)}
 
     def _scores(self, experience: Experience) -> Tensor:  # [rollout, token]
         distorted = experience.counterfactual[self.distortion]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,12 +31,14 @@ class Sample:
     well_formed: bool = False  # keeps to the run's response format
     truncated: bool = False  # cut off at the limit
     values: Mapping[str, float] = field(default_factory=dict)  # what else was measured, by name
+    tokens: Sequence[tuple[str, float]] = ()  # text and weight of each token, where they are kept
 
     def row(self) -> dict[str, Any]:
-        """The line of samples.jsonl; without `values` where nothing else was measured."""
+        """The line of samples.jsonl; without `values` and `tokens` where there are none."""
         found = asdict(self)
-        if not self.values:
-            del found["values"]
+        for name in ("values", "tokens"):
+            if not found[name]:
+                del found[name]
         return found
 
 

@@ -11,12 +11,14 @@ from vexp.config.types import Positive, PositiveInt
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated
 from vexp.evaluator.base import Sample
-from vexp.evaluator.heldout import Heldout, mean
+from vexp.evaluator.heldout import Heldout, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
 from vexp.target.base import Target
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vexp.dataset.base import Item
     from vexp.spec import RunSpec
     from vexp.train.experience import Experience
@@ -25,13 +27,17 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, dict[str, float | None]]
 
+PLACES = ("image", "query", "response")
 OWN = ("layer", "visual_layer", "distortion", "target", "kappa")  # fields that Heldout lacks
-# Values of a sample, where they are defined; the metrics are their means.
+# Values of a sample, where they are defined; the metrics of these names are their means.
 VALUES = (
-    "evidence_mass", "evidence_area", "pointing", "coverage", "attention_kl",
-    "attention/image", "attention/rest", "late_early", "focus_correlation",
+    "evidence_mass", "evidence_area", "pointing", "coverage", "coverage_2", "attention_kl",
+    "attention/image", "attention/query", "attention/response", "late_early",
+    "tas", "attention_ratio", "focus_correlation",
     "grounded_share", "entropy/grounded", "entropy/other", "entropy/gap",
 )  # fmt: skip
+# Counts of a sample, of whose sums late_early_focus is the ratio.
+COUNTS = ("focused_late", "focused_early")
 
 
 @register("evaluator", "diagnostics")
@@ -43,27 +49,31 @@ class Diagnostics(Heldout):
 
         evidence_mass, pointing   attention on evidence, its peak on evidence; also by /<tag> (EASE)
         evidence_area             what evidence_mass is for uniform attention
-        coverage                  boxes with at least `kappa` times uniform; two boxes or more
+        coverage, coverage_2      boxes with at least `kappa` (2 kappa) times uniform; two or more
         attention_kl              nats from pooled attention to `target`; /spearman correlates it
                                   with correctness; /bin_1 to /bin_5 and wrong/kl_bin_1 to _5 are
                                   KL and share of wrong answers in bins of equal count
-        attention/image, /rest    share of all attention, on the image and on all else
-        late_early                the former in the second half of an answer over the first; also
-                                  /correct and /wrong (VGPO)
+        attention/image, /query,  shares of all attention, which add up to 1; the query is the
+          /response               prompt without the image
+        tas, attention_ratio      SAYO's target attention score, and its reward before weighting
+        late_early                attention/image in the second half of an answer over the first
+        late_early_focus          the same of the tokens (40 %) most like the image, as counts over
+                                  all answers; both also /correct and /wrong (VGPO)
         focus_correlation         of a token's likeness to the image with attention/image (VGPO)
         grounded_share            tokens that the image makes likelier by more than 0.2 (VICRA)
         entropy/grounded, /other  in nats, of those and all other tokens; /gap is the difference
         without_evidence          answers that the metrics of evidence leave out: no image, no box
 
-    Attention on the query and on the response itself is not told apart: it is one `rest`. Means are
-    over answers, each the mean over its tokens, so that long answers do not weigh more. Attention
-    correlates with what was used; it proves nothing, and less so in a model of few layers.
+    Means are over answers, each the mean over its tokens, so that long answers do not weigh more.
+    Attention correlates with what was used; it proves nothing, and less so in a model of few
+    layers.
     """
 
     needs = ("boxes",)
+    version = 2
     produces = (
         *Heldout.produces, *VALUES, "without_evidence", "evidence_mass/*", "pointing/*",
-        "attention_kl/*", "wrong/*", "late_early/*",
+        "attention_kl/*", "wrong/*", "late_early/*", "late_early_focus", "late_early_focus/*",
     )  # fmt: skip
 
     size: PositiveInt = 500  # questions per dataset; fewer if the split is smaller
@@ -92,8 +102,10 @@ class Diagnostics(Heldout):
             found |= _mean_of("pointing", tagged, f"pointing/{tag}")
         right = [sample for sample in samples if sample.correct == 1]
         wrong = [sample for sample in samples if sample.correct < 1]
-        found |= _mean_of("late_early", right, "late_early/correct")
-        found |= _mean_of("late_early", wrong, "late_early/wrong")
+        for part, chosen in (("", samples), ("/correct", right), ("/wrong", wrong)):
+            found |= _mean_of("late_early", chosen, f"late_early{part}")
+            known = [s.values for s in chosen if all(name in s.values for name in COUNTS)]
+            found |= ratio(f"late_early_focus{part}", *([v[c] for v in known] for c in COUNTS))
         return found | _against_outcome(samples)
 
     def _values(
@@ -104,10 +116,12 @@ class Diagnostics(Heldout):
         prompts: PromptBatch,
         generated: Generated,
     ) -> Sequence[Mapping[str, float]]:
+        from vexp.train.collect import answers
         from vexp.train.experience import micro_batches
         from vexp.train.signals import Request, observe
 
-        answers = _answers(policy, run, items, prompts, generated)
+        nothing = [0.0] * len(items)
+        found = answers(run, policy, items, prompts, generated, nothing)
         layers = {layer.index(policy.layers) for layer in (self.layer, self.visual_layer)}
         request = Request(
             old_logprobs=True,
@@ -118,99 +132,36 @@ class Diagnostics(Heldout):
         )
         rows = range(len(items))
         portions = micro_batches(rows, rows, run.compute.micro_batch_size)
-        seen = observe(answers, policy, None, portions, request, temperature=1.0, seed=0, step=0)
-        return [self._of(seen, row) for row in rows]
+        seen = observe(found, policy, None, portions, request, temperature=1.0, seed=0, step=0)
+        columns = {name: values.tolist() for name, values in self._of(seen).items()}
+        return [
+            {name: values[row] for name, values in columns.items() if not math.isnan(values[row])}
+            for row in rows
+        ]
 
-    def _of(self, seen: Experience, row: int) -> dict[str, float]:
-        """What is defined of one answer."""
-        assert seen.grids is not None
-        if seen.grids[row] == (0, 0) or not bool(seen.mask[row].any()):
-            return {}
-        found = {**self._evidence(seen, row), **self._visual(seen, row), **self._entropy(seen, row)}
-        return {name: value for name, value in found.items() if value is not None}
+    def _of(self, seen: Experience) -> dict[str, Tensor]:  # of [answer], NaN where not defined
+        from vexp.train import diagnostics, seeing
 
-    def _evidence(self, seen: Experience, row: int) -> dict[str, float | None]:
-        from vexp.train import diagnostics
-        from vexp.train.evidence import token_masks
-
-        assert seen.evidence is not None and seen.grids is not None
-        boxes, grid = seen.evidence[row], seen.grids[row]
-        if not boxes:
-            return {}
-        masks = token_masks(boxes, grid)
-        union = masks.any(dim=0)
-        pooled = seen.attended(self.layer).pooled[row, : len(union)].cpu()
-        target = self.target.distribution(boxes, grid)
-        return {
-            "evidence_mass": diagnostics.evidence_mass(pooled, union),
-            "evidence_area": float(union.double().mean()),
-            "pointing": diagnostics.pointing(pooled, union),
-            "coverage": diagnostics.coverage(pooled, masks, self.kappa),
-            "attention_kl": diagnostics.target_divergence(pooled, target),
+        layer = seen.attended(self.visual_layer)
+        visual = {
+            f"attention/{name}" if name in PLACES else name: value
+            for name, value in seeing.visual(layer, seen).items()
         }
-
-    def _visual(self, seen: Experience, row: int) -> dict[str, float | None]:
-        from vexp.train import diagnostics
-
-        assert seen.similarity is not None
-        valid = seen.mask[row]
-        image = seen.attended(self.visual_layer).image[row][valid].cpu()
-        on_image = min(1.0, float(image.double().mean()))
-        return {
-            "attention/image": on_image,
-            "attention/rest": 1 - on_image,
-            "late_early": diagnostics.late_over_early(image),
-            "focus_correlation": diagnostics.pearson(seen.similarity[row][valid].cpu(), image),
+        score = seeing.image_effect(seen, self.distortion)
+        assert seen.entropy is not None and score is not None
+        sighted = seen.mask & (layer.image_tokens > 0).unsqueeze(1)
+        grounded = diagnostics.grounded(seen.entropy, score, sighted)
+        found = {
+            **seeing.evidence(seen.attended(self.layer).pooled, seen, self.target, self.kappa),
+            **visual,
+            **seeing.focused(seen),
+            "grounded_share": grounded.share,
+            "entropy/grounded": grounded.entropy,
+            "entropy/other": grounded.other_entropy,
+            "entropy/gap": grounded.gap,
         }
-
-    def _entropy(self, seen: Experience, row: int) -> dict[str, float | None]:
-        from vexp.train import diagnostics
-
-        assert seen.old_logprobs is not None and seen.entropy is not None
-        valid = seen.mask[row]
-        blind = seen.counterfactual[self.distortion].logprobs
-        score = (seen.old_logprobs[row].double().exp() - blind[row].double().exp())[valid].cpu()
-        found = diagnostics.grounded(seen.entropy[row][valid].cpu(), score)
-        assert found is not None
-        return {
-            "grounded_share": found.share,
-            "entropy/grounded": found.entropy,
-            "entropy/other": found.other_entropy,
-            "entropy/gap": found.gap,
-        }
-
-
-def _answers(
-    policy: Policy,
-    run: RunSpec,
-    items: Sequence[Item],
-    prompts: PromptBatch,
-    generated: Generated,
-) -> Experience:
-    """One answer to each item, as the experience pass takes them."""
-    import torch
-
-    from vexp.train.evidence import relative_boxes
-    from vexp.train.experience import Experience
-
-    boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
-    count, device = len(items), policy.device
-    return Experience(
-        prompts=prompts,
-        group=torch.arange(count, device=device),
-        tokens=generated.tokens,
-        mask=generated.mask,
-        rewards=torch.zeros(count, dtype=torch.float64, device=device),
-        sampling_logprobs=generated.logprobs,
-        has_image=torch.tensor([item.image is not None for item in items], device=device),
-        boxes=tuple(item.boxes for item in items),
-        evidence=tuple(boxes),
-        grids=policy.grids(prompts),
-        layers=policy.layers,
-        items=tuple(items),
-        prompt_of=run.prompt,
-        place=torch.zeros(count, dtype=torch.int64, device=device),
-    )
+        empty = ~seen.mask.any(dim=1)
+        return {name: value.masked_fill(empty, math.nan) for name, value in found.items()}
 
 
 def _mean_of(value: str, samples: Sequence[Sample], name: str) -> Metrics:

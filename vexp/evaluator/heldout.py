@@ -181,6 +181,22 @@ def mean(values: Sequence[float]) -> dict[str, float | None]:
     return {"value": value, "stderr": stderr, "n": n}
 
 
+def ratio(
+    name: str, above: Sequence[float], below: Sequence[float]
+) -> dict[str, dict[str, float | None]]:
+    """The metric `name`: the ratio of the means of two paired lists; none unless both are above 0.
+
+    Its standard error is that of the first-order expansion (delta method).
+    """
+    n, bottom = len(below), math.fsum(below)
+    if not n or bottom <= 0:
+        return {}
+    value = math.fsum(above) / bottom
+    spread = math.fsum((x - value * y) ** 2 for x, y in zip(above, below, strict=True))
+    stderr = math.sqrt(spread / (n - 1) * n) / bottom if n > 1 else None
+    return {name: {"value": value, "stderr": stderr, "n": n}}
+
+
 def _accuracies(samples: Sequence[Sample], prefix: str) -> dict[str, dict[str, float | None]]:
     found = {f"{prefix}accuracy": mean([sample.correct for sample in samples])}
     for tag in sorted({sample.tag for sample in samples if sample.tag}):

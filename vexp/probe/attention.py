@@ -28,6 +28,8 @@ from torch import Tensor
 
 PREFIX = "vexp_probe_"  # of the names under which probed kernels are registered
 MASK = "prepared_mask"  # keyword under which a mask passes by transformers, see `prepared`
+# (queries, positions) -> log-sum-exps over all keys, and over the pass's own or None
+LseOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 ROWS_AT_ONCE = 64  # query rows whose logits are held at once when a probe reads all of them
 
 
@@ -38,6 +40,9 @@ class ImageLogits:
     logits: Tensor  # [row, head, query, image token] float32
     lse: Tensor | None  # [row, head, query] log-sum-exp over all keys; None unless asked for
     start: int  # first query position; meaningful when all queries are read
+    # [row, head, query] log-sum-exp over the keys of the pass itself, without those of the prefix
+    # it continues; None where nothing tells the two apart
+    own_lse: Tensor | None = None
 
 
 @dataclass
@@ -65,12 +70,12 @@ class Probe:
         query: Tensor,  # [row, head, query, head size]
         keys: Tensor,  # [key group, kv head, key, head size] that the image tokens are among
         scaling: float,
-        lse_of: Callable[[Tensor, Tensor], Tensor] | None = None,
+        lse_of: LseOf | None = None,
     ) -> None:
         """Take what is asked for from one layer.
 
-        `lse_of` gives the log-sum-exp over all keys of queries [row, head, query, head size] at
-        positions [row or 1, query].
+        `lse_of` gives the log-sum-exps over all keys, and over the pass's own (or None), of queries
+        [row, head, query, head size] at positions [row or 1, query].
         """
         if self.lse and lse_of is None:
             raise ValueError("this kernel has no log-sum-exp that a gradient could flow through")
@@ -80,11 +85,8 @@ class Probe:
             logits = grouped_logits(chosen, image_keys, scaling)
             share = len(query) // len(keys)
             here = self.image_mask.repeat_interleave(share, dim=0)[:, None, None]
-            piece = ImageLogits(
-                logits=logits.masked_fill(~here, -torch.inf),
-                lse=lse_of(chosen, positions) if self.lse and lse_of else None,
-                start=start,
-            )
+            lse, own = lse_of(chosen, positions) if self.lse and lse_of else (None, None)
+            piece = ImageLogits(logits.masked_fill(~here, -torch.inf), lse, start, own)
             if self.consume is not None:
                 self.consume(layer, piece)
             else:
@@ -126,17 +128,20 @@ def grouped_logits(query: Tensor, keys: Tensor, scaling: float) -> Tensor:
 
 def masked_lse(
     keys: Tensor, mask: Tensor | None, scaling: float, causal: bool, queries: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The log-sum-exp over all of `keys` under an attention mask in any of the kernels' forms.
+) -> LseOf:
+    """The log-sum-exps over `keys` under an attention mask in any of the kernels' forms.
 
+    Over all of them, and over the last `queries`, which are the pass's own where there are more.
     `mask` is boolean or additive [row, 1 or head, query, key], flash attention's padding mask
     [row, key], or None, which means causal (aligned on the right) where `causal` says so.
     """
 
-    def lse(query: Tensor, positions: Tensor) -> Tensor:
+    before = keys.shape[2] - queries
+
+    def lse(query: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = grouped_logits(query, keys, scaling)
         if mask is None or mask.ndim == 2:
-            last = positions + (keys.shape[2] - queries)
+            last = positions + before
             if causal:
                 seen = torch.arange(keys.shape[2], device=keys.device) <= last.unsqueeze(-1)
                 logits = logits.masked_fill(~seen.unsqueeze(1), -torch.inf)
@@ -150,7 +155,8 @@ def masked_lse(
                 logits = logits.masked_fill(~bias, -torch.inf)
             else:
                 logits = logits + bias
-        return logits.logsumexp(-1)
+        own = logits[..., before:].logsumexp(-1) if before > 0 else None
+        return logits.logsumexp(-1), own
 
     return lse
 

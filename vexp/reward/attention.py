@@ -44,24 +44,13 @@ class AttentionReward(ObservedReward):
     eps: Positive = 1e-8  # added to both means
 
     def observed(self, experience: Experience) -> Tensor:  # [rollout] float64
+        from vexp.train.diagnostics import attention_ratio, top_share
+
         found = experience.attended(self.layer)
         if experience.entropy is None:
             raise ValueError("the attention reward needs the entropy of every token")
         chosen = top_share(experience.entropy, experience.mask, self.share)
-        count = chosen.sum(dim=1).clamp(min=1)
-        image = (found.image.double() * chosen).sum(dim=1) / count
-        evidence = (found.evidence.double() * chosen).sum(dim=1) / count
-        ratio = (evidence / found.evidence_tokens.clamp(min=1) + self.eps) / (
-            image / found.image_tokens.clamp(min=1) + self.eps
-        )
-        value = (ratio.square() - 1) / (ratio.square() + 1)
-        return value.masked_fill((found.evidence_tokens == 0) | ~chosen.any(dim=1), 0.0)
-
-
-def top_share(values: Tensor, mask: Tensor, share: float) -> Tensor:  # [rollout, token] bool
-    """The largest max(1, floor(share * n)) of each row's n valid values; the earlier wins a tie."""
-    lengths = mask.sum(dim=1, keepdim=True)
-    count = (share * lengths.double()).floor().clamp(min=1)
-    low = values.masked_fill(~mask, float("-inf"))
-    rank = low.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return mask & (rank < count)
+        counts = (found.image_tokens, found.evidence_tokens)
+        value = attention_ratio(found.image, found.evidence, *counts, chosen, self.eps)
+        undefined = (found.evidence_tokens == 0) | ~chosen.any(dim=1)
+        return value.masked_fill(undefined, 0.0)

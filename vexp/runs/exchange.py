@@ -3,7 +3,8 @@
 export.json                        format, vexp version, names of the runs
 rows.csv                           run, seed, evaluation, metric, value, stderr, n: for people
 runs/<run>.json                    record, result, provenance and results of one run
-verdicts/<run>/<label>-<key>.csv   id, dataset, tag, correct, status, length of every sample
+verdicts/<run>/<label>-<key>.csv   id, dataset, tag, correct, status, length of every sample, and
+                                   what else was measured of it (`values.<name>`); no responses
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from vexp.runs.store import RECORD, RESULT, RunFolder, RunStore
 FORMAT = 1
 INDEX = "export.json"
 _VERDICT = ("id", "dataset", "tag", "correct", "status", "length")
+_VALUE = "values."  # begins the columns of what else was measured of a sample
 _ROW = ("run", "seed", "evaluation", "metric", "value", "stderr", "n", "checkpoint")
 _NAME = re.compile(r"[A-Za-z0-9_+=,@-][A-Za-z0-9._+=,@-]*")
 
@@ -115,9 +117,13 @@ def _run_files(run: RunFolder) -> dict[str, str]:
         evaluations[folder.name] = dict(read_results(folder))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_VERDICT)
-        for sample in read_samples(folder):
-            writer.writerow(_cell(sample[name]) for name in _VERDICT)
+        samples = read_samples(folder)
+        measured = sorted({name for sample in samples for name in sample.get("values", ())})
+        writer.writerow([*_VERDICT, *(_VALUE + name for name in measured)])
+        for sample in samples:
+            values = sample.get("values", {})
+            cells = [*(sample[name] for name in _VERDICT), *map(values.get, measured)]
+            writer.writerow(map(_cell, cells))
         files[f"verdicts/{run.name}/{folder.name}.csv"] = text.getvalue()
     own = attempt_folder(run.folder, run.published() or 0)
     files[f"runs/{run.name}.json"] = _json(
@@ -193,10 +199,7 @@ class _Files:
     def verdicts(self, name: str) -> list[dict[str, Any]]:
         try:
             reader = csv.DictReader(io.StringIO(self.content[name].decode("utf-8"), newline=""))
-            return [
-                row | {"correct": float(row["correct"]), "length": int(row["length"])}
-                for row in reader
-            ]
+            return [_sample(row) for row in reader]
         except (KeyError, ValueError, TypeError) as error:
             raise self._damaged(name) from error
 
@@ -230,6 +233,15 @@ def _read(source: Path) -> _Files:
             remedy="update vexp",
         )
     return files
+
+
+def _sample(row: Mapping[str, str]) -> dict[str, Any]:
+    """One line of a verdict file as a line of samples.jsonl."""
+    verdict: dict[str, Any] = {name: row[name] for name in _VERDICT}
+    verdict |= {"correct": float(row["correct"]), "length": int(row["length"])}
+    cells = ((name.removeprefix(_VALUE), row[name]) for name in row if name.startswith(_VALUE))
+    values = {name: float(cell) for name, cell in cells if cell}
+    return verdict | ({"values": values} if values else {})
 
 
 def _safe(name: Any, source: Path) -> str:

@@ -45,10 +45,13 @@ class PredictorRows:
     def answer(self, prompt_index: Tensor) -> None:
         """Give `asked` what was read; prompt_index [rollout] says whose end precedes a response."""
         for layer, end in self.ends.found.items():
+            lse = None if end.lse is None else end.lse[prompt_index]
             first = ImageLogits(
                 logits=end.logits[prompt_index],
-                lse=None if end.lse is None else end.lse[prompt_index],
+                lse=lse,
                 start=0,
+                # The end of a prompt sees nothing of the response.
+                own_lse=None if lse is None else torch.full_like(lse, -torch.inf),
             )
             if self.asked.consume is not None:
                 self.asked.consume(layer, first)
@@ -56,25 +59,25 @@ class PredictorRows:
                 self.asked.found[layer] = self._merged(first, self.responses.found.get(layer))
 
     def _merged(self, first: ImageLogits, rest: ImageLogits | None) -> ImageLogits:
-        rows = self.asked.rows
-        if rest is None:  # responses of one token
-            count = 1 if rows is None else rows.shape[1]
-            return ImageLogits(
-                logits=first.logits.expand(-1, -1, count, -1),
-                lse=None if first.lse is None else first.lse.expand(-1, -1, count),
-                start=0,
-            )
-        if rows is None:
-            return ImageLogits(
-                logits=torch.cat([first.logits, rest.logits], dim=2),
-                lse=None
-                if first.lse is None or rest.lse is None
-                else torch.cat([first.lse, rest.lse], dim=2),
-                start=0,
-            )
-        begin = (rows == 0).unsqueeze(1)
+        asked = first.lse is not None and (rest is None or rest.lse is not None)
+
+        def joined(name: str) -> Tensor:
+            return self._joined(getattr(first, name), getattr(rest, name) if rest else None)
+
         return ImageLogits(
-            logits=first.logits.where(begin.unsqueeze(-1), rest.logits),
-            lse=None if first.lse is None or rest.lse is None else first.lse.where(begin, rest.lse),
+            logits=joined("logits"),
+            lse=joined("lse") if asked else None,
             start=0,
+            own_lse=joined("own_lse") if asked else None,
         )
+
+    def _joined(self, first: Tensor, rest: Tensor | None) -> Tensor:  # both [row, head, query, ...]
+        """The rows that were asked for; `rest` is None where all responses have one token."""
+        rows = self.asked.rows
+        if rest is None:
+            count = 1 if rows is None else rows.shape[1]
+            return first.expand(-1, -1, count, *first.shape[3:])
+        if rows is None:
+            return torch.cat([first, rest], dim=2)
+        begin = (rows == 0)[(slice(None), None, slice(None), *[None] * (first.ndim - 3))]
+        return first.where(begin, rest)

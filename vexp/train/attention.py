@@ -13,14 +13,14 @@ kernel returns log-sum-exps, takes grouped key heads, and broadcasts a mask over
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vexp.probe.attention import MASK, Probe, masked_lse
+from vexp.probe.attention import MASK, LseOf, Probe, masked_lse
 
 NAME = "vexp_shared_prefix"
 
@@ -88,22 +88,23 @@ def forward(
     arguments = (query, key, value, keys, values, shared_prefix.bias, scaling)
     if torch.is_grad_enabled():
         output = _SharedPrefixAttention.apply(*arguments)  # type: ignore[no-untyped-call]
-        lse = None  # only without gradients: the kernel's carries none
+        lses = None  # only without gradients: the kernel's carry none
     else:
-        output, lse = _both_parts(*arguments)
+        output, *lses = _both_parts(*arguments)
     if probed:
-        probed.read(module.layer_idx, query, keys, scaling, _picked_from(lse))
+        probed.read(module.layer_idx, query, keys, scaling, _picked_from(lses))
     return output.transpose(1, 2), None
 
 
-def _picked_from(lse: Tensor | None) -> Callable[[Tensor, Tensor], Tensor] | None:
+def _picked_from(lses: Sequence[Tensor] | None) -> LseOf | None:
     """The probe's question for log-sum-exps of some rows, answered from those of all rows."""
-    if lse is None:
+    if lses is None:
         return None
-    known = lse.float()
+    everywhere, own = (lse.float() for lse in lses)
 
-    def pick(_: Tensor, positions: Tensor) -> Tensor:
-        return known.gather(2, positions[:, None].expand(len(known), known.shape[1], -1))
+    def pick(_: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        places = positions[:, None].expand(len(own), own.shape[1], -1)
+        return everywhere.gather(2, places), own.gather(2, places)
 
     return pick
 
@@ -124,7 +125,7 @@ class _SharedPrefixAttention(torch.autograd.Function):
         bias: Tensor | None,
         scaling: float,
     ) -> Tensor:
-        output, lse = _both_parts(query, key, value, prefix_key, prefix_value, bias, scaling)
+        output, lse, _ = _both_parts(query, key, value, prefix_key, prefix_value, bias, scaling)
         ctx.save_for_backward(query, key, value, prefix_key, prefix_value, bias, output, lse)
         ctx.scaling = scaling
         return output
@@ -159,8 +160,8 @@ def _both_parts(
     prefix_value: Tensor,
     bias: Tensor | None,
     scaling: float,
-) -> tuple[Tensor, Tensor]:  # [row, head, query, head size], [row, head, query]
-    """Attention to prefix and response, merged; and its log-sum-exp."""
+) -> tuple[Tensor, Tensor, Tensor]:  # [row, head, query, head size], twice [row, head, query]
+    """Attention to prefix and response, merged; its log-sum-exp, and that over the response."""
     own, own_lse = _flash(query, key, value, 0.0, query.shape[2] > 1, scale=scaling)
     grouped = _by_prefix(query, len(prefix_key))
     shared, shared_lse = _flash(
@@ -170,7 +171,7 @@ def _both_parts(
     # Each part is normalised by itself; the prefix's share of the whole is the sigmoid of the
     # difference of the log-sum-exps.
     share = torch.sigmoid(shared_lse - own_lse).unsqueeze(-1).to(own.dtype)
-    return torch.lerp(own, shared, share), torch.logaddexp(own_lse, shared_lse)
+    return torch.lerp(own, shared, share), torch.logaddexp(own_lse, shared_lse), own_lse
 
 
 def _by_prefix(tensor: Tensor, groups: int) -> Tensor:

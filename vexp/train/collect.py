@@ -177,6 +177,31 @@ def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experie
     )
 
 
+def answers(
+    run: RunSpec,
+    policy: Policy,
+    items: Sequence[Item],
+    prompts: PromptBatch,
+    generated: Generated,
+    rewards: Sequence[float],
+) -> Experience:
+    """Responses to held-out items, groups of equal size, as the experience pass takes them."""
+    device = policy.device
+    group = torch.arange(len(items), device=device)
+    size = len(generated.mask) // max(1, len(items))
+    has_image = torch.tensor([item.image is not None for item in items], device=device)
+    return Experience(
+        **of_prompts(run, policy, items, prompts),
+        group=group.repeat_interleave(size),
+        tokens=generated.tokens,
+        mask=generated.mask,
+        rewards=torch.tensor(rewards, dtype=torch.float64, device=device),
+        sampling_logprobs=generated.logprobs,
+        has_image=has_image.repeat_interleave(size),
+        place=torch.arange(size, device=device).repeat(len(items)),
+    )
+
+
 def of_prompts(
     run: RunSpec, policy: Policy, items: Sequence[Item], prompts: PromptBatch
 ) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What one response shows about seeing: where it looks, when, and which tokens depend on the image.
+"""What responses show about seeing: where they look, when, and which tokens depend on the image.
 
-Pure functions of one response's tensors, in double precision. What is not defined is None, never 0.
-Papers: EASE (attention on evidence), VICRA (grounded tokens), VGPO (visual attention over a
-response).
+Pure functions of batches, in double precision, one value per response. What is not defined is NaN,
+never 0: an average leaves it out (`mean_of_defined`). What lies outside a mask never takes part.
+Papers: EASE (attention on evidence), SAYO (attention ratio), VICRA (grounded tokens), VGPO (visual
+attention over a response).
 """
 
 from __future__ import annotations
@@ -13,106 +14,166 @@ from scipy import stats
 from torch import Tensor
 
 GROUNDED = 0.2  # a token whose probability the image raises by more is grounded (VICRA, sec. 3.2)
+FOCUSED = 0.4  # share of a response's tokens that VGPO's released metric marks
+KEY_TOKENS = 0.3  # share of a response's tokens that SAYO rewards, by entropy
 BINS = 5  # of equal count; EASE does not state how many its figure 3 has
 ROUNDING = 1e-6  # pooled attention is a sum of float32 numbers
-EPS = 1e-8  # added to the denominator of late over early
+EPS = 1e-8  # added to the denominator of late over early, and to both sides of SAYO's ratio
+NAN = float("nan")
 
 
-def evidence_mass(pooled: Tensor, evidence: Tensor) -> float:
+def evidence_mass(pooled: Tensor, evidence: Tensor) -> Tensor:  # [rollout]
     """Share of the attention on the image that is on evidence, in [0, 1]: EASE, figure 5.
 
-    `pooled` [image token] is attention conditional on the image, mean over a response's tokens;
-    `evidence` [image token] bool.
+    `pooled` [rollout, image token] is attention conditional on the image, mean over a response's
+    tokens; `evidence` [rollout, image token] bool. NaN without attention to share out.
     """
-    return min(1.0, float(_distribution(pooled)[evidence].sum()))
+    return (_distribution(pooled) * evidence).sum(dim=1).clamp(max=1.0)
 
 
-def pointing(pooled: Tensor, evidence: Tensor) -> float:
+def pointing(pooled: Tensor, evidence: Tensor) -> Tensor:  # [rollout]
     """1 if the image token with most attention (the first of equal ones) is evidence, otherwise 0.
 
     EASE's pointing accuracy is the mean over responses. Arguments as of `evidence_mass`.
     """
-    return float(evidence[int(pooled.argmax())])
+    peaks = (pooled == pooled.amax(dim=1, keepdim=True)).int()
+    first = peaks.cumsum(dim=1).mul(peaks) == 1
+    hit = (first & evidence).any(dim=1).double()
+    return hit.masked_fill(pooled.sum(dim=1) <= 0, NAN)
 
 
-def coverage(pooled: Tensor, boxes: Tensor, kappa: float = 1.0) -> float | None:
+def coverage(
+    pooled: Tensor, boxes: Tensor, image_tokens: Tensor, kappa: float = 1.0
+) -> Tensor:  # [rollout]
     """Share of the boxes with at least `kappa` times the attention that uniform attention gives.
 
     EASE's multi-evidence coverage: box k of K is covered if m_k >= kappa b_k, with m_k its part of
-    `pooled` [image token] and b_k its part of the image; `boxes` [box, image token] bool. None for
-    fewer than two boxes. The paper's kappa is not known.
+    `pooled` [rollout, image token] and b_k its part of the `image_tokens` [rollout]; `boxes`
+    [rollout, box, image token] bool, all false where there is no box. NaN for fewer than two boxes.
+    The paper's kappa is not known.
     """
-    if len(boxes) < 2:
-        return None
-    attention = boxes.double() @ _distribution(pooled)
-    area = boxes.double().mean(dim=1)
-    return float((attention >= kappa * area - ROUNDING).double().mean())
+    real = boxes.any(dim=2)
+    attention = (boxes * _distribution(pooled).unsqueeze(1)).sum(dim=2)
+    area = boxes.sum(dim=2) / image_tokens.clamp(min=1).unsqueeze(1).double()
+    covered = real & (attention >= kappa * area - ROUNDING)
+    count = real.sum(dim=1)
+    return (covered.sum(dim=1) / count.clamp(min=1).double()).masked_fill(count < 2, NAN)
 
 
-def target_divergence(pooled: Tensor, target: Tensor, floor: float = 1e-8) -> float:
-    """KL(pooled || target) in nats over one image's tokens [image token]: EASE, figure 3.
+def target_divergence(pooled: Tensor, target: Tensor, floor: float = 1e-8) -> Tensor:  # [rollout]
+    """KL(pooled || target) in nats over image tokens, both [rollout, image token]: EASE, figure 3.
 
     From model to target, as EASE's loss; `floor` is the least target inside the logarithm.
     """
     model = _distribution(pooled)
     goal = target.double().clamp(min=floor)
-    return max(0.0, float((model.xlogy(model) - model * goal.log()).sum()))
+    return (model.xlogy(model) - model * goal.log()).sum(dim=1).clamp(min=0.0)
 
 
-def late_over_early(image: Tensor) -> float | None:
+def attention_ratio(
+    image: Tensor,
+    evidence: Tensor,
+    image_tokens: Tensor,
+    evidence_tokens: Tensor,
+    chosen: Tensor,
+    eps: float = EPS,
+) -> Tensor:  # [rollout]
+    """SAYO's r_v = tanh(log((a_q + eps) / (v_q + eps))) in (-1, 1); 0 is evidence's fair share.
+
+    a_q and v_q are the attention on an evidence token and on any image token, means over the
+    `chosen` tokens [rollout, token] of a response; the ratio comes after the mean. `image` and
+    `evidence` [rollout, token] are shares of all attention, summed over image tokens and over
+    evidence tokens, of which there are `image_tokens` and `evidence_tokens` [rollout]. NaN without
+    evidence or chosen tokens.
+    """
+    count = chosen.sum(dim=1)
+    sums = [(values.double() * chosen).sum(dim=1) / count for values in (image, evidence)]
+    x = _per_cell(sums[0], sums[1], image_tokens, evidence_tokens, eps)
+    return ((x.square() - 1) / (x.square() + 1)).masked_fill((evidence_tokens == 0), NAN)
+
+
+def target_attention(
+    image: Tensor,
+    evidence: Tensor,
+    image_tokens: Tensor,
+    evidence_tokens: Tensor,
+    mask: Tensor,
+    eps: float = EPS,
+) -> Tensor:  # [rollout]
+    """SAYO's target attention score (TAS) in (0, 1), mean over tokens; 0.5 is no preference.
+
+    R_a[t] = (1 + tanh(log((a[t] + eps) / (v[t] + eps)))) / 2. Arguments as of `attention_ratio`.
+    """
+    counts = image_tokens.unsqueeze(1), evidence_tokens.unsqueeze(1)
+    x = _per_cell(image.double(), evidence.double(), *counts, eps)
+    scores = x.square() / (1 + x.square())
+    return token_mean(scores, mask).masked_fill(evidence_tokens == 0, NAN)
+
+
+def late_over_early(image: Tensor, mask: Tensor) -> Tensor:  # [rollout]
     """Visual attention of a response's second half over that of its first: VGPO, figures 2c and 5.
 
     sum over t > n/2 of x[t] / (sum over t <= n/2 of x[t] + 1e-8), t = 1 ... n, for the attention on
-    image tokens `image` [token]. A middle token is late. None for fewer than two tokens.
+    image tokens `image` [rollout, token]. A middle token is late. NaN for fewer than two tokens.
     """
-    if len(image) < 2:
-        return None
-    first = len(image) // 2
+    early = _early(mask)
     attention = image.double()
-    return float(attention[first:].sum() / (attention[:first].sum() + EPS))
+    late, first = ((attention * part).sum(dim=1) for part in (mask & ~early, early))
+    return (late / (first + EPS)).masked_fill(mask.sum(dim=1) < 2, NAN)
+
+
+def focused_late_and_early(
+    focus: Tensor, mask: Tensor, share: float = FOCUSED
+) -> tuple[Tensor, Tensor]:  # [rollout], [rollout]
+    """How many of the `share` most focused tokens are in the second half, how many in the first.
+
+    The ratio of the two is the late/early visual ratio that VGPO's released code logs. It is to be
+    taken of sums over responses: one response may have none in its first half. `focus` [rollout,
+    token] is the focus score. NaN for fewer than two tokens.
+    """
+    early, marked = _early(mask), top_share(focus, mask, share)
+    short = mask.sum(dim=1) < 2
+    late, first = (
+        (marked & part).sum(dim=1).double().masked_fill(short, NAN) for part in (~early, early)
+    )
+    return late, first
 
 
 @dataclass(frozen=True)
 class Grounded:
-    """Tokens that the image makes likelier, and all others; None where there are none of a kind."""
+    """Tokens that the image makes likelier, and all others; NaN where there are none of a kind."""
 
-    share: float  # of the tokens are grounded
-    entropy: float | None  # mean over grounded tokens, in nats
-    other_entropy: float | None  # mean over the other tokens, in nats
+    share: Tensor  # [rollout] of the tokens are grounded
+    entropy: Tensor  # [rollout] mean over grounded tokens, in nats
+    other_entropy: Tensor  # [rollout] mean over the other tokens, in nats
 
     @property
-    def gap(self) -> float | None:
+    def gap(self) -> Tensor:  # [rollout]
         """Entropy of grounded tokens minus that of the others."""
-        if self.entropy is None or self.other_entropy is None:
-            return None
         return self.entropy - self.other_entropy
 
 
-def grounded(
-    entropy: Tensor, score: Tensor, threshold: float = GROUNDED
-) -> Grounded | None:  # of [token], [token]
+def grounded(entropy: Tensor, score: Tensor, mask: Tensor, threshold: float = GROUNDED) -> Grounded:
     """Entropy of grounded and of other tokens: VICRA, figures 2 and 4, table 4.
 
-    `score` [token] is p(o_t | image) - p(o_t | distorted image); a token is grounded if it exceeds
-    `threshold`. None for an empty response.
+    `score` [rollout, token] is p(o_t | image) - p(o_t | distorted image); a token is grounded if it
+    exceeds `threshold`.
     """
-    if not len(entropy):
-        return None
-    chosen = score > threshold
+    chosen = mask & (score > threshold)
     return Grounded(
-        share=float(chosen.double().mean()),
-        entropy=_mean(entropy[chosen]),
-        other_entropy=_mean(entropy[~chosen]),
+        share=token_mean(chosen, mask),
+        entropy=token_mean(entropy, chosen),
+        other_entropy=token_mean(entropy, mask & ~chosen),
     )
 
 
-def pearson(left: Tensor, right: Tensor) -> float | None:
-    """Pearson's correlation of two sequences [token]: VGPO, appendix C, focus and image attention.
+def pearson(left: Tensor, right: Tensor, mask: Tensor) -> Tensor:  # [rollout]
+    """Pearson's correlation of two sequences [rollout, token]: VGPO, appendix C, focus and image.
 
-    None where one of them is constant, as a sequence of fewer than two tokens is.
+    NaN where one of them is constant, as a sequence of fewer than two tokens is.
     """
-    x, y = _standardised(left), _standardised(right)
-    return None if x is None or y is None else min(1.0, max(-1.0, float(x @ y)))
+    product = _standardised(left, mask) * _standardised(right, mask)
+    return product.sum(dim=1).clamp(-1.0, 1.0)
 
 
 def spearman(left: Tensor, right: Tensor) -> float | None:
@@ -121,7 +182,7 @@ def spearman(left: Tensor, right: Tensor) -> float | None:
     None where one of them is constant. EASE correlates the divergence from the target with the
     0/1 outcome, over examples.
     """
-    if _constant(left) or _constant(right):
+    if any(len(values) < 2 or bool((values == values[0]).all()) for values in (left, right)):
         return None
     found = stats.spearmanr(left.double().numpy(), right.double().numpy())
     return min(1.0, max(-1.0, float(found.statistic)))
@@ -137,25 +198,53 @@ def quantile_bins(values: Tensor, bins: int = BINS) -> list[Tensor]:  # of int64
     return list(values.argsort(stable=True).tensor_split(bins))
 
 
-def _distribution(pooled: Tensor) -> Tensor:
+def top_share(values: Tensor, mask: Tensor, share: float) -> Tensor:  # [rollout, token] bool
+    """The largest max(1, floor(share * n)) of each row's n valid values; the earlier wins a tie."""
+    lengths = mask.sum(dim=1, keepdim=True)
+    count = (share * lengths.double()).floor().clamp(min=1)
+    low = values.masked_fill(~mask, float("-inf"))
+    rank = low.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return mask & (rank < count)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:  # [rollout]
+    """Mean over the masked tokens [rollout, token] of each response; NaN without any."""
+    return values.double().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
+
+
+def mean_of_defined(values: Tensor) -> float | None:
+    """Mean of the values [n] that are not NaN; None if there are none."""
+    known = values[~values.isnan()]
+    return float(known.double().mean()) if len(known) else None
+
+
+def _per_cell(
+    image: Tensor, evidence: Tensor, image_tokens: Tensor, evidence_tokens: Tensor, eps: float
+) -> Tensor:
+    """Attention on an evidence token over that on any image token."""
+    return (evidence / evidence_tokens.clamp(min=1) + eps) / (
+        image / image_tokens.clamp(min=1) + eps
+    )
+
+
+def _early(mask: Tensor) -> Tensor:  # [rollout, token] bool
+    """Tokens t <= n/2 of each response, t = 1 ... n."""
+    return mask & (2 * mask.cumsum(dim=1) <= mask.sum(dim=1, keepdim=True))
+
+
+def _distribution(pooled: Tensor) -> Tensor:  # [rollout, image token]
     exact = pooled.double()
-    return exact / exact.sum()
+    return exact / exact.sum(dim=1, keepdim=True)
 
 
-def _constant(values: Tensor) -> bool:
-    return len(values) < 2 or bool((values == values[0]).all())
-
-
-def _standardised(values: Tensor) -> Tensor | None:
-    """Centred, of length 1; scaled first, so that no square under- or overflows."""
-    if _constant(values):
-        return None
-    exact = values.double()
-    scaled = exact / exact.abs().max()
-    centred = scaled - scaled.mean()
-    largest = centred.abs().max()
-    return centred / largest / (centred / largest).norm() if largest > 0 else None
-
-
-def _mean(values: Tensor) -> float | None:
-    return float(values.double().mean()) if len(values) else None
+def _standardised(values: Tensor, mask: Tensor) -> Tensor:  # [rollout, token]
+    """Centred, of length 1; NaN if constant. Scaled first: no square under- or overflows."""
+    exact = values.double().masked_fill(~mask, 0.0)
+    low = exact.masked_fill(~mask, float("inf")).amin(dim=1, keepdim=True)
+    high = exact.masked_fill(~mask, float("-inf")).amax(dim=1, keepdim=True)
+    scaled = exact / exact.abs().amax(dim=1, keepdim=True)
+    count = mask.sum(dim=1, keepdim=True)
+    centred = (scaled - scaled.sum(dim=1, keepdim=True) / count).masked_fill(~mask, 0.0)
+    centred = centred / centred.abs().amax(dim=1, keepdim=True)
+    normed: Tensor = centred / centred.square().sum(dim=1, keepdim=True).sqrt()
+    return normed.masked_fill(low >= high, NAN)

@@ -56,6 +56,9 @@ class ImageAttention:
     pooled: Tensor  # [rollout, image token] conditional attention, mean over the response's tokens
     image_tokens: Tensor  # [rollout] how many image tokens there are
     evidence_tokens: Tensor  # [rollout] how many of them are evidence
+    # [rollout, token] attention on the response's own tokens; the rest is on the prompt's text.
+    # None where the kernel does not tell the two apart.
+    response: Tensor | None = None
 
     def select(self, index: Tensor, width: int) -> ImageAttention:
         """Some rollouts, cut to `width` tokens."""
@@ -66,6 +69,7 @@ class ImageAttention:
             pooled=self.pooled[index],
             image_tokens=self.image_tokens[index],
             evidence_tokens=self.evidence_tokens[index],
+            response=None if self.response is None else self.response[index, :width],
         )
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import VexpError
-from vexp.reward.base import ObservedReward
-from vexp.train import auxiliary, checkpoint
+from vexp.train import auxiliary, checkpoint, metrics
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, micro_batches
 from vexp.train.objective import loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
+from vexp.train.rewards import with_observed
 from vexp.train.signals import Request, asking, observe, requested
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Learner:
         only_old = asked == plain and "old_logprobs" not in needs(run)
         if not only_old:
             experience = self._observe(experience, everything, asked, step)
-        rewards = self._rewards(experience)
+        rewards = with_observed(self.run.reward.terms, experience)
         outcome = experience.outcome
         if outcome is None:
             outcome = run.algorithm.advantages(rewards, experience.group)
@@ -115,20 +115,6 @@ class Learner:
             step=step,
         )
 
-    def _rewards(self, experience: Experience) -> Tensor:  # [rollout]
-        """The rewards of the texts, and what the terms that look at signals add to them."""
-        total = experience.rewards
-        for name, term in self.run.reward.terms.items():
-            if isinstance(term, ObservedReward):
-                value = term.observed(experience).to(total.dtype)
-                if not bool(value.isfinite().all()):
-                    raise VexpError(
-                        "a reward term returned a number that is not finite",
-                        where=f"reward.terms.{name} ({term.name})",
-                    )
-                total = total + term.weight * value
-        return total
-
     def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
         """All optimiser steps of one rollout batch; `updates` were done before.
 
@@ -136,15 +122,21 @@ class Learner:
             Diverged: if loss or gradient is not finite.
         """
         done: list[dict[str, float]] = []
+        seen: list[dict[str, Tensor]] = []
         settings, over = self.run.rl, (step - 1) / self.run.rl.steps
         for _ in range(settings.epochs_per_step):
             for portions in lesson.updates:
                 rate = learning_rate(settings, updates + len(done) + 1, over)
-                done.append(self._one_update(lesson.experience, portions, rate, step))
-        return Learned(len(done), _summary(done))
+                done.append(self._one_update(lesson.experience, portions, rate, step, seen))
+        return Learned(len(done), _summary(done) | _seen(seen))
 
     def _one_update(
-        self, experience: Experience, portions: list[list[int]], rate: float, step: int
+        self,
+        experience: Experience,
+        portions: list[list[int]],
+        rate: float,
+        step: int,
+        seen: list[dict[str, Tensor]],
     ) -> dict[str, float]:
         run, where = self.run, f"step {step}"
         sums: dict[str, Tensor] = {}
@@ -162,16 +154,17 @@ class Learner:
             )
             loss, counts = loss_and_counts(run.algorithm, output, part, run.auxiliary)
             self.accelerator.backward(loss)
+            seen.append(metrics.of_update(run, output, part))
             sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
         values = torch.stack([value.double() for value in sums.values()]).tolist()
-        metrics = dict(zip(sums, values, strict=True))
-        if not math.isfinite(metrics["loss"]):
-            raise diverged("the loss", metrics["loss"], where)
+        row = dict(zip(sums, values, strict=True))
+        if not math.isfinite(row["loss"]):
+            raise diverged("the loss", row["loss"], where)
         limit = run.rl.max_grad_norm
-        metrics["grad_norm"] = apply_gradients(
+        row["grad_norm"] = apply_gradients(
             self.accelerator, self.policy, self.optimizer, rate, limit, where=where
         )
-        return metrics | {"learning_rate": rate}
+        return row | {"learning_rate": rate}
 
     @property
     def _size(self) -> int:
@@ -254,6 +247,12 @@ def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:
     if run.compute.gradient_checkpointing:
         policy.recompute()
     return policy
+
+
+def _seen(updates: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Means over the responses of all updates of what auxiliary losses saw."""
+    names = updates[0] if updates else {}
+    return metrics.means({name: torch.cat([part[name] for part in updates]) for name in names})
 
 
 def _summary(updates: list[dict[str, float]]) -> dict[str, float]:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import Tensor
 
 from vexp.algorithm.base import equal_rewards
 from vexp.auxiliary.base import Auxiliary
 from vexp.errors import VexpError, suggest
+from vexp.registry import REGISTRY
 from vexp.reward.base import ObservedReward
 from vexp.spec import Keep, RunSpec
+from vexp.target.base import Target
+from vexp.train import seeing
 from vexp.train.collect import Collected
+from vexp.train.diagnostics import grounded, mean_of_defined
 from vexp.train.experience import Experience
 from vexp.train.optimizer import diverged
 from vexp.train.rewards import mean
+
+if TYPE_CHECKING:
+    from vexp.train.policy import PolicyOutput
 
 _COUNTED = ("timeout", "crashed", "bad_gold", "no_answer")
 
@@ -54,16 +63,19 @@ def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
     row = {}
     if experience.entropy is not None:
         row["entropy"] = float(experience.entropy.sum() / experience.mask.sum().clamp(min=1))
+    row |= _grounded(run, experience)
     if experience.replayed is not None:
         row["replayed"] = int(experience.replayed.sum())
     for name, term in run.reward.terms.items():
         if isinstance(term, ObservedReward):
             row[f"reward/{name}"] = float(term.observed(experience).mean())
     for layer, found in sorted(experience.attention.items()):
-        known = (found.evidence_tokens > 0).unsqueeze(1) & experience.mask
-        if bool(known.any()):
-            row[f"attention/{layer}/image"] = float(found.image[known].mean())
-            row[f"attention/{layer}/evidence_share"] = float(found.share[known].mean())
+        values = seeing.visual(found, experience)
+        if experience.evidence is not None:
+            values |= seeing.evidence(found.pooled, experience, _target(run))
+        values = seeing.split(values, ("late_early",), experience.accuracies)
+        row |= means({f"attention/{layer}/{name}": value for name, value in values.items()})
+    row |= _focused(experience)
     return row | of_auxiliary(run.auxiliary, experience) | run.credit.metrics(experience)
 
 
@@ -71,10 +83,86 @@ def of_auxiliary(terms: Mapping[str, Auxiliary], experience: Experience) -> dict
     """Which share of the responses each auxiliary loss acts on, and what else it counts."""
     row = {}
     for name, weights in experience.auxiliary.items():
-        row[f"auxiliary/{name}/coverage"] = float((weights != 0).any(dim=1).float().mean())
+        row[f"auxiliary/{name}/gate_coverage"] = float((weights != 0).any(dim=1).float().mean())
         found = terms[name].metrics(experience)
         row |= {f"auxiliary/{name}/{what}": value for what, value in found.items()}
     return row
+
+
+def of_update(run: RunSpec, output: PolicyOutput, part: Experience) -> dict[str, Tensor]:
+    """What auxiliary losses on attention see in a forward pass of an update; [rollout] each.
+
+    Over the responses and tokens that the loss supervises; all others are NaN.
+    """
+    found: dict[str, Tensor] = {}
+    for name, term in run.auxiliary.items():
+        layer = getattr(term, "layer", None)
+        if "attention" not in term.live or layer is None or part.evidence is None:
+            continue
+        weights = part.auxiliary[name]
+        if output.rows is not None:
+            weights = weights.gather(1, output.rows)
+        chosen = (weights != 0).unsqueeze(-1)  # [rollout, row, 1]
+        logits = output.attention[layer.index(part.layers)].logits.detach()
+        attended = logits.softmax(-1).nan_to_num(0.0).mean(dim=1)  # [rollout, row, image token]
+        pooled = (attended * chosen).sum(dim=1)
+        values = seeing.evidence(pooled, part, _target(run))
+        silent = ~chosen.any(dim=1).squeeze(-1)
+        for measure, value in values.items():
+            found[f"auxiliary/{name}/{measure}"] = value.masked_fill(silent, float("nan"))
+    return found
+
+
+def means(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean of each over the responses that have it; left out where none has."""
+    found = {name: mean_of_defined(value) for name, value in values.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _grounded(run: RunSpec, experience: Experience) -> dict[str, float]:
+    """Entropy of the tokens that the image makes likelier, and of the others, of the whole step."""
+    known = list(experience.counterfactual)
+    if not known:
+        return {}
+    own = getattr(run.credit, "distortion", None)
+    score = seeing.image_effect(experience, own if own in known else known[0])
+    if score is None:
+        return {}
+    mask = experience.mask.flatten().unsqueeze(0)
+    score = score.flatten().unsqueeze(0)
+    nothing = torch.full_like(score, float("nan"))
+    entropy = nothing if experience.entropy is None else experience.entropy.view_as(score)
+    found = grounded(entropy, score, mask)
+    return means(
+        {
+            "grounded_share": found.share,
+            "entropy/grounded": found.entropy,
+            "entropy/other": found.other_entropy,
+            "entropy/gap": found.gap,
+        }
+    )
+
+
+def _focused(experience: Experience) -> dict[str, float]:
+    """VGPO's released late/early ratio: of the counts of all responses together."""
+    counts = seeing.split(
+        seeing.focused(experience), ("focused_late", "focused_early"), experience.accuracies
+    )
+    found = {}
+    for part in ("", "/correct", "/wrong"):
+        if f"focused_early{part}" in counts:
+            early = float(counts[f"focused_early{part}"].nansum())
+            if early:
+                late = float(counts[f"focused_late{part}"].nansum())
+                found[f"late_early_focus{part}"] = late / early
+    return found
+
+
+def _target(run: RunSpec) -> Target:
+    """What attention is compared with: the target that the run trains towards, or else EASE's."""
+    own = (c for path, c in run.components() if not path.startswith("evaluator."))
+    trained = next((c for c in own if isinstance(c, Target)), None)
+    return trained or cast("Target", REGISTRY.get("target", "gaussian_mixture")())
 
 
 def checked(row: dict[str, float], keep: Keep, step: int) -> dict[str, float]:

@@ -6,9 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vexp.errors import VexpError
-from vexp.reward.base import RewardTerm, Scored
+from vexp.reward.base import ObservedReward, RewardTerm, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vexp.train.experience import Experience
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,25 @@ def reward(terms: Mapping[str, RewardTerm], scored: Scored) -> Rewards:
         accuracies=[verdict.correct for verdict in scored.verdicts],
         statuses=Counter(verdict.status for verdict in scored.verdicts),
     )
+
+
+def with_observed(terms: Mapping[str, RewardTerm], experience: Experience) -> Tensor:  # [rollout]
+    """The rewards of the texts, and what the terms that look at signals add to them.
+
+    Raises:
+        VexpError: names the term that returned a number that is not finite.
+    """
+    total = experience.rewards
+    for name, term in terms.items():
+        if isinstance(term, ObservedReward):
+            value = term.observed(experience).to(total.dtype)
+            if not bool(value.isfinite().all()):
+                raise VexpError(
+                    "a reward term returned a number that is not finite",
+                    where=f"reward.terms.{name} ({term.name})",
+                )
+            total = total + term.weight * value
+    return total
 
 
 def _values(name: str, term: RewardTerm, scored: Scored) -> list[float]:

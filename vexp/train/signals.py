@@ -52,11 +52,27 @@ class Request:
 
 
 def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
-    """What the components of a run ask for, with equal questions asked once."""
+    """What the components of a run ask for, with equal questions asked once.
+
+    Where responses are read with and without an image anyway, their entropy is taken along, for the
+    log: it needs no pass of its own.
+    """
+    found = asked_by(asking(run), layers)
+    both = bool(found.counterfactual) and found.own
+    return dataclasses.replace(
+        found,
+        old_logprobs=several_updates or found.old_logprobs,
+        entropy=found.entropy or both,
+        predictor=run.rl.row_alignment == "predictor",
+    )
+
+
+def asked_by(components: Iterable[Component], layers: int) -> Request:
+    """What these components ask for, with equal questions asked once."""
     asked: set[str] = set()
     counterfactual: dict[Distortion, bool] = {}
     attention: set[int] = set()
-    for component in asking(run):
+    for component in components:
         needs = set(component.required())
         asked |= needs
         if needs & {"counterfactual_logprobs", "counterfactual_kl"}:
@@ -66,13 +82,12 @@ def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
         if "attention" in needs:
             attention.add(cast("Layer", getattr(component, "layer")).index(layers))  # noqa: B009
     return Request(
-        old_logprobs=several_updates or "old_logprobs" in asked,
+        old_logprobs="old_logprobs" in asked,
         entropy="entropy" in asked,
         reference="reference_logprobs" in asked,
         similarity="similarity" in asked,
         counterfactual=counterfactual,
         attention=tuple(sorted(attention)),
-        predictor=run.rl.row_alignment == "predictor",
     )
 
 
@@ -271,6 +286,9 @@ class _Summary:
             kept["image"][:, here] = full.sum(-1).mean(1).masked_fill(~valid[..., 0], 0.0)
             inside = (full * evidence).sum(-1).mean(1)
             kept["evidence"][:, here] = inside.masked_fill(~valid[..., 0], 0.0)
+        if piece.lse is not None and piece.own_lse is not None:
+            own = (piece.own_lse - piece.lse).exp().mean(1).masked_fill(~valid[..., 0], 0.0)
+            kept.setdefault("response", torch.zeros_like(kept["image"]))[:, here] = own
         # A row without image tokens has no distribution over them: zeros, not NaN.
         conditional = piece.logits.softmax(-1).nan_to_num(0.0).mean(1).masked_fill(~valid, 0.0)
         kept["share"][:, here] = (conditional * evidence[:, 0]).sum(-1)
@@ -282,9 +300,10 @@ def _merged(
 ) -> ImageAttention:
     rollouts, width = before.mask.shape
     device = before.mask.device
-    tokens = {
-        name: torch.zeros(rollouts, width, device=device) for name in ("image", "evidence", "share")
-    }
+    names = ["image", "evidence", "share"]
+    if all("response" in summary.layers[layer] for _, summary in summaries):
+        names.append("response")
+    tokens = {name: torch.zeros(rollouts, width, device=device) for name in names}
     most = max(summary.evidence.shape[1] for _, summary in summaries)
     pooled = torch.zeros(rollouts, most, device=device)
     counts = torch.zeros(2, rollouts, dtype=torch.int64, device=device)

@@ -1,0 +1,104 @@
+"""What a batch of responses shows about seeing, by the names under which it is reported.
+
+Every value is [rollout] in double precision, NaN where it is not defined. Nothing here runs a
+forward pass: what the experience does not hold is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vexp.train import diagnostics
+from vexp.train.evidence import token_masks
+
+if TYPE_CHECKING:
+    from vexp.distortion.base import Distortion
+    from vexp.target.base import Target
+    from vexp.train.experience import Experience, ImageAttention
+
+Values = dict[str, Tensor]
+
+
+def evidence(pooled: Tensor, batch: Experience, target: Target, kappa: float = 1.0) -> Values:
+    """How attention `pooled` [rollout, image token] over response tokens relates to the boxes."""
+    boxes, targets, counts = (
+        tensor.to(pooled.device)[batch.group] for tensor in _of_prompts(batch, target, pooled)
+    )
+    union = boxes.any(dim=1)
+    found = {
+        "evidence_mass": diagnostics.evidence_mass(pooled, union),
+        "pointing": diagnostics.pointing(pooled, union),
+        "coverage": diagnostics.coverage(pooled, boxes, counts, kappa),
+        "coverage_2": diagnostics.coverage(pooled, boxes, counts, 2 * kappa),
+        "attention_kl": diagnostics.target_divergence(pooled, targets),
+        "evidence_area": union.sum(dim=1) / counts.double(),
+    }
+    unknown = ~union.any(dim=1)
+    return {name: value.masked_fill(unknown, diagnostics.NAN) for name, value in found.items()}
+
+
+def visual(found: ImageAttention, batch: Experience) -> Values:
+    """Where all attention goes, when it is on the image, and how much of that is on evidence."""
+    mask = batch.mask & (found.image_tokens > 0).unsqueeze(1)
+    image = found.image.double()
+    values = {"image": diagnostics.token_mean(image, mask).clamp(max=1.0)}
+    if found.response is not None:
+        response = found.response.double()
+        values["query"] = diagnostics.token_mean((1 - image - response).clamp(min=0.0), mask)
+        values["response"] = diagnostics.token_mean(response, mask).clamp(max=1.0)
+    values["late_early"] = diagnostics.late_over_early(image, mask)
+    cells = (found.image, found.evidence, found.image_tokens, found.evidence_tokens)
+    values["tas"] = diagnostics.target_attention(*cells, mask)
+    if batch.entropy is not None:
+        chosen = diagnostics.top_share(batch.entropy, mask, diagnostics.KEY_TOKENS)
+        values["attention_ratio"] = diagnostics.attention_ratio(*cells, chosen)
+    if batch.similarity is not None:
+        values["focus_correlation"] = diagnostics.pearson(batch.similarity, image, mask)
+    return values
+
+
+def focused(batch: Experience) -> Values:
+    """How many of the most focused tokens are late, and how many early; to be summed up."""
+    if batch.similarity is None:
+        return {}
+    mask = batch.mask if batch.has_image is None else batch.mask & batch.has_image.unsqueeze(1)
+    late, early = diagnostics.focused_late_and_early(batch.similarity, mask)
+    return {"focused_late": late, "focused_early": early}
+
+
+def image_effect(batch: Experience, distortion: Distortion) -> Tensor | None:  # [rollout, token]
+    """p(o_t | image) - p(o_t | distorted image), by which tokens are grounded; None if unknown."""
+    known = batch.counterfactual.get(distortion)
+    if known is None or batch.old_logprobs is None:
+        return None
+    return batch.old_logprobs.double().exp() - known.logprobs.double().exp()
+
+
+def split(values: Values, names: tuple[str, ...], accuracies: Tensor | None) -> Values:
+    """The values, and those called `names` of right and of wrong responses alone as well."""
+    found = dict(values)
+    if accuracies is None:
+        return found
+    right = accuracies.eq(1)
+    for name in names:
+        if name in values:
+            found[f"{name}/correct"] = values[name].masked_fill(~right, diagnostics.NAN)
+            found[f"{name}/wrong"] = values[name].masked_fill(right, diagnostics.NAN)
+    return found
+
+
+def _of_prompts(batch: Experience, target: Target, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes [prompt, box, image token], targets [prompt, image token], image tokens [prompt]."""
+    evidence, grids = batch.evidence or (), batch.grids or ()
+    width, most = pooled.shape[1], max(map(len, evidence), default=0)
+    boxes = torch.zeros(len(grids), max(1, most), width, dtype=torch.bool)
+    targets = torch.zeros(len(grids), width)
+    counts = torch.tensor([rows * columns for rows, columns in grids], dtype=torch.int64)
+    for index, (own, grid) in enumerate(zip(evidence, grids, strict=True)):
+        if own and counts[index]:
+            boxes[index, : len(own), : counts[index]] = token_masks(own, grid)
+            targets[index, : counts[index]] = target.distribution(own, grid)
+    return boxes, targets, counts
