@@ -348,3 +348,11 @@ def test_every_documented_switch_is_a_plain_override_that_makes_another_run(over
 def test_the_papers_scale_composes():
     run = resolve(["experiment=faithful_mr1", "scale=faithful_mr1_paper", "stages=[anchor,rl]"])
     assert run.anchor.learning_rate == 1e-5
+
+
+def test_in_rl_it_is_the_tokens_own_attention_or_an_error():
+    in_rl = ("+auxiliary.focus=focus_anchor", "rl.row_alignment=predictor")
+    with pytest.raises(ConfigError, match="own attention is supervised") as caught:
+        resolve([*FAITHFUL, *in_rl])
+    assert "auxiliary.focus (focus_anchor): rl.row_alignment" in str(caught.value)
+    resolve([*FAITHFUL, in_rl[1]])  # the stage `anchor` always reads the token's own

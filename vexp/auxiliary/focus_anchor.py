@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vexp.auxiliary.base import Auxiliary
 from vexp.config.types import NonNegative
+from vexp.errors import Problem
 from vexp.gate.base import Gate
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
@@ -15,6 +17,7 @@ from vexp.target.base import Target
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vexp.spec import RunSpec
     from vexp.train.experience import Experience
     from vexp.train.policy import PolicyOutput
 
@@ -52,6 +55,16 @@ class FocusAnchor(Auxiliary):
     target: Target = slot("target", "gaussian_mixture")  # boxes -> distribution over image tokens
     layer: Layer = slot("layer", "two_thirds")  # the decoder layer that is supervised
     gate: Gate = slot("gate", "reward")  # which responses are
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        in_rl = any(term is self for term in run.auxiliary.values())
+        if in_rl and run.rl.row_alignment != "own":
+            yield Problem(
+                "the focus token's own attention is supervised, and rl.row_alignment="
+                f"{run.rl.row_alignment} reads that of the position before it",
+                where="rl.row_alignment",
+                accepted="rl.row_alignment=own",
+            )
 
     @property
     def live(self) -> tuple[str, ...]:
