@@ -26,6 +26,7 @@ from vexp.train.words import kinds
 
 RUN = (*SMALLEST, "rollout.max_response_length=9")
 METHODS = ("uniform", "entropy", "vicra", "vgpo", "vppo")
+PREDICTOR = "rl.row_alignment=predictor"
 
 
 def made(*overrides):
@@ -191,3 +192,11 @@ def test_a_run_keeps_what_was_measured(tmp_path):
     assert ["tokens" in line for line in lines] == [True, True, False, False]
     text = "".join(piece for piece, _ in lines[0]["tokens"]).removesuffix("<|im_end|>")
     assert text == lines[0]["response"]
+
+
+def test_states_are_those_that_training_reads():
+    run = made(PREDICTOR)
+    batch = evaluator("vgpo", size=3)
+    found = tuple(batch.samples(policy(), run))
+    assert [s.tokens for s in found] != [s.tokens for s in measured("vgpo")[:12]]
+    assert batch.protocol(run) != batch.protocol(made())

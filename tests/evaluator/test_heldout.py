@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ class Reader:
     """A policy that reads answers off the items: right at every index that `right` accepts."""
 
     device = torch.device("cpu")
+    emits: ClassVar[dict[str, int]] = {}
 
     def __init__(self, right):
         self.right = right

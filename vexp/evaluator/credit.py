@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ class Credit(Heldout):
             "credit": plain(self._method(run)),
             "reward": plain(run.reward),
             "algorithm": plain(run.algorithm),
+            "row_alignment": run.rl.row_alignment,
             "group_size": self.group_size,
             "batch_size": self.batch_size,
             "keep": self.keep,
@@ -130,6 +132,7 @@ class Credit(Heldout):
             verdicts=verdicts,
             max_response_length=self._limit(run),
             response_format=run.prompt.response_format,
+            emits=tuple(policy.emits),
         )
         weights = self._weights(policy, run, items, prompts, generated, scored)
         return [
@@ -170,12 +173,14 @@ class Credit(Heldout):
         observed = [term for term in terms.values() if isinstance(term, ObservedReward)]
         asking = [part for whole in (method, *observed) for part in _with_parts(whole)]
         group = found.group.tolist()
+        asked = asked_by(asking, policy.layers)
+        predictor = run.rl.row_alignment == "predictor"
         seen = observe(
             found,
             policy,
             None,
             micro_batches(group, range(len(group)), run.compute.micro_batch_size),
-            asked_by(asking, policy.layers),
+            dataclasses.replace(asked, predictor=predictor),
             temperature=run.rollout.temperature,
             seed=0,
             step=0,
@@ -209,7 +214,7 @@ class Credit(Heldout):
             status=verdict.status,
             length=scored.lengths[row],
             dataset=places[question][0],
-            well_formed=is_well_formed(text, run.prompt.response_format),
+            well_formed=is_well_formed(text, scored.response_format, scored.emits),
             truncated=not scored.finished[row],
             values=_by_kind(pieces, weights),
             tokens=tuple(kept),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
 
+SMALLEST = 1e-6  # mean that a ratio may have as its denominator; a negative one has none
 Place = tuple[str, int]  # dataset name, item index
 
 
@@ -184,12 +185,12 @@ def mean(values: Sequence[float]) -> dict[str, float | None]:
 def ratio(
     name: str, above: Sequence[float], below: Sequence[float]
 ) -> dict[str, dict[str, float | None]]:
-    """The metric `name`: the ratio of the means of two paired lists; none unless both are above 0.
+    """The metric `name`: the ratio of the means of two paired lists; none if the second is about 0.
 
     Its standard error is that of the first-order expansion (delta method).
     """
     n, bottom = len(below), math.fsum(below)
-    if not n or bottom <= 0:
+    if not n or bottom <= SMALLEST * n:
         return {}
     value = math.fsum(above) / bottom
     spread = math.fsum((x - value * y) ** 2 for x, y in zip(above, below, strict=True))
