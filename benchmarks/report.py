@@ -9,8 +9,14 @@ from typing import Any
 
 def write_report(found: dict[str, Any], path: Path) -> str:
     """Write the page of one full run and return it."""
-    parts = [_head(found), _steps(found["step_vs_trl"]), _losses(found["losses_vs_trl"])]
-    text = "\n".join([*parts, _startup(found["startup"])])
+    sections = {
+        "step_vs_trl": _steps,
+        "method_overhead": _overhead,
+        "losses_vs_trl": _losses,
+        "startup": _startup,
+    }
+    parts = [section(found[name]) for name, section in sections.items() if name in found]
+    text = "\n".join([_head(found), *parts])
     path.write_text(text)
     return text
 
@@ -52,6 +58,31 @@ def _step_rows(lengths: dict[str, Any]) -> Iterator[str]:
             low, high = side["ratio_quartiles"]
             over = f"{side['ratio']:.2f} | {low:.2f}-{high:.2f} | {side['ratio_cpu']:.2f}"
             yield f"| {length} | {name} | {side['median_s']:.3f} | {phases} | {over} |"
+
+
+def _overhead(found: dict[str, Any]) -> str:
+    settings = found["settings"]
+    bars = ", ".join(
+        f"{name} {found['ratios'][name]:.3f} (at most {bar})" for name, bar in found["bars"].items()
+    )
+    rows = [
+        "## Methods beside DAPO\n",
+        f"{settings['prompts']} prompts x {settings['group_size']} responses of "
+        f"{settings['length']} tokens, images of {(settings['image_size'] // 28) ** 2} tokens, "
+        f"{settings['threads']} threads, {settings['timed']} steps each after {settings['warm']}; "
+        f"load {settings['machine']['load_1min']} when it began. "
+        f"Without generation, at {max(settings['updates'])} updates per batch: {bars}.\n",
+        "| updates | method | step (s) | x | without generation (s) | x | memory (MB) |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for updates, methods in found["updates"].items():
+        for name, one in methods.items():
+            rows.append(
+                f"| {updates} | {name} | {one['seconds']:.3f} | {one['whole']:.3f} | "
+                f"{one['seconds_without_generation']:.3f} | {one['without_generation']:.3f} | "
+                f"{one['peak_memory_mb']} |"
+            )
+    return "\n".join([*rows, ""])
 
 
 def _losses(found: dict[str, Any]) -> str:
