@@ -37,6 +37,7 @@ def test_a_wheel_stands_alone(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "vexp/_shipped/conf/config.yaml" in names
     assert "vexp/_shipped/sweeps/quickstart.yaml" in names
+    assert "vexp/_shipped/reference/vgpo/table12.yaml" in names
     assert not [name for name in names if name.startswith(("tests/", "results/", "benchmarks/"))]
 
     sh(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
@@ -47,4 +48,5 @@ def test_a_wheel_stands_alone(tmp_path):
     assert "dapo" in sh(vexp, "list", "algorithm", cwd=home)
     assert "dynamic_sampling" in sh(vexp, "show", "experiment=dapo", cwd=home)
     assert "6 new" in sh(vexp, "plan", "quickstart", cwd=home)
+    assert "95.5" in sh(vexp, "table", "vgpo/table12", "--source", "published", cwd=home)
     assert "heldout: accuracy" in sh(vexp, "run", *SMALL, cwd=home)

@@ -8,7 +8,9 @@ from typing import Literal
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped(name: Literal["conf", "sweeps"]) -> Path:
-    """The shipped folder `conf` or `sweeps`."""
+def shipped(name: Literal["conf", "sweeps", "reference"]) -> Path:
+    """The shipped folder `conf`, `sweeps`, or `reference`: the published tables."""
     installed = _PACKAGE / "_shipped" / name
-    return installed if installed.is_dir() else _PACKAGE.parent / name
+    if installed.is_dir():
+        return installed
+    return _PACKAGE.parent / ("results/reference" if name == "reference" else name)

@@ -60,7 +60,6 @@ def test_every_mistake_is_reported_at_once_with_its_line(sweep):
         "there is no axis 'rwo'": (14, "did you mean 'row'?"),
         "'row' never is 'z' in this sweep": (15, "a, b, c"),
         "the text 'percents' is not one of the choices": (20, "did you mean 'percent'?"),
-        "'table.columns.1.metric' has to be set": (21, ""),
         "there is no setting 'metrc'": (21, "did you mean 'metric'?"),
     }
     for what, (line, hint) in expected.items():

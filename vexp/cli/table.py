@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,20 @@ from vexp.errors import ConfigError, Problem, suggest
 if TYPE_CHECKING:
     from vexp.sweeps.plan import Plan
     from vexp.tables.frame import Frame
+    from vexp.tables.sheet import Sheet
 
 
 @click.command("table")
 @sweep_arguments
-@click.option("--format", "formats", help="md, csv, json; several with commas.")
+@click.option("--format", "formats", help="md, latex, csv, html, json; several with commas.")
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), help="A folder for the files."
+)
+@click.option(
+    "--source",
+    type=click.Choice(["results", "published"]),
+    default="results",
+    help="published: the paper's own numbers, e.g. vgpo/table12; nothing of it measured here.",
 )
 def command(
     sweep: str,
@@ -27,37 +35,67 @@ def command(
     config_dirs: tuple[Path, ...],
     formats: str | None,
     output: Path | None,
+    source: str,
 ) -> None:
     """The table of SWEEP, from results alone: mean ± standard deviation over seeds, with n.
 
     Without --format it is shown here. One --format without --output goes to the standard output.
     Markdown is always written to the results folder as tables/SWEEP.md as well.
     """
-    from vexp.files import write_text
-    from vexp.tables.render import FORMATS, terminal
+    from vexp.tables.render import ALIASES, FORMATS
 
-    chosen = _chosen(formats, list(FORMATS))
+    chosen = _chosen(formats, FORMATS, ALIASES)
+    if source == "published":
+        _published(sweep, chosen, output)
+        return
     plan = plan_of(sweep, overrides, config_dirs)
     frame = _frame(plan)
     if not frame.finished:
         click.echo("nothing is evaluated yet, so no file is written", err=True)
         click.echo(f"next: {again('launch', sweep, overrides)} --wait", err=True)
-    printed = len(chosen) == 1 and output is None
-    if printed:
-        click.echo(FORMATS[chosen[0]](frame), nl=False)
-    elif not chosen:
-        from rich.console import Console
+    from vexp.tables.present import sheet_of
 
-        Console().print(terminal(frame))
+    sheet = sheet_of(frame)
+    printed = _show(sheet, chosen, output)
     if not frame.finished:
         return
     tables = plan.state.results_dir / "tables"
-    files = {tables / f"{frame.sweep}.md": "md"}
+    _write(sheet, {"md"}, tables, quiet=printed)
     if not printed:
-        files |= {(output or tables) / f"{frame.sweep}.{name}": name for name in chosen}
-    for path, name in files.items():
-        write_text(path, FORMATS[name](frame))
-        click.echo(f"written: {path}", err=printed)
+        _write(sheet, set(chosen) - ({"md"} if output is None else set()), output or tables)
+
+
+def _published(name: str, chosen: list[str], output: Path | None) -> None:
+    from vexp.tables.published import sheet
+    from vexp.tables.reference import load
+
+    found = sheet(name, load(name))
+    if not _show(found, chosen, output) and chosen:
+        _write(found, set(chosen), output or Path())
+
+
+def _show(sheet: Sheet, chosen: list[str], output: Path | None) -> bool:
+    """Print the sheet where that was asked for; whether it went to the standard output as text."""
+    from vexp.tables.render import FORMATS, terminal
+
+    if len(chosen) == 1 and output is None:
+        click.echo(FORMATS[chosen[0]](sheet), nl=False)
+        return True
+    if not chosen:
+        from rich.console import Console
+
+        Console().print(terminal(sheet))
+    return False
+
+
+def _write(sheet: Sheet, names: set[str], folder: Path, *, quiet: bool = False) -> None:
+    from vexp.files import write_text
+    from vexp.tables.render import FORMATS
+
+    for name in sorted(names):
+        path = folder / f"{sheet.name}.{name}"
+        write_text(path, FORMATS[name](sheet))
+        click.echo(f"written: {path}", err=quiet)
 
 
 def _frame(plan: Plan) -> Frame:
@@ -65,7 +103,8 @@ def _frame(plan: Plan) -> Frame:
     from vexp.tables.collect import collect
     from vexp.tables.frame import build_frame
 
-    if plan.sweep.table is None:
+    table = plan.sweep.table
+    if table is None:
         raise ConfigError(
             Problem(
                 f"the sweep {plan.sweep.name!r} declares no table",
@@ -73,17 +112,20 @@ def _frame(plan: Plan) -> Frame:
                 remedy="add e.g.  table: {columns: [{metric: accuracy, scale: percent}]}",
             )
         )
-    store = RunStore(plan.state.results_dir)
-    results = collect([run.training for run in plan.runs], store)
-    return build_frame(plan.sweep.name, plan.sweep.table, plan.points, results)
+    costs = any(column.cost for column in table.columns)
+    declared = [run.training for run in plan.runs]
+    results = collect(declared, RunStore(plan.state.results_dir), costs=costs)
+    return build_frame(plan.sweep, plan.points, results)
 
 
-def _chosen(formats: str | None, known: list[str]) -> list[str]:
-    chosen = [name.strip() for name in formats.split(",")] if formats else []
+def _chosen(formats: str | None, known: Iterable[str], aliases: Mapping[str, str]) -> list[str]:
+    given = [name.strip() for name in formats.split(",")] if formats else []
+    chosen = [aliases.get(name, name) for name in given]
+    accepted = [*known, *aliases]
     problems = [
-        Problem(f"unknown format {name!r}", where="--format", accepted=suggest(name, known))
+        Problem(f"unknown format {name!r}", where="--format", accepted=suggest(name, accepted))
         for name in chosen
-        if name not in known
+        if name not in accepted
     ]
     if problems:
         raise ConfigError(problems)

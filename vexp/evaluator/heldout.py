@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vexp.config.types import UNHASHED, PositiveInt
+from vexp.dataset.base import Dataset
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import DataError, Problem
 from vexp.evaluator.base import Evaluator, Sample
@@ -44,15 +45,17 @@ class Heldout(Evaluator):
     size: PositiveInt = 1_000  # questions per dataset; fewer if the split is smaller
     max_response_length: PositiveInt | None = None  # tokens; null: as in training
     batch_size: Annotated[PositiveInt, UNHASHED] = 100  # questions per generation batch
+    # What is asked; empty: the datasets of the mix. For rows that differ in what they train on.
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
-        if not run.mix.datasets:
+        if not self._datasets(run):
             yield Problem(
                 "there is no dataset to evaluate on",
                 where="mix.datasets",
                 remedy="name one, e.g. mix.datasets.main=digits_vqa",
             )
-        for name, dataset in run.mix.datasets.items():
+        for name, dataset in self._datasets(run).items():
             try:
                 empty = not dataset.size(self.split)
             except DataError:  # the dataset reports that itself
@@ -60,7 +63,7 @@ class Heldout(Evaluator):
             if empty:
                 yield Problem(
                     f"dataset {name!r} has no {self.split} item",
-                    where=f"mix.datasets.{name}",
+                    where="datasets" if self.datasets else f"mix.datasets.{name}",
                     remedy="choose another split, or give the dataset one",
                 )
 
@@ -73,7 +76,7 @@ class Heldout(Evaluator):
                 "held_out": dict(dataset.held_out_content(self.split)),
                 "items": min(self.size, dataset.size(self.split)),
             }
-            for name, dataset in sorted(run.mix.datasets.items())
+            for name, dataset in sorted(self._datasets(run).items())
         }
         return {
             "split": self.split,
@@ -109,19 +112,22 @@ class Heldout(Evaluator):
         found["unjudged"] = mean([float(sample.status in unjudged) for sample in samples])
         return found
 
+    def _datasets(self, run: RunSpec) -> Mapping[str, Dataset]:
+        return self.datasets or run.mix.datasets
+
     def _limit(self, run: RunSpec) -> int:
         return self.max_response_length or run.rollout.max_response_length
 
     def _places(self, run: RunSpec) -> list[Place]:
         return [
             (name, index)
-            for name, dataset in sorted(run.mix.datasets.items())
+            for name, dataset in sorted(self._datasets(run).items())
             for index in range(min(self.size, dataset.size(self.split)))
         ]
 
     def _score(self, policy: Policy, run: RunSpec, places: Sequence[Place]) -> list[Sample]:
         """One batch: answer greedily, judge, and keep a record of each."""
-        items = [run.mix.datasets[name].item(self.split, index) for name, index in places]
+        items = [self._datasets(run)[name].item(self.split, index) for name, index in places]
         ids = [f"{name}/{item.id}" for (name, _), item in zip(places, items, strict=True)]
         sampling = Sampling(
             group_size=1,

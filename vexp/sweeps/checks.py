@@ -85,6 +85,8 @@ def _unproducible(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
     reading = Reading(origins=sweep.table_origins)
     evaluators = {name: e for point in found for name, e in point.run.evaluator.items()}
     for index, column in enumerate(sweep.table.columns):
+        if column.sources != ["metric"]:
+            continue
         path = ("table", "columns", str(index))
         if column.evaluator not in evaluators:
             yield Problem(
@@ -95,9 +97,11 @@ def _unproducible(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
             )
             continue
         produced = getattr(evaluators[column.evaluator], "produces", ())
-        if produced and not any(fnmatchcase(column.metric, pattern) for pattern in produced):
-            yield Problem(
-                f"evaluator {column.evaluator!r} produces no metric {column.metric!r}",
-                where=reading.where((*path, "metric")),
-                accepted=suggest(column.metric, produced, noun="metrics"),
-            )
+        of_rows = [row.metric for row in sweep.rows if row.runs and row.metric]
+        for metric in dict.fromkeys(of_rows or [column.metric]):
+            if produced and not any(fnmatchcase(metric, pattern) for pattern in produced):
+                yield Problem(
+                    f"evaluator {column.evaluator!r} produces no metric {metric!r}",
+                    where=reading.where((*path, "metric")),
+                    accepted=suggest(metric, produced, noun="metrics"),
+                )

@@ -118,7 +118,8 @@ def _combinations(
 ) -> Iterator[tuple[Row, tuple[tuple[Axis, int], ...], int | None]]:
     choices = [[(axis, index) for index in range(len(axis.values))] for axis in sweep.axes]
     seeds: tuple[int | None, ...] = sweep.seeds or (None,)
-    for row, chosen, seed in itertools.product(sweep.rows, itertools.product(*choices), seeds):
+    rows = [row for row in sweep.rows if row.runs]
+    for row, chosen, seed in itertools.product(rows, itertools.product(*choices), seeds):
         values = {axis.key: axis.values[index] for axis, index in chosen}
         here = {**values, "row": row.name, "seed": seed}
         matches = (all(here[k] == value for k, value in e.items()) for e in sweep.exclude)

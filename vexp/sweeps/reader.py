@@ -23,8 +23,13 @@ from vexp.sweeps.schema import (
     shown_path,
     variant_name,
 )
+from vexp.sweeps.table import Scale
 
-ROW_SETTINGS = ("label", "overrides")  # keys of a row that are not keys of a run
+# Keys of a row that are not keys of a run.
+ROW_SETTINGS = (
+    "label", "overrides", "group", "external", "proposed", "reference", "metric", "scale",
+    "compares", "note",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -51,6 +56,21 @@ class _File:
     exclude: Any = None
     launcher: Any = None
     table: TableSpec | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _About:
+    """The fields of a row that are not settings of its runs; see `Row`."""
+
+    label: str = ""
+    group: str = ""
+    external: bool = False
+    proposed: bool = False
+    reference: str = ""
+    metric: str = ""
+    scale: Scale | None = None
+    compares: tuple[str, ...] = ()
+    note: str = ""
 
 
 class _Reader:
@@ -123,20 +143,31 @@ class _Reader:
             here = ("rows", name)
             if not _NAME.fullmatch(name):
                 self._complain(here, f"{name!r} cannot name a row", "letters, digits and . _ - = +")
-            label = ""
+            about = _About()
             settings = content
             if isinstance(content, Located):
-                label = content.get("label") or ""
+                about = self._about(content, here)
                 settings = _without(content, ROW_SETTINGS)
-                if not isinstance(label, str):
-                    self._complain((*here, "label"), f"the label of row {name!r} has to be text")
-                    label = str(label)
             listed = content.get("overrides") if isinstance(content, Mapping) else None
             overrides = self._overrides(settings, here, f" (row {name!r})")
             overrides += self._overrides(listed, (*here, "overrides"), f" (row {name!r})")
             line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, Located) else 0
-            rows.append(Row(name=name, overrides=overrides, label=label, line=line))
+            if overrides and (about.external or about.compares):
+                self._complain(here, f"row {name!r} has no runs, so nothing can be set for it")
+            rows.append(Row(name=name, overrides=overrides, line=line, **vars(about)))
         return tuple(rows)
+
+    def _about(self, content: Located, here: tuple[str, ...]) -> _About:
+        """What a row says of itself, beside the settings of its runs."""
+        given = {key: content[key] for key in ROW_SETTINGS if key in content and key != "overrides"}
+        reading = Reading(
+            origins={path[2:]: o for path, o in self.origins.items() if path[:2] == here}
+        )
+        try:
+            return build(_About, given, reading)
+        except ConfigError as error:
+            self.problems += error.problems
+            return _About()
 
     def _axes(self, tree: Any) -> tuple[Axis, ...]:
         if tree is None:
@@ -193,9 +224,9 @@ class _Reader:
     def _check_declared(
         self, rows: Sequence[Row], axes: Sequence[Axis], seeds: Sequence[int]
     ) -> None:
-        headings = [row.heading for row in rows]
+        headings = [(row.group, row.heading) for row in rows]
         for index, row in enumerate(rows):
-            if row.heading in headings[:index]:
+            if headings[index] in headings[:index]:
                 self._complain(
                     ("rows", row.name),
                     f"two rows are called {row.heading!r}",
@@ -235,10 +266,21 @@ class _Reader:
         names = [row.name for row in rows]
         if not table.columns:
             self._complain(("table", "columns"), "the table has no columns", "{metric: accuracy}")
-        headings = [(c.evaluator, c.metric) for c in table.columns]
-        for index, heading in enumerate(headings):
-            if heading in headings[:index]:
-                self._complain(("table", "columns", str(index)), "a column is listed twice")
+        for path, what, known in table.complaints(names):
+            self._complain(("table", *path), what, suggest("", known) if known else "")
+        for row in rows:
+            for name in row.compares:
+                if name not in [other.name for other in rows if other.runs]:
+                    here = ("rows", row.name, "compares")
+                    self._complain(here, f"there is no row {name!r}", suggest(name, names))
+            if row.compares and len(row.compares) != 2:
+                self._complain(("rows", row.name, "compares"), "a comparison takes two rows")
+            if row.external and not table.reference:
+                self._complain(
+                    ("rows", row.name, "external"),
+                    f"row {row.name!r} is a constant, but the table has no `reference`",
+                    remedy="name the published table, e.g. reference: ease/table2",
+                )
         for index, name in enumerate(table.rows):
             if name not in names:
                 self._complain(

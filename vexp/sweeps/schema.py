@@ -24,43 +24,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vexp.config.schema import Origin
-from vexp.config.types import Count
 from vexp.sweeps.overrides import Override
+from vexp.sweeps.table import Column, Scale, TableSpec
+
+__all__ = ["Axis", "Column", "Row", "Sweep", "TableSpec", "default_name", "variant_name"]
 
 COMMAND_LINE = "command line"  # source of overrides given beside the file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of the table: one metric of one evaluator."""
-
-    metric: str  # as in results.json, e.g. accuracy/single
-    evaluator: str = "heldout"  # the evaluator's name in the run's config
-    label: str = ""  # heading; empty: the metric
-    scale: Literal["none", "percent"] = "none"  # percent: the metric is a share from 0 to 1
-    digits: Count | None = None  # decimals; null: 1 for percent, else 3
-
-    @property
-    def heading(self) -> str:
-        label = self.label or self.metric
-        return f"{label} (%)" if self.scale == "percent" else label
-
-    @property
-    def decimals(self) -> int:
-        return self.digits if self.digits is not None else 1 if self.scale == "percent" else 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableSpec:
-    """The table a sweep is for."""
-
-    columns: tuple[Column, ...]
-    title: str = ""
-    rows: tuple[str, ...] = ()  # order of the rows; empty: as declared
-    baseline: str | None = None  # the row that the others' differences refer to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +43,19 @@ class Row:
     overrides: tuple[Override, ...] = ()
     label: str = ""
     line: int = 0
+    group: str = ""  # rows of one group stand under its name
+    external: bool = False  # a constant of the published table: nothing is run
+    proposed: bool = False  # a point that the paper does not state
+    reference: str = ""  # its row in the published table; empty: the row of the same name
+    metric: str = ""  # instead of the columns' metric, for tables whose rows are metrics
+    scale: Scale | None = None  # of that metric
+    compares: tuple[str, ...] = ()  # two rows: this one shows the p-values of their difference
+    note: str = ""  # printed below the table
+
+    @property
+    def runs(self) -> bool:
+        """Whether the row stands for runs."""
+        return not self.external and not self.compares
 
     @property
     def heading(self) -> str:

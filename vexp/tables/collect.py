@@ -2,41 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from vexp.files import read_lines
 from vexp.runs import evaluations
+from vexp.runs.claim import attempt_folder
+from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore
+from vexp.runs.workspace import TIMINGS
 from vexp.sweeps.points import Training
-from vexp.tables.frame import Results, Score
+from vexp.tables.cells import Measurements, Results, Score
 
 
-def collect(declared: Iterable[Training], store: RunStore) -> Results:
+def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = False) -> Results:
     """The finished evaluations that the declared runs call for, and no others.
 
     An evaluation counts only under the key of its checkpoint and of the protocol that the sweep
-    asks for now; one of another protocol is as good as missing.
+    asks for now; one of another protocol or scorer is as good as missing, and a remark says so.
+    Results of benchmarks that were brought in by `vexp import` count beside them. With `costs`,
+    the seconds per step as well.
 
     Raises:
         RunError: for results that are damaged or of a newer format.
     """
     return {
-        training.identity.hash: _of_run(training, folder)
+        training.identity.hash: found
         for training in declared
         if (folder := store.find(training.identity)) is not None
+        and (found := _of_run(training, folder, costs)) is not None
     }
 
 
-def _of_run(training: Training, folder: RunFolder) -> dict[str, dict[str, Score]]:
+def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements | None:
     result = folder.result()
     if result is None:
-        return {}
-    found: dict[str, dict[str, Score]] = {}
+        return None
+    there = {path.name: path for path in evaluation_folders(folder)}
+    metrics: dict[str, Mapping[str, Score]] = {}
+    decoding: dict[str, str] = {}
+    counted: set[str] = set()
     for unit in evaluations.units(training.run, result["checkpoint_hash"]):
-        path = evaluations.find(folder.evaluations_dir, unit.key)
-        if path is not None:
-            metrics = evaluations.read_results(path)["metrics"]
-            found[unit.label] = {
-                name: Score(float(entry["value"]), entry.get("stderr"), entry.get("n"))
-                for name, entry in metrics.items()
-            }
-    return found
+        name = next((name for name in sorted(there) if name.endswith(f"-{unit.key}")), None)
+        if name is not None:
+            counted.add(name)
+            found = evaluations.read_results(there[name])
+            metrics[unit.label] = _scores(found)
+            decoding[unit.label] = str(unit.protocol.get("decoding", ""))
+    benchmarks: dict[str, Score] = {}
+    remarks: list[str] = []
+    for name in sorted(there.keys() - counted):
+        found = evaluations.read_results(there[name])
+        if found.get("checkpoint") != result["checkpoint_hash"]:
+            continue
+        if "benchmark" in found:
+            _add_benchmark(found, benchmarks, decoding, there[name])
+        elif found["name"] not in metrics and found["name"] in training.run.evaluator:
+            remarks.append(_stale(found, folder))
+    return Measurements(
+        metrics, benchmarks, _costs(folder) if costs else {}, decoding, tuple(remarks)
+    )
+
+
+def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
+    version = str(found.get("scorer", ""))
+    return {
+        name: Score(float(entry["value"]), entry.get("stderr"), entry.get("n"), version)
+        for name, entry in found["metrics"].items()
+    }
+
+
+def _add_benchmark(
+    found: Mapping[str, Any], scores: dict[str, Score], decoding: dict[str, str], folder: Path
+) -> None:
+    from vexp.errors import RunError
+
+    name = str(found["benchmark"])
+    if name in scores:
+        raise RunError(
+            f"this run has two results of the benchmark {name!r}",
+            where=str(folder),
+            accepted="one result for each run and benchmark; a table never averages two",
+            remedy="delete the folder of the one that should not count",
+        )
+    main = found["metrics"][found["main_metric"]]
+    version = str(found.get("version", ""))
+    scores[name] = Score(float(main["value"]), main.get("stderr"), main.get("n"), version)
+    decoding[name] = str(found.get("protocol", {}).get("decoding", ""))
+
+
+def _stale(found: Mapping[str, Any], folder: RunFolder) -> str:
+    return (
+        f"not counted: evaluation {found['name']!r} of run {folder.name} has another protocol or "
+        "scorer version than the sweep asks for; `vexp launch` evaluates it anew"
+    )
+
+
+def _costs(folder: RunFolder) -> dict[str, float]:
+    """Mean seconds per step by phase, of the attempt that was published."""
+    rows, _ = read_lines(attempt_folder(folder.folder, folder.published() or 0) / TIMINGS)
+    phases = dict.fromkeys(key for row in rows for key in row if key.endswith("_s"))
+    return {phase: _mean(row[phase] for row in rows if phase in row) for phase in phases}
+
+
+def _mean(values: Iterator[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)

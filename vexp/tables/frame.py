@@ -5,68 +5,50 @@ A row of the table is a row of the sweep at fixed axis values, so a cell only ev
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vexp.errors import RunError, suggest
 from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.points import Point
-from vexp.sweeps.schema import Column, TableSpec
-from vexp.tables.stats import Summary, paired_difference, summarize
+from vexp.sweeps.schema import Row, Sweep
+from vexp.sweeps.table import Column, TableSpec
+from vexp.tables.beside import Beside
+from vexp.tables.cells import Cell, Results, averaged, scored
+from vexp.tables.significance import PairedT, holm, paired_t
+from vexp.tables.stats import summarize
 
 ANY = "any"  # shown for an axis that a row's runs do not depend on
 
 
 @dataclass(frozen=True)
-class Score:
-    """One measured value of one run."""
+class Difference:
+    """Ours - theirs over the seeds that both have; p after Holm's correction over the column."""
 
-    value: float
-    stderr: float | None  # over the evaluation's items
-    items: int | None
-
-
-# run hash -> evaluator name -> metric -> score
-Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A score, with the run and the seed it is from."""
-
-    run: str
-    seed: int | None
-    score: Score
-
-
-@dataclass(frozen=True)
-class Cell:
-    """All scores of one row in one column. A run that several seeds share counts once."""
-
-    measured: tuple[Measured, ...]  # one for each finished run
-    declared: int  # runs that there should be
-    by_seed: Mapping[int | None, float]  # of every declared seed whose run is finished
-
-    @property
-    def summary(self) -> Summary | None:
-        return summarize([m.score.value for m in self.measured])
+    mean: float
+    n: int  # pairs of runs
+    p: float | None  # None: not tested
 
 
 @dataclass(frozen=True)
 class TableRow:
     """One line of the table."""
 
-    name: str
-    label: str
+    row: Row
     axes: Mapping[str, str]
     cells: tuple[Cell, ...]
-    differences: tuple[float | None, ...]  # to the baseline, paired by seed; all None without one
+    differences: tuple[Difference | None, ...]  # to the baseline; all None without one
+
+    def column_as_shown(self, column: Column) -> Column:
+        """The column with the scale of this row's own metric, if it has one."""
+        if self.row.scale is None or column.sources != ["metric"]:
+            return column
+        return dataclasses.replace(column, scale=self.row.scale, digits=None)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A table before it is rendered."""
+    """A table before it is rendered; hidden columns are gone."""
 
     sweep: str
     title: str
@@ -74,6 +56,9 @@ class Frame:
     axes: tuple[str, ...]
     rows: tuple[TableRow, ...]
     baseline: str | None  # its label
+    reference: str = ""
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # results that do not count
 
     @property
     def finished(self) -> int:
@@ -81,51 +66,161 @@ class Frame:
         return sum(len(cell.measured) for row in self.rows for cell in row.cells)
 
 
-def build_frame(sweep: str, table: TableSpec, points: Sequence[Point], results: Results) -> Frame:
-    """Put every result of the declared points into its cell.
-
-    Raises:
-        RunError: for a score that is not finite or not on the column's scale, and for a finished
-            evaluation without the column's metric; never skips one silently.
-    """
-    groups = list(_groups(table, points))
-    cells = {
-        key: tuple(_cell(column, group, results) for column in table.columns)
-        for key, group in groups
-    }
-    rows = []
-    for key, group in groups:
-        reference = _reference(table, key, groups)
-        rows.append(
-            TableRow(
-                name=group[0].row.name,
-                label=group[0].row.heading,
-                axes=dict(key[1]),
-                cells=cells[key],
-                differences=tuple(
-                    paired_difference(ours.by_seed, cells[reference][index].by_seed)
-                    if reference is not None
-                    else None
-                    for index, ours in enumerate(cells[key])
-                ),
-            )
-        )
-    labels = {point.row.name: point.row.heading for point in points}
-    return Frame(
-        sweep=sweep,
-        title=table.title or sweep,
-        columns=table.columns,
-        axes=tuple(points[0].axes) if points else (),
-        rows=tuple(rows),
-        baseline=labels.get(table.baseline) if table.baseline else None,
-    )
-
-
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Group = tuple[_Key, list[Point]]
 
 
-def _groups(table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:
+def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Frame:
+    """Put every result of the declared points into its cell.
+
+    Raises:
+        ConfigError: if the table's published numbers are not there.
+        RunError: for results that cannot be averaged; never skips one silently.
+    """
+    table = sweep.table
+    assert table is not None
+    built = _Build(sweep, table, list(_groups(sweep, table, points)), results)
+    by_name = {row.name: row for row in sweep.rows}
+    notes = [*table.notes]
+    notes += [f"{row.heading}: {row.note}" for row in sweep.rows if row.note]
+    remarks = {remark: None for found in results.values() for remark in found.remarks}
+    return Frame(
+        sweep=sweep.name,
+        title=table.title or sweep.name,
+        columns=tuple(column for column in table.columns if not column.hidden),
+        axes=tuple(axis.key for axis in sweep.axes),
+        rows=tuple(built.rows()),
+        baseline=by_name[table.baseline].heading if table.baseline else None,
+        reference=table.reference,
+        notes=tuple(notes),
+        remarks=tuple(sorted(remarks)),
+    )
+
+
+class _Build:
+    """The cells of all rows, and what compares them."""
+
+    def __init__(
+        self, sweep: Sweep, table: TableSpec, groups: list[_Group], results: Results
+    ) -> None:
+        self.sweep, self.table, self.results = sweep, table, results
+        self.groups = dict(groups)
+        self.of_row: dict[str, list[_Key]] = {}
+        for key in self.groups:
+            self.of_row.setdefault(key[0], []).append(key)
+        self.beside = Beside(table.reference, sweep)
+        self.cells: dict[_Key, dict[str, Cell]] = {}
+        for key, group in groups:
+            self.cells[key] = self._scored(group)
+        references = {key: self._reference(key) for key in self.groups}
+        self.differences = {
+            column.key: self._differences(column.key, references) for column in table.columns
+        }
+
+    def rows(self) -> Iterator[TableRow]:
+        order = self.table.rows or [row.name for row in self.sweep.rows]
+        by_name = {row.name: row for row in self.sweep.rows}
+        shown = [i for i, column in enumerate(self.table.columns) if not column.hidden]
+        for name in order:
+            for axes, cells, differences in self._lines(by_name[name]):
+                yield TableRow(
+                    row=by_name[name],
+                    axes=axes,
+                    cells=tuple(cells[i] for i in shown),
+                    differences=tuple(differences[i] for i in shown),
+                )
+
+    def _lines(
+        self, row: Row
+    ) -> Iterator[tuple[Mapping[str, str], list[Cell], list[Difference | None]]]:
+        nothing: list[Difference | None] = [None] * len(self.table.columns)
+        blank = {axis.key: "" for axis in self.sweep.axes}
+        if row.compares:
+            yield blank, self._comparison(row), nothing
+        elif row.external:
+            yield blank, self._constants(row), nothing
+        for key in self.of_row.get(row.name, ()):
+            cells = list(self.cells[key].values())
+            if not self.sweep.axes:
+                cells = [
+                    self.beside.placed(cell, row, column, self.groups[key], self.results)
+                    for cell, column in zip(cells, self.table.columns, strict=True)
+                ]
+            yield (
+                dict(key[1]),
+                cells,
+                [self.differences[c.key].get(key) for c in self.table.columns],
+            )
+
+    def _scored(self, group: Sequence[Point]) -> dict[str, Cell]:
+        row = group[0].row
+        found: dict[str, Cell] = {}
+        for column in self.table.columns:
+            if column.texts:
+                found[column.key] = Cell(text=column.texts.get(row.name, ""))
+            elif not column.average:
+                metric, scale = row.metric or column.metric, row.scale or column.scale
+                found[column.key] = scored(column, group, self.results, metric, scale)
+        for column in self.table.columns:
+            if column.average:
+                parts = [found[name] for name in column.average]
+                found[column.key] = averaged(parts)
+        return {column.key: found[column.key] for column in self.table.columns}
+
+    def _constants(self, row: Row) -> list[Cell]:
+        return [
+            Cell(text=column.texts.get(row.name, ""))
+            if column.texts
+            else self.beside.constant(row, column)
+            for column in self.table.columns
+        ]
+
+    def _comparison(self, row: Row) -> list[Cell]:
+        ours, theirs = (self.of_row[name][0] for name in row.compares)
+        found = []
+        for column in self.table.columns:
+            pairs = self.cells[ours][column.key].paired(self.cells[theirs][column.key])
+            cell = Cell(comparison=_tested(pairs))
+            found.append(self.beside.with_constant(cell, row, column))
+        return found
+
+    def _differences(
+        self, column: str, references: Mapping[_Key, _Key | None]
+    ) -> dict[_Key, Difference]:
+        """The differences of one column to the baseline: one family of tests."""
+        found: dict[_Key, tuple[float, int, float | None]] = {}
+        for key, reference in references.items():
+            if reference is not None:
+                pairs = self.cells[key][column].paired(self.cells[reference][column])
+                summary = summarize([a - b for a, b in pairs])
+                test = _tested(pairs)
+                if summary is not None:
+                    found[key] = (summary.mean, summary.n, test.p if test else None)
+        adjusted = holm([p for _, _, p in found.values()])
+        return {
+            key: Difference(mean, n, p)
+            for (key, (mean, n, _)), p in zip(found.items(), adjusted, strict=True)
+        }
+
+    def _reference(self, key: _Key) -> _Key | None:
+        """The baseline's group at the same axis values; None for the baseline itself."""
+        baseline = self.table.baseline
+        if baseline is None or key[0] == baseline:
+            return None
+        if (baseline, key[1]) in self.groups:
+            return baseline, key[1]
+        for other in self.of_row.get(baseline, ()):
+            pairs = zip(other[1], key[1], strict=True)
+            if all(a[1] in (b[1], ANY) for a, b in pairs):
+                return other
+        return None
+
+
+def _tested(pairs: Sequence[tuple[float, float]]) -> PairedT | None:
+    return paired_t([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def _groups(sweep: Sweep, table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:
     """Points by row and axis values, in the table's order.
 
     Axis values whose points are the very same runs become one group, with `any` for that axis.
@@ -138,70 +233,13 @@ def _groups(table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:
     for key, group in by_values.items():
         runs = frozenset((point.seed, point.identity.hash) for point in group)
         same_runs.setdefault((key[0], runs), []).append(key)
-    merged = [
-        ((keys[0][0], _common([key[1] for key in keys])), by_values[keys[0]])
-        for keys in same_runs.values()
-    ]
-    order = {name: index for index, name in enumerate(table.rows)}
-    shown = [group for group in merged if not order or group[0][0] in order]
-    yield from sorted(shown, key=lambda group: order.get(group[0][0], 0))
+    order = table.rows or [row.name for row in sweep.rows]
+    for keys in same_runs.values():
+        if keys[0][0] in order:
+            yield (keys[0][0], _common([key[1] for key in keys])), by_values[keys[0]]
 
 
 def _common(axes: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (each[0][0], each[0][1] if len(set(each)) == 1 else ANY) for each in zip(*axes, strict=True)
     )
-
-
-def _reference(table: TableSpec, key: _Key, groups: Sequence[_Group]) -> _Key | None:
-    """The baseline's group at the same axis values; None for the baseline itself."""
-    if table.baseline is None or key[0] == table.baseline:
-        return None
-    for other, _ in groups:
-        pairs = zip(other[1], key[1], strict=True)
-        if other[0] == table.baseline and all(a[1] in (b[1], ANY) for a, b in pairs):
-            return other
-    return None
-
-
-def _cell(column: Column, group: Sequence[Point], results: Results) -> Cell:
-    measured: dict[str, Measured] = {}
-    by_seed: dict[int | None, float] = {}
-    for point in group:
-        score = _score(column, point, results)
-        if score is not None:
-            measured.setdefault(
-                point.identity.hash, Measured(point.identity.name, point.seed, score)
-            )
-            by_seed[point.seed] = score.value
-    declared = len({point.identity.hash for point in group})
-    return Cell(tuple(measured.values()), declared, by_seed)
-
-
-def _score(column: Column, point: Point, results: Results) -> Score | None:
-    metrics = results.get(point.identity.hash, {}).get(column.evaluator)
-    if metrics is None:
-        return None
-    where = f"evaluation {column.evaluator!r} of run {point.identity.name}"
-    score = metrics.get(column.metric)
-    if score is None:
-        raise RunError(
-            f"no metric {column.metric!r} was measured",
-            where=where,
-            accepted=suggest(column.metric, metrics, noun="metrics"),
-            remedy="correct the column in the sweep file",
-        )
-    if not math.isfinite(score.value):
-        raise RunError(
-            f"{column.metric!r} is {score.value}, which has no mean",
-            where=where,
-            remedy="look at its samples.jsonl; delete that evaluation to have it done again",
-        )
-    if column.scale == "percent" and not 0 <= score.value <= 1:
-        raise RunError(
-            f"{column.metric!r} is {score.value:g}, but the column is declared as a percentage",
-            where=where,
-            accepted="scale: percent takes shares from 0 to 1",
-            remedy="use scale: none for metrics that are not shares",
-        )
-    return score
