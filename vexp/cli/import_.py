@@ -1,4 +1,4 @@
-"""`vexp import`: exported results become finished evaluations here."""
+"""`vexp import`: results from elsewhere become finished evaluations here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,28 @@ from vexp.cli.options import results_option
 
 @click.command("import")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option("--run", help="The run that lmms-eval's results are of, where they do not say it.")
 @results_option
-def command(source: Path, results_dir: Path) -> None:
-    """Bring back what `vexp export` wrote to SOURCE. What is here already is never changed."""
+def command(source: Path, run: str | None, results_dir: Path) -> None:
+    """Bring in SOURCE. What is here already is never changed.
+
+    SOURCE is what `vexp export` wrote, a results folder or file of lmms-eval, or a CSV or JSON file
+    of your own with the columns run, benchmark, value; also metric, stderr, n, version, decoding
+    and scale (share, percent or points).
+    """
     from vexp.runs.exchange import import_
+    from vexp.runs.imports.adopt import adopt, is_foreign
     from vexp.runs.store import RunStore
 
-    report = import_(RunStore(results_dir), source)
+    store = RunStore(results_dir)
+    if is_foreign(source):
+        brought = adopt(store, source, run=run)
+        known = f", {brought.known} known already" if brought.known else ""
+        click.echo(f"{len(brought.new)} new results{known}")
+        for line in (*brought.new, *brought.remarks):
+            click.echo(f"  {line}")
+        return
+    report = import_(store, source)
     click.echo(f"{len(report.runs)} new runs, {report.evaluations} evaluations")
     for name, why in report.skipped.items():
         click.echo(f"  skipped {name}: {why}")

@@ -29,14 +29,16 @@ def command(
     if as_json:
         click.echo(json.dumps(show.plan_data(plan, each), indent=2))
         return
-    click.echo(f"{plan.sweep.name}: {len(plan.points)} points")
+    constants = sum(row.external for row in plan.sweep.rows)
+    more = f", {constants} published constants" if constants else ""
+    click.echo(f"{plan.sweep.name}: {len(plan.points)} points{more}")
     click.echo(f"  trainings    {show.counts_line(plan)}")
     click.echo(f"  evaluations  {show.evaluations_line(plan)}")
     missing = sum(run.state != "done" for run in plan.runs)
     if each is not None and missing:
         needed = f"{show.size(each * missing)} ({show.size(each)} a run so far)"
         click.echo(f"  disk         about {needed}")
-    width = max(len(run.training.label) for run in plan.runs)
+    width = max((len(run.training.label) for run in plan.runs), default=0)
     for run in plan.runs:
         click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")
     for problem in plan.unknown():

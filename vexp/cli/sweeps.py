@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vexp.cli.options import config_dir_option, overrides_argument
+from vexp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from vexp.launcher.base import Launcher
@@ -40,6 +41,14 @@ def plan_of(
 
 def launcher_of(plan: Plan) -> Launcher:
     """The sweep's launcher, which is the same for all its runs."""
+    if not plan.points:
+        raise ConfigError(
+            Problem(
+                "this sweep holds published constants only: there is nothing to run",
+                where=str(plan.sweep.path),
+                remedy=f"vexp table {plan.sweep.name} shows them",
+            )
+        )
     return plan.points[0].run.launcher
 
 

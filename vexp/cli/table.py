@@ -50,14 +50,15 @@ def command(
         return
     plan = plan_of(sweep, overrides, config_dirs)
     frame = _frame(plan)
-    if not frame.finished:
+    empty = bool(plan.points) and not frame.finished
+    if empty:
         click.echo("nothing is evaluated yet, so no file is written", err=True)
         click.echo(f"next: {again('launch', sweep, overrides)} --wait", err=True)
     from vexp.tables.present import sheet_of
 
     sheet = sheet_of(frame)
     printed = _show(sheet, chosen, output)
-    if not frame.finished:
+    if empty:
         return
     tables = plan.state.results_dir / "tables"
     _write(sheet, {"md"}, tables, quiet=printed)

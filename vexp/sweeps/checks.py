@@ -80,7 +80,7 @@ def differing_keys(left: Any, right: Any, prefix: str = "") -> Iterator[str]:
 
 def _unproducible(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
     """Table columns that no run's evaluators fill."""
-    if sweep.table is None:
+    if sweep.table is None or not found:
         return
     reading = Reading(origins=sweep.table_origins)
     evaluators = {name: e for point in found for name, e in point.run.evaluator.items()}

@@ -74,10 +74,11 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
         ConfigError: with all problems of all points.
         StorageError: if a file stands where a folder has to be.
     """
-    found = points(sweep, config_dirs=config_dirs)
+    dirs = tuple(config_dirs)
+    found = points(sweep, config_dirs=dirs)
     check(sweep, found)
     declared = trainings(found)
-    results_dir = found[0].run.results_dir
+    results_dir = found[0].run.results_dir if found else _results_dir(sweep, dirs)
     state = SweepState.of(results_dir, sweep.name)
     _check_folders(state)
     return reconcile(sweep, found, declared, state, RunStore(results_dir))
@@ -123,6 +124,14 @@ def bytes_per_run(plan: Plan) -> int | None:
         return None
     sizes = (file.stat().st_size for folder in done for file in folder.rglob("*") if file.is_file())
     return sum(sizes) // len(done)
+
+
+def _results_dir(sweep: Sweep, config_dirs: Iterable[Path]) -> str:
+    """Where results are kept, for a sweep of constants only."""
+    from vexp.config.compose import resolve
+
+    texts = [override.text for override in (*sweep.base, *sweep.extra)]
+    return resolve(texts, config_dirs=config_dirs).results_dir
 
 
 def _check_folders(state: SweepState) -> None:

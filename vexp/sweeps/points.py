@@ -90,7 +90,7 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
         found.append(Point(row, values, seed, texts, run, key))
     if problems:
         raise ConfigError(list(problems))
-    if not found:
+    if not found and any(row.runs for row in sweep.rows):
         raise ConfigError(Problem("`exclude` leaves nothing to run", where=shown_path(sweep.path)))
     return found
 

@@ -28,8 +28,9 @@ from vexp.sweeps.table import Scale
 # Keys of a row that are not keys of a run.
 ROW_SETTINGS = (
     "label", "overrides", "group", "external", "proposed", "reference", "metric", "scale",
-    "compares", "note",
+    "compares", "note", "at",
 )  # fmt: skip
+DEFAULT_SCALE = "tiny"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -50,6 +51,7 @@ class _File:
     name: str = ""
     description: str = ""
     base: Any = None
+    at: Any = None
     rows: Any = None
     axes: Any = None
     seeds: tuple[Count, ...] = ()
@@ -82,12 +84,15 @@ class _Reader:
         self.shown = shown_path(path)
         self.origins = dict(_origins(tree, (), self.shown, 1))
         self.problems: list[Problem] = []
+        self.scale = DEFAULT_SCALE
 
     def sweep(self, extra: Sequence[str]) -> Sweep:
         file = self._file()
+        self.scale = _scale([*_texts(self.tree.get("base")), *extra])
         rows = self._rows(self.tree.get("rows"))
         axes = self._axes(self.tree.get("axes"))
         base = self._overrides(self.tree.get("base"), ("base",))
+        base += self._at(self.tree.get("at"), ("at",))
         launcher = self._launcher(self.tree.get("launcher"))
         listed = self.tree.get("seeds")
         listed = listed if isinstance(listed, list) else []
@@ -151,15 +156,34 @@ class _Reader:
             listed = content.get("overrides") if isinstance(content, Mapping) else None
             overrides = self._overrides(settings, here, f" (row {name!r})")
             overrides += self._overrides(listed, (*here, "overrides"), f" (row {name!r})")
+            if isinstance(content, Mapping):
+                overrides += self._at(content.get("at"), (*here, "at"), f" (row {name!r})")
             line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, Located) else 0
             if overrides and (about.external or about.compares):
                 self._complain(here, f"row {name!r} has no runs, so nothing can be set for it")
             rows.append(Row(name=name, overrides=overrides, line=line, **vars(about)))
         return tuple(rows)
 
+    def _at(self, tree: Any, path: tuple[str, ...], note: str = "") -> tuple[Override, ...]:
+        """The overrides of the scale that is chosen, e.g. `at: {ease_paper: [backbone=…]}`."""
+        if tree is None:
+            return ()
+        if not isinstance(tree, Mapping):
+            self._complain(path, "expected a scale and its overrides", "at: {tiny: [key=value]}")
+            return ()
+        found = self._overrides(tree.get(self.scale), (*path, self.scale), note)
+        for scale in tree:  # those of other scales are read too, so that a mistake shows at once
+            if scale != self.scale:
+                self._overrides(tree[scale], (*path, scale), note)
+        return found
+
     def _about(self, content: Located, here: tuple[str, ...]) -> _About:
         """What a row says of itself, beside the settings of its runs."""
-        given = {key: content[key] for key in ROW_SETTINGS if key in content and key != "overrides"}
+        given = {
+            key: content[key]
+            for key in ROW_SETTINGS
+            if key in content and key not in ("overrides", "at")
+        }
         reading = Reading(
             origins={path[2:]: o for path, o in self.origins.items() if path[:2] == here}
         )
@@ -302,6 +326,16 @@ class _Reader:
         self, path: tuple[str, ...], what: str, accepted: str = "", remedy: str = ""
     ) -> None:
         Reading(origins=self.origins, problems=self.problems).complain(path, what, accepted, remedy)
+
+
+def _texts(tree: Any) -> list[str]:
+    return [text for text in tree if isinstance(text, str)] if isinstance(tree, list) else []
+
+
+def _scale(overrides: Sequence[str]) -> str:
+    """The scale that these overrides choose; the last one counts."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("scale=")]
+    return chosen[-1] if chosen else DEFAULT_SCALE
 
 
 def _without(tree: Located, keys: Sequence[str]) -> Located:

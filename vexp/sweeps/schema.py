@@ -2,6 +2,8 @@
 
 Example::
 
+    at:                      # overrides of one scale only, also within a row
+      ease_paper: [backbone=qwen3_vl_4b]
     base:                    # overrides of every run, as on the command line, or nested settings
       - warm_start.seed=${seed}
     rows:                    # named variants; each a list of overrides or nested settings

@@ -76,7 +76,8 @@ class TableSpec:
         keys = [column.key for column in self.columns]
         for index, column in enumerate(self.columns):
             here = ("columns", str(index))
-            if len(column.sources) != 1:
+            constant = column.id and self.reference  # only published numbers stand in it
+            if len(column.sources) != 1 and not (constant and not column.sources):
                 ways = "metric, benchmark, average, cost or texts"
                 given = " and ".join(column.sources) or "none of them"
                 yield here, f"a column has one of {ways}; this one has {given}", []

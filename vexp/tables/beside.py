@@ -50,7 +50,7 @@ class Beside:
         printed = self._row(row)
         if self.found is None or printed is None or column.key not in printed.values:
             return Cell(text="")
-        published = self._published(printed, column)
+        published = self._published(printed, column, row)
         if published is None:
             value = printed.values[column.key]
             return Cell(text="-" if value is None else number(value, self.found.unit))
@@ -71,7 +71,7 @@ class Beside:
         printed = self._row(row)
         if self.found is None or printed is None or column.key not in printed.values:
             return cell
-        published = self._published(printed, column)
+        published = self._published(printed, column, row)
         if published is None:
             return cell
         from vexp.tables.protocol import differences
@@ -82,14 +82,14 @@ class Beside:
     def _row(self, row: Row) -> ReferenceRow | None:
         return self.found.row(row.reference or row.name) if self.found else None
 
-    def _published(self, printed: ReferenceRow, column: Column) -> Published | None:
+    def _published(self, printed: ReferenceRow, column: Column, row: Row) -> Published | None:
         """A number on the column's scale; None for texts, and for numbers on another scale."""
         value = printed.values.get(column.key)
         if not isinstance(value, float | int) or isinstance(value, bool) or self.found is None:
             return None
-        unit = printed.unit or self.found.unit
-        if unit == "percent" and column.scale == "percent":
+        unit, scale = printed.unit or self.found.unit, row.scale or column.scale
+        if unit == "percent" and scale == "percent":
             return Published(value / 100, repr(value))
-        if unit != "percent" and column.scale == "none":
+        if unit != "percent" and scale == "none":
             return Published(float(value), repr(value))
         return None

@@ -133,7 +133,8 @@ def _score(
         seconds = found.costs.get(column.cost)
         return None if seconds is None else Score(seconds, None, None)
     if column.benchmark:
-        score = found.benchmarks.get(column.benchmark)
+        own = metric != column.metric  # a row of another metric has no score of a benchmark
+        score = None if own else found.benchmarks.get(column.benchmark)
         where = f"benchmark {column.benchmark!r} of run {point.identity.name}"
     else:
         where = f"evaluation {column.evaluator!r} of run {point.identity.name}"

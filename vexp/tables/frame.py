@@ -88,7 +88,7 @@ def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Fram
         sweep=sweep.name,
         title=table.title or sweep.name,
         columns=tuple(column for column in table.columns if not column.hidden),
-        axes=tuple(axis.key for axis in sweep.axes),
+        axes=_axes(points),
         rows=tuple(built.rows()),
         baseline=by_name[table.baseline].heading if table.baseline else None,
         reference=table.reference,
@@ -105,6 +105,7 @@ class _Build:
     ) -> None:
         self.sweep, self.table, self.results = sweep, table, results
         self.groups = dict(groups)
+        self.axes = _axes([point for _, group in groups for point in group])
         self.of_row: dict[str, list[_Key]] = {}
         for key in self.groups:
             self.of_row.setdefault(key[0], []).append(key)
@@ -134,14 +135,14 @@ class _Build:
         self, row: Row
     ) -> Iterator[tuple[Mapping[str, str], list[Cell], list[Difference | None]]]:
         nothing: list[Difference | None] = [None] * len(self.table.columns)
-        blank = {axis.key: "" for axis in self.sweep.axes}
+        blank = dict.fromkeys(self.axes, "")
         if row.compares:
             yield blank, self._comparison(row), nothing
         elif row.external:
             yield blank, self._constants(row), nothing
         for key in self.of_row.get(row.name, ()):
             cells = list(self.cells[key].values())
-            if not self.sweep.axes:
+            if not self.axes:
                 cells = [
                     self.beside.placed(cell, row, column, self.groups[key], self.results)
                     for cell, column in zip(cells, self.table.columns, strict=True)
@@ -158,6 +159,8 @@ class _Build:
         for column in self.table.columns:
             if column.texts:
                 found[column.key] = Cell(text=column.texts.get(row.name, ""))
+            elif not column.sources:
+                found[column.key] = Cell(text="")
             elif not column.average:
                 metric, scale = row.metric or column.metric, row.scale or column.scale
                 found[column.key] = scored(column, group, self.results, metric, scale)
@@ -214,6 +217,10 @@ class _Build:
             if all(a[1] in (b[1], ANY) for a, b in pairs):
                 return other
         return None
+
+
+def _axes(points: Sequence[Point]) -> tuple[str, ...]:
+    return tuple(points[0].axes) if points else ()
 
 
 def _tested(pairs: Sequence[tuple[float, float]]) -> PairedT | None:

@@ -112,7 +112,7 @@ KEYS: Mapping[str, Mapping[str, Overrides | str]] = {
     "aux.ease.max_response_tokens": {"64": ("auxiliary.ease.rows=64",)},
     "reward.attn": {
         "sayo_rv": ("+reward.terms.attention=attention", "reward.terms.attention.weight=1.0"),
-        "none": (),
+        "none": ("reward.terms.attention=null",),
     },
     "reward.accuracy": {
         "true": ("reward.terms.accuracy.weight=1.0",),
