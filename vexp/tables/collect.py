@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 from vexp.files import read_lines
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore
 from vexp.runs.workspace import TIMINGS
 from vexp.sweeps.points import Training
 from vexp.tables.cells import Measurements, Results, Score
+
+_KEYS = {"format", "name", "key", "metrics"}
 
 
 def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = False) -> Results:
@@ -40,30 +43,55 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
     result = folder.result()
     if result is None:
         return None
-    there = {path.name: path for path in evaluation_folders(folder)}
+    home = folder.evaluations_dir
+    there = _evaluations(str(home))
     metrics: dict[str, Mapping[str, Score]] = {}
     decoding: dict[str, str] = {}
     counted: set[str] = set()
     for unit in evaluations.units(training.run, result["checkpoint_hash"]):
-        name = next((name for name in sorted(there) if name.endswith(f"-{unit.key}")), None)
+        name = next((name for name in there if name.endswith(f"-{unit.key}")), None)
         if name is not None:
             counted.add(name)
-            found = evaluations.read_results(there[name])
+            found = there[name]
             metrics[unit.label] = _scores(found)
             decoding[unit.label] = str(unit.protocol.get("decoding", ""))
     benchmarks: dict[str, Score] = {}
     remarks: list[str] = []
-    for name in sorted(there.keys() - counted):
-        found = evaluations.read_results(there[name])
-        if found.get("checkpoint") != result["checkpoint_hash"]:
+    for name, found in there.items():
+        if name in counted or found.get("checkpoint") != result["checkpoint_hash"]:
             continue
         if "benchmark" in found:
-            _add_benchmark(found, benchmarks, decoding, there[name])
+            _add_benchmark(found, benchmarks, decoding, home / name)
         elif found["name"] not in metrics and found["name"] in training.run.evaluator:
             remarks.append(_stale(found, folder))
     return Measurements(
         metrics, benchmarks, _costs(folder) if costs else {}, decoding, tuple(remarks)
     )
+
+
+def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
+    """Results of a run's finished evaluations by folder name, sorted; read with few system calls.
+
+    A table may read a hundred thousand of them.
+    """
+    try:
+        names = sorted(name for name in os.listdir(home) if name[0] != ".")  # noqa: PTH208
+    except FileNotFoundError:
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        try:
+            with open(f"{home}/{name}/{evaluations.RESULTS}", "rb") as file:  # noqa: PTH123
+                content = json.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except ValueError:
+            content = None
+        whole = isinstance(content, dict) and content.keys() >= _KEYS
+        if not whole or content["format"] > evaluations.FORMAT:
+            content = evaluations.read_results(Path(home, name))  # says what is wrong
+        found[name] = content
+    return found
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
