@@ -201,3 +201,14 @@ def test_the_real_policy_and_engine() -> None:
     assert len(samples) == 5
     assert all(1 <= s.length <= 6 for s in samples)
     assert list(evaluator.samples(policy, run, 3)) == samples[3:]
+
+
+def test_its_own_datasets_are_asked_in_place_of_the_mix():
+    """Rows that train on different questions are asked the same ones, under one protocol."""
+    own = ["+evaluator.heldout.datasets.main=digits_vqa", "evaluator.heldout.size=4"]
+    runs = [resolve([*own, f"mix.datasets.main.single_share={share}"]) for share in (0, 1)]
+    first, second = (dict(run.evaluator["heldout"].protocol(run)) for run in runs)
+    assert first == second
+    assert first["datasets"]["main"]["dataset"]["single_share"] == 0.5
+    without = resolve(["mix.datasets.main.single_share=1", "evaluator.heldout.size=4"])
+    assert without.evaluator["heldout"].protocol(without) != first

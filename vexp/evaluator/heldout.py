@@ -45,8 +45,7 @@ class Heldout(Evaluator):
     size: PositiveInt = 1_000  # questions per dataset; fewer if the split is smaller
     max_response_length: PositiveInt | None = None  # tokens; null: as in training
     batch_size: Annotated[PositiveInt, UNHASHED] = 100  # questions per generation batch
-    # What is asked; empty: the datasets of the mix. For rows that differ in what they train on.
-    datasets: dict[str, Dataset] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)  # asked; empty: those of the mix
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         if not self._datasets(run):
