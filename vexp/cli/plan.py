@@ -32,11 +32,11 @@ def command(
     click.echo(f"{plan.sweep.name}: {len(plan.points)} points")
     click.echo(f"  trainings    {show.counts_line(plan)}")
     click.echo(f"  evaluations  {show.evaluations_line(plan)}")
-    missing = sum(run.state != "done" for run in plan.runs)
+    missing = sum(not run.complete for run in plan.runs)
     if each is not None and missing:
         needed = f"{show.size(each * missing)} ({show.size(each)} a run so far)"
         click.echo(f"  disk         about {needed}")
-    width = max(len(run.training.label) for run in plan.runs)
+    width = max((len(run.training.label) for run in plan.runs), default=0)
     for run in plan.runs:
         click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")
     for problem in plan.unknown():

@@ -40,7 +40,7 @@ def plan_of(
 
 def launcher_of(plan: Plan) -> Launcher:
     """The sweep's launcher, which is the same for all its runs."""
-    return plan.points[0].run.launcher
+    return plan.launcher
 
 
 def again(command: str, sweep: str, overrides: Sequence[str]) -> str:

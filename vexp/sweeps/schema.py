@@ -16,6 +16,8 @@ Example::
     table:
       columns:
         - {metric: accuracy, label: All, scale: percent}
+
+A `search:` (see docs/search.md) proposes the points instead of rows and axes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any, Literal
 
 from vexp.config.schema import Origin
 from vexp.config.types import Count
+from vexp.search.base import Search
 from vexp.sweeps.overrides import Override
 
 COMMAND_LINE = "command line"  # source of overrides given beside the file
@@ -101,6 +104,7 @@ class Sweep:
     table: TableSpec | None = None
     table_origins: Mapping[tuple[str, ...], Origin] = field(default_factory=dict)
     extra: tuple[Override, ...] = ()  # overrides given beside the file
+    search: Search | None = None  # proposes the points, in the place of rows and axes
 
 
 def default_name(path: Path) -> str:
