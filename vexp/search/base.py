@@ -73,16 +73,21 @@ class Distribution:
                 yield Problem(f"the choice {choice!r} is listed twice", where="choices")
 
     @property
-    def values(self) -> tuple[Any, ...] | None:
-        """All values, in order; None if there is no end of them."""
+    def size(self) -> int | None:
+        """How many values there are; None if there is no end of them."""
         if self.type == "categorical":
-            return self.choices
+            return len(self.choices)
         if self.low is None or self.high is None or (self.type == "float" and self.step is None):
             return None
-        step = self.step or 1
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        drawn = (self.low + index * step for index in range(count))
-        return tuple(int(v) if self.type == "int" else float(v) for v in drawn)
+        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    def value(self, index: int) -> Any:
+        """Value number `index` of those that can be counted."""
+        if self.type == "categorical":
+            return self.choices[index]
+        assert self.low is not None
+        found = self.low + index * (self.step or 1)
+        return int(found) if self.type == "int" else float(found)
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -23,17 +23,16 @@ class Grid(Search):
     def space_mistakes(self) -> Iterator[Problem]:
         yield from super().space_mistakes()
         for key, distribution in self.space.items():
-            if distribution.values is None:
+            if distribution.size is None:
                 yield Problem(f"a grid needs a step for {key!r}", where=f"space.{key}")
 
     @property
     def size(self) -> int | None:
-        return math.prod(len(distribution.values or ()) for distribution in self.space.values())
+        return math.prod((distribution.size or 0) for distribution in self.space.values())
 
     def propose(self, study: Study, number: int) -> Mapping[str, Any]:
         chosen = {}
         for key, distribution in reversed(self.space.items()):
-            values = distribution.values or ()
-            number, index = divmod(number, len(values))
-            chosen[key] = values[index]
+            number, index = divmod(number, distribution.size or 1)
+            chosen[key] = distribution.value(index)
         return {key: chosen[key] for key in self.space}

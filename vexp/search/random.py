@@ -26,13 +26,14 @@ class Random(Search):
 
 
 def _draw(distribution: Distribution, draws: random.Random) -> Any:
-    if distribution.values is not None and not distribution.log:
-        return draws.choice(distribution.values)
+    if distribution.size is not None and not distribution.log:
+        return distribution.value(draws.randrange(distribution.size))
     assert distribution.low is not None and distribution.high is not None
     low, high = distribution.low, distribution.high
     if distribution.type == "float":
-        log = math.exp(draws.uniform(math.log(low), math.log(high))) if distribution.log else 0.0
-        return min(max(log if distribution.log else draws.uniform(low, high), low), high)
+        if not distribution.log:
+            return draws.uniform(low, high)
+        return min(max(math.exp(draws.uniform(math.log(low), math.log(high))), low), high)
     # Whole numbers: each owns the stretch of the logarithm around it.
     drawn = math.exp(draws.uniform(math.log(low - 0.5), math.log(high + 0.5)))
     return int(min(max(round(drawn), low), high))

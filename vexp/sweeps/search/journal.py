@@ -86,13 +86,14 @@ def trial_id(found: optuna.Study, number: int) -> int:
 def _open(study: Study, storage: BaseStorage) -> optuna.Study:
     import optuna
 
-    found = optuna.create_study(
-        storage=storage,
-        study_name=study.name,
-        directions=[objective.direction for objective in study.search.objectives],
-        pruner=pruner_of(study.search.pruner, study.steps),
-        load_if_exists=True,
-    )
+    pruner = pruner_of(study.search.pruner, study.steps)
+    try:
+        found = optuna.load_study(study_name=study.name, storage=storage, pruner=pruner)
+    except KeyError:
+        directions = [objective.direction for objective in study.search.objectives]
+        found = optuna.create_study(
+            study_name=study.name, storage=storage, pruner=pruner, directions=directions
+        )
     names = [f"{o.evaluator} {o.metric}" for o in study.search.objectives]
     if found.metric_names != names:
         found.set_metric_names(names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Sweep, shown_path
 from vexp.sweeps.search.journal import storage_problem
 from vexp.sweeps.search.outcome import Outcome, outcome
-from vexp.sweeps.search.study import Study, settings_of, study_key
+from vexp.sweeps.search.study import Study, settings_of, study_key, trial_number
 from vexp.sweeps.search.trials import Trial, read_trials
 from vexp.sweeps.state import SweepState
 
@@ -35,6 +35,7 @@ class Searching:
     study: Study
     corner: RunSpec  # one run of the space, for what all of them have in common
     trials: tuple[Trial, ...]
+    composed: Mapping[int, list[Point]] = field(default_factory=dict)  # of these, by trial
 
     @functools.cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -43,7 +44,20 @@ class Searching:
     @functools.cached_property
     def points(self) -> list[Point]:
         """The points of all trials that the config takes."""
-        return self.study.points((t.number, dict(t.params)) for t in self.trials if not t.problem)
+        return [point for trial in self.by_trial.values() for point in trial]
+
+    @functools.cached_property
+    def by_trial(self) -> dict[int, list[Point]]:
+        """The points of each trial; those that were composed before are not composed again."""
+        found: dict[int, list[Point]] = {
+            trial.number: list(self.composed.get(trial.number, ()))
+            for trial in self.trials
+            if not trial.problem
+        }
+        new = [(t.number, dict(t.params)) for t in self.trials if found.get(t.number) == []]
+        for point in self.study.points(new):
+            found[trial_number(point.row)].append(point)
+        return found
 
     @property
     def open(self) -> int:
@@ -69,7 +83,7 @@ class Searching:
 
     def refreshed(self) -> Searching:
         """The same search as its files are now."""
-        return Searching(self.study, self.corner, tuple(read_trials(self.study)))
+        return Searching(self.study, self.corner, tuple(read_trials(self.study)), self.by_trial)
 
     def _runs(self, state: str) -> set[str]:
         pairs = zip(self.trials, self.outcomes, strict=True)

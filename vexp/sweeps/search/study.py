@@ -149,8 +149,7 @@ class Study:
             return []
         found = points(single(self.sweep, rows), config_dirs=self.config_dirs)
         return [
-            Point(p.row, settings[int(p.row.name.rpartition(" ")[2])], p.seed, p.overrides,
-                  p.run, p.identity)
+            Point(p.row, settings[trial_number(p.row)], p.seed, p.overrides, p.run, p.identity)
             for p in found
         ]  # fmt: skip
 
@@ -162,6 +161,10 @@ def record_of(state: SweepState, number: int) -> Path | None:
     """The file of a trial of the saved study; None if the sweep has no search."""
     study = Study.load(state)
     return study.trials_dir / f"{number:04d}.json" if study else None
+
+
+def trial_number(row: Row) -> int:
+    return int(row.name.rpartition(" ")[2])
 
 
 def home(state: SweepState) -> Path:
