@@ -36,7 +36,7 @@ def reconciled(study: Study, trials: Sequence[Trial], *, quick: bool = False) ->
 
     With `quick`, trials that it has as complete or pruned are not looked at again.
     """
-    with _quiet():
+    with quiet():
         storage = _database(study.search.storage) if study.search.storage else None
         try:
             if storage is None:
@@ -56,7 +56,7 @@ def in_memory(study: Study, trials: Sequence[Trial]) -> optuna.Study:
     """The same study from the folders alone, without a storage; for looking at it."""
     from optuna.storages import InMemoryStorage
 
-    with _quiet():
+    with quiet():
         found = _open(study, InMemoryStorage())
         _fill(study, found, trials, quick=False)
         return found
@@ -232,7 +232,7 @@ def _mend(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna tells of every trial, and warns of what is done on purpose here."""
     import optuna
 

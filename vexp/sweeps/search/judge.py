@@ -76,7 +76,7 @@ class Judge:
             return False
         if step not in here.storage.get_trial(here._trial_id).intermediate_values:
             here.report(value, step)
-        return here.should_prune()
+        return bool(here.should_prune())
 
     def _first_is_pruned(self) -> bool:
         first = self._study.state.results_dir / "runs" / self._trial.runs[0].run

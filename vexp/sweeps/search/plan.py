@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -134,9 +135,14 @@ def _corners(sweep: Sweep, dirs: tuple[Path, ...], wrong: list[Problem]) -> list
         try:
             found.append(_resolved(sweep, params, dirs))
         except ConfigError as error:
-            said = {(problem.what, problem.accepted) for problem in wrong}
-            wrong += [p for p in error.problems if (p.what, p.accepted) not in said]
+            said = {_gist(problem) for problem in wrong}
+            wrong += [problem for problem in error.problems if _gist(problem) not in said]
     return found
+
+
+def _gist(problem: Problem) -> str:
+    """A problem without the numbers in it: both ends of a range have the same one."""
+    return re.sub(r"[0-9][0-9.e+-]*", "#", f"{problem.what} {problem.where}")
 
 
 def _resolved(sweep: Sweep, params: dict[str, Any], dirs: tuple[Path, ...]) -> RunSpec:

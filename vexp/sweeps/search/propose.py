@@ -45,6 +45,7 @@ def propose(state: SweepState) -> bool:
         if any(unfinished):
             return True
         if len(trials) >= study.search.total:
+            reconciled(study, trials, quick=True)  # so that Optuna's copy has the last ones, too
             return False
         trial = _ask(study, trials)
         if create(study, trial):
