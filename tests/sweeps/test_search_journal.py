@@ -211,9 +211,8 @@ def test_a_database_by_url_serves_as_well(worked, plan, project):
 
 def test_a_database_that_cannot_be_reached_is_one_message(worked, plan, project):
     text = search(1, more=f"storage: sqlite:///{project}/no/folder/study.db\n")
-    launch(plan(text), Nobody())
     with pytest.raises(RunError, match="cannot be used") as caught:
-        propose.propose(plan(text).state)
+        launch(plan(text), Nobody())
     assert "VEXP_STORAGE_PASSWORD" in str(caught.value)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
 
+Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "nsga3", "random"]
 _SINGLE = ("cmaes",)  # samplers of one objective only
 
 
@@ -23,8 +24,7 @@ _SINGLE = ("cmaes",)  # samplers of one objective only
 class Optuna(Search):
     """Optuna's samplers: TPE, CMA-ES, Gaussian process, NSGA-II and NSGA-III, random."""
 
-    # How the next trial is chosen; a grid is a search of its own.
-    sampler: Literal["tpe", "cmaes", "gp", "nsga2", "nsga3", "random"] = "tpe"
+    sampler: Sampler = "tpe"  # how the next trial is chosen; a grid is a search of its own
     startup_trials: Count | None = None  # random trials at first (tpe, cmaes, gp); null: Optuna's
     population: PositiveInt | None = None  # trials per generation (cmaes, nsga); null: Optuna's
 

@@ -100,7 +100,7 @@ def progress_data(row: Progress) -> dict[str, Any]:
 
 def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
     """A plan for `--json`."""
-    missing = sum(run.state != "done" for run in plan.runs)
+    missing = sum(run.state not in ("done", "pruned") for run in plan.runs)
     return {
         "sweep": plan.sweep.name,
         "file": str(plan.sweep.path),

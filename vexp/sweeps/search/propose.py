@@ -60,7 +60,7 @@ def take_up(study: Study) -> None:
         trials = read_trials(study)
         for trial in trials:
             _finish(study, trial)
-        if trials:
+        if trials or study.search.storage:  # a database that cannot be reached: said now
             reconciled(study, trials)
 
 
