@@ -177,7 +177,7 @@ def test_a_frozen_holder_of_the_lock_delays_but_does_not_stop_the_chain(worked, 
 
 
 def test_the_number_of_a_trial_is_owned_by_one_even_without_the_lock(worked, plan, monkeypatch):
-    """Eight processes propose as if there were no lock."""
+    """Four processes propose as if there were no lock, and each something else."""
     study = worked(1)
     launch(plan(search(5, "random")), Nobody())
     state = plan(search(5, "random")).state
@@ -187,6 +187,9 @@ def test_the_number_of_a_trial_is_owned_by_one_even_without_the_lock(worked, pla
         "from vexp.sweeps.state import SweepState\n"
         "import contextlib\n"
         "from pathlib import Path\n"
+        "import os\n"
+        "from vexp.search.random import Random\n"
+        "Random.draw_seed = lambda self, number: int.from_bytes(os.urandom(4), 'big')\n"
         "propose.locked = lambda study, s: contextlib.nullcontext(True)\n"
         "while propose.propose(SweepState(Path(sys.argv[1]))): pass\n"
     )
@@ -197,6 +200,9 @@ def test_the_number_of_a_trial_is_owned_by_one_even_without_the_lock(worked, pla
     trials = plan(search(5, "random")).search.trials
     assert [trial.number for trial in trials] == list(range(5))
     assert len(list(study.trials_dir.glob("*.json"))) == 5
+    assert {
+        path.parent.parent.name for path in study.state.results_dir.glob("runs/*/trials/*")
+    } == {run.run for trial in trials for run in trial.runs}
 
 
 def test_a_database_by_url_serves_as_well(worked, plan, project):

@@ -25,7 +25,7 @@ from vexp.errors import RunError
 from vexp.files import read_json, write_json
 from vexp.search.base import Search
 from vexp.spec import RunSpec
-from vexp.sweeps.overrides import Override, grammar
+from vexp.sweeps.overrides import Override, grammar, shown_value
 from vexp.sweeps.points import Point, points
 from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.state import SweepState
@@ -47,6 +47,19 @@ class _Record:
     config_dirs: tuple[str, ...]
     steps: int
     search: Search
+
+
+class TrialPoint(Point):
+    """A point of a trial; its values are drawn, so their last digits say nothing to the user."""
+
+    @property
+    def label(self) -> str:
+        values = [
+            f"{key.rpartition('.')[2]}={f'{v:.3g}' if isinstance(v, float) else shown_value(v)}"
+            for key, v in self.axes.items()
+        ]
+        seed = [] if self.seed is None else [f"seed={self.seed}"]
+        return " ".join([self.row.name, *values, *seed])
 
 
 @dataclass(frozen=True)
@@ -149,9 +162,9 @@ class Study:
             return []
         found = points(single(self.sweep, rows), config_dirs=self.config_dirs)
         return [
-            Point(p.row, settings[trial_number(p.row)], p.seed, p.overrides, p.run, p.identity)
+            TrialPoint(p.row, settings[trial_number(p.row)], p.seed, p.overrides, p.run, p.identity)
             for p in found
-        ]  # fmt: skip
+        ]
 
     def row(self, number: int, params: dict[str, Any]) -> Row:
         return Row(name=f"trial {number}", overrides=settings_of(self.sweep, params))
