@@ -74,9 +74,9 @@ class Plan:
         return tuple(dict.fromkeys(p for run in self.runs for p in run.training.run.unknown()))
 
     def counts(self) -> dict[str, int]:
-        """How many runs are in each state."""
+        """How many runs are in each state; only a search has pruned ones."""
         found = Counter(run.state for run in self.runs)
-        return {state: found[state] for state in STATES}
+        return {state: found[state] for state in STATES if state != "pruned" or self.search}
 
     def evaluation_counts(self) -> dict[str, int]:
         """How many evaluation units are done and how many are not."""
