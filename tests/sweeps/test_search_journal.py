@@ -154,6 +154,17 @@ def test_a_trial_that_was_given_up_and_succeeds_later_counts(cut, plan, fabricat
     assert ours(study).best_trial.number == 3
 
 
+def test_a_trial_that_was_given_up_runs_again_while_it_is_retried(cut):
+    study, _, _ = cut
+    (folder,) = (study.state.results_dir / "runs" / r.run for r in read_trials(study)[3].runs)
+    claim = acquire(folder)
+    reconciled(study, read_trials(study), quick=True)
+    assert ours(study).trials[3].state.name == "RUNNING"
+    claim.release("failed")
+    reconciled(study, read_trials(study), quick=True)
+    assert ours(study).trials[3].state.name == "FAIL"
+
+
 def test_a_lost_record_is_not_proposed_again(worked, plan):
     study = worked()
     (study.trials_dir / "0002.json").unlink()
@@ -163,6 +174,18 @@ def test_a_lost_record_is_not_proposed_again(worked, plan):
     assert [trial.problem for trial in trials] == ["", "", "its record was lost", "", "", ""]
     reconciled(study, trials)
     assert ours(study).trials[2].state.name == "FAIL"
+
+
+def test_a_proposer_killed_between_record_and_folders_is_finished_by_the_next(worked, plan):
+    study = worked(1)
+    text = search(2, more=PRUNER)
+    launch(plan(text), Nobody())
+    (mark,) = study.state.results_dir.glob("runs/*/trials/*-0000.json")
+    mark.unlink()
+    before = read_trials(study)
+    assert propose.propose(study.state)
+    assert mark.exists()
+    assert read_trials(study) == before
 
 
 def test_a_frozen_holder_of_the_lock_delays_but_does_not_stop_the_chain(worked, plan, monkeypatch):
