@@ -99,6 +99,10 @@ class Interrupted(VexpError):
     exit_code = 130
 
 
+class Pruned(VexpError):
+    """Stopped for good by a search's pruner, after saving; its trial counts as finished."""
+
+
 def suggest(word: str, known: Iterable[str], *, noun: str = "") -> str:
     """A sentence that names the close matches of `word` among `known`, and the rest.
 

@@ -44,6 +44,7 @@ KINDS = (
     "gate",
     "distortion",
     "evaluator",
+    "search",
     "launcher",
     "tracker",
 )

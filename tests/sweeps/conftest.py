@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -70,7 +71,8 @@ class FakeLocal(Local):
     """The local launcher, with workers whose runs do not train (see fake_run.py)."""
 
     def command(self, state: Path, number: int) -> list[str]:
-        return [sys.executable, str(HERE / "fake_worker.py"), str(state), str(number)]
+        script = os.environ.get("FAKE_SCRIPT", "fake_run.py")
+        return [sys.executable, str(HERE / "fake_worker.py"), str(state), str(number), script]
 
 
 @pytest.fixture
@@ -102,3 +104,10 @@ def eventually(condition, timeout_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """The workers' runs are those of fake_trial.py: trials of a search, without torch."""
+    monkeypatch.setenv("FAKE_SCRIPT", "fake_trial.py")
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))

@@ -1,4 +1,4 @@
-"""Stands for `vexp _work STATE --slot N`: a real worker whose runs are fake_run.py."""
+"""Stands for `vexp _work STATE --slot N`: a real worker whose runs are fake_run.py, or another."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from vexp.sweeps.state import SweepState
 from vexp.sweeps.worker import work
 
 if __name__ == "__main__":
-    fake = Path(__file__).with_name("fake_run.py")
+    fake = Path(__file__).with_name(sys.argv[3] if len(sys.argv) > 3 else "fake_run.py")
     work(SweepState(Path(sys.argv[1])), int(sys.argv[2]), command=[sys.executable, str(fake)])

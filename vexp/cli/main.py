@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "Evaluate a run or a checkpoint."),
     "table": ("table", "The table of a sweep, from results alone."),
     "tokens": ("tokens", "Responses with each token coloured by the credit it gets."),
+    "search": ("search", "What a sweep's search found: best, pareto, importance."),
     "show": ("show", "A run's resolved config with the origin of each value."),
     "diff": ("diff", "What differs between two runs."),
     "list": ("list", "Components, one line each, with their fields."),

@@ -34,7 +34,7 @@ def command(
     click.echo(f"{plan.sweep.name}: {len(plan.points)} points{more}")
     click.echo(f"  trainings    {show.counts_line(plan)}")
     click.echo(f"  evaluations  {show.evaluations_line(plan)}")
-    missing = sum(run.state != "done" for run in plan.runs)
+    missing = sum(run.state not in ("done", "pruned") for run in plan.runs)
     if each is not None and missing:
         needed = f"{show.size(each * missing)} ({show.size(each)} a run so far)"
         click.echo(f"  disk         about {needed}")

@@ -33,6 +33,7 @@ def command(
             "sweep": plan.sweep.name,
             "trainings": {"declared": len(plan.runs), **plan.counts()},
             "evaluations": plan.evaluation_counts(),
+            "trials": plan.search.counts() if plan.search else None,
             "workers": [worker.name for worker in workers],
             "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
             "runs": [show.progress_data(row) for row in progress(plan)],
@@ -65,6 +66,7 @@ def command(
     elif workers or counts["running"]:
         following = again("status", sweep, overrides) + " --live"
     else:
-        only_failed = counts["failed"] and not counts["new"] + counts["stopped"]
+        more = counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
+        only_failed = counts["failed"] and not more
         following = again("retry" if only_failed else "launch", sweep, overrides)
     click.echo(f"next: {following}")

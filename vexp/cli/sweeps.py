@@ -41,7 +41,7 @@ def plan_of(
 
 def launcher_of(plan: Plan) -> Launcher:
     """The sweep's launcher, which is the same for all its runs."""
-    if not plan.points:
+    if plan.search is None and not plan.points:
         raise ConfigError(
             Problem(
                 "this sweep holds published constants only: there is nothing to run",
@@ -49,7 +49,7 @@ def launcher_of(plan: Plan) -> Launcher:
                 remedy=f"vexp table {plan.sweep.name} shows them",
             )
         )
-    return plan.points[0].run.launcher
+    return plan.launcher
 
 
 def again(command: str, sweep: str, overrides: Sequence[str]) -> str:

@@ -28,14 +28,21 @@ def work(state: Path, slot: int) -> None:
 @click.command("_run", hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--config", type=click.Path(path_type=Path), help="Instead of the folder's own.")
-def run(folder: Path, config: Path | None) -> None:
+@click.option("--trial", type=click.Path(path_type=Path), help="The trial that it belongs to.")
+def run(folder: Path, config: Path | None, trial: Path | None) -> None:
     """Run what the run folder FOLDER says, going on from what exists; exit codes as `vexp run`."""
     from vexp.runs.execute import execute
     from vexp.runs.store import RunFolder, RunStore
 
     here = RunFolder(folder)
     spec = _spec(config) if config else here.spec()
-    execute(spec, reporter=Lines(), store=RunStore(folder.parents[1]), folder=here)
+    judge = None
+    if trial is not None:
+        from vexp.sweeps.search.judge import Judge
+
+        judge = Judge.of(trial.resolve(), here)
+    store = RunStore(folder.parents[1])
+    execute(spec, reporter=Lines(), store=store, folder=here, judge=judge)
 
 
 class Lines:

@@ -4,6 +4,7 @@
     claim-0001.expired   its owner fell silent and another took over
     claim-0001.stopped   its owner stopped on request
     claim-0001.failed    its owner failed
+    claim-0001.pruned    a search had its owner stop for good
     done.json            the claim whose attempt is the published one
     attempts/0001/       all that its owner writes, with a `heartbeat`
 
@@ -32,8 +33,8 @@ from vexp.runs.heartbeat import DEFAULT, Heartbeat, Timing, Watch
 from vexp.runs.owner import Owner
 
 DONE = "done.json"
-Ending = Literal["expired", "stopped", "failed"]
-_NAME = re.compile(r"claim-(\d{4,})\.(json|expired|stopped|failed)")
+Ending = Literal["expired", "stopped", "failed", "pruned"]
+_NAME = re.compile(r"claim-(\d{4,})\.(json|expired|stopped|failed|pruned)")
 
 
 class Busy(RunError):

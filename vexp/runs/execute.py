@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
-from vexp.errors import ClaimLost, RunError, StorageError
+from vexp.errors import ClaimLost, Interrupted, Pruned, RunError, StorageError
 from vexp.files import new_folder, write_json
 from vexp.runs import failure, provenance
 from vexp.runs.claim import acquire
@@ -20,7 +20,7 @@ from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RESULT, RunFolder, RunStore, check_same_science
-from vexp.runs.workspace import CONFIG, LOG, Reporter, RunWorkspace, now
+from vexp.runs.workspace import CONFIG, LOG, Judge, Reporter, RunWorkspace, now
 from vexp.train.checkpoint import MODEL, drop_optimizer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Outcome:
     """How a call of `execute` ended, when it did not end by an error."""
 
     run: RunFolder
-    state: Literal["finished", "already done"]  # by this call, or before it
+    state: Literal["finished", "pruned", "already done"]  # by this call, or before it
     evaluations: Results
 
 
@@ -48,11 +48,12 @@ def execute(
     evaluate: bool = True,
     wait: bool = False,
     timing: Timing = DEFAULT,
+    judge: Judge | None = None,
 ) -> Outcome:
     """Train and evaluate a run, going on from whatever exists of it.
 
     `folder` is given by whoever means an existing one. With `wait`, another process that works on
-    the run is waited for.
+    the run is waited for. `judge` may have it stop for good, after saving and without evaluations.
 
     Raises:
         RunError: `folder` was written by another config.
@@ -64,7 +65,7 @@ def execute(
     if folder is None:
         folder = store.open(run, training_id(run))
     check_same_science(folder, training_id(run))
-    return _execute(run, folder, reporter, store, evaluate, wait, timing)
+    return _execute(run, folder, reporter, store, evaluate, wait, timing, judge)
 
 
 def _execute(
@@ -75,6 +76,7 @@ def _execute(
     evaluate: bool,
     wait: bool,
     timing: Timing,
+    judge: Judge | None,
 ) -> Outcome:
     def told(owner: Owner) -> None:
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
@@ -84,8 +86,13 @@ def _execute(
             folder.folder, timing=timing, wait=wait, told=told, stopping=lambda: bool(stop)
         )
         if claim is not None:
-            workspace = RunWorkspace(folder, claim, store.stages_dir, reporter, stop, timing)
-            return Outcome(folder, "finished", _attempt(run, workspace, evaluate))
+            workspace = RunWorkspace(
+                folder, claim, store.stages_dir, reporter, stop, timing, judge=judge
+            )
+            try:
+                return Outcome(folder, "finished", _attempt(run, workspace, evaluate))
+            except Pruned:
+                return Outcome(folder, "pruned", Results())
         reporter.note(f"{folder.name} is done already")
         found = _evaluate(run, folder, reporter, stop, timing) if evaluate else {}
         return Outcome(folder, "already done", found)
@@ -150,6 +157,10 @@ def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool) -> Results:
         workspace.log("finished")
         claim.publish()
     except BaseException as error:
+        if workspace.pruned and isinstance(error, Interrupted) and not workspace.stop:
+            workspace.note("pruned: its search has it stop here")
+            claim.release("pruned")
+            raise Pruned("stopped by the search's pruner") from error
         _ended_by(error, workspace)
         if isinstance(error, Exception):
             raise failure.for_user(error, workspace.folder / LOG) from error

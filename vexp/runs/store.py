@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of run folders; raised when an older vexp could not read a newer folder
 RECORD = "run.json"
 RESULT = "result.json"
-State = Literal["new", "running", "stopped", "failed", "done"]
+State = Literal["new", "running", "stopped", "failed", "pruned", "done"]
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ def _status(folder: Path, names: list[str]) -> RunStatus:
     if marks.endings[last] == "failed":
         failure = read_json(attempt_folder(folder, last) / "failure.json")
         return RunStatus(folder, "failed", attempts, failure=failure)
-    return RunStatus(folder, "stopped", attempts)
+    return RunStatus(folder, "pruned" if marks.endings[last] == "pruned" else "stopped", attempts)
 
 
 def _silence(attempt: Path) -> float | None:

@@ -54,6 +54,10 @@ class Silent:
         pass
 
 
+# Asked with each row of metrics: whether a search has the run stop for good after this step.
+Judge = Callable[[int, Mapping[str, Value]], bool]
+
+
 @dataclass
 class RunWorkspace:
     """The `Workspace` of `vexp.train.workspace` in a run folder."""
@@ -65,6 +69,8 @@ class RunWorkspace:
     stop: StopRequest
     timing: Timing = DEFAULT
     clock: Callable[[], float] = time.monotonic
+    judge: Judge | None = None
+    pruned: bool = field(default=False, init=False)
     _progress_at: float = field(default=float("-inf"), init=False)
     _started: str = field(default="", init=False)
     _resumed_from: int = field(default=0, init=False)
@@ -119,6 +125,8 @@ class RunWorkspace:
     def log_metrics(self, step: int, row: Mapping[str, Value]) -> None:
         self.claim.ensure()
         append_line(self.folder / METRICS, {"step": step, **row})
+        if self.judge is not None and not self.pruned:
+            self.pruned = self.judge(step, row)
 
     def log_timing(self, step: int, row: Mapping[str, Value]) -> None:
         self.claim.ensure()
@@ -149,7 +157,7 @@ class RunWorkspace:
             )
 
     def stop_requested(self) -> bool:
-        return bool(self.stop)
+        return bool(self.stop) or self.pruned
 
     def note(self, text: str) -> None:
         self.reporter.note(text)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from vexp.config.schema import to_dict
 from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
-from vexp.runs.store import RunStore
+from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.plan import Plan, Planned
+from vexp.sweeps.points import Training
 from vexp.sweeps.state import Entry, SweepState
 
 
@@ -19,7 +20,7 @@ class Launched:
     """What a launch did, or with `dry_run` would have done."""
 
     created: tuple[str, ...]  # run folders
-    pending: int  # runs that workers may begin
+    pending: int  # runs that workers may begin, with those of trials to be proposed
     started: tuple[Worker, ...]
     alive: tuple[Worker, ...]  # before this launch
 
@@ -38,12 +39,15 @@ def launch(
     """
     missing = [run for run in in_order(plan.runs) if _unfinished(run)]
     pending = [run for run in missing if _startable(run, retry_failed)]
+    proposals = plan.search.open * max(1, len(plan.sweep.seeds)) if plan.search else 0
     alive = tuple(launcher.alive(plan.state.folder))
     new = tuple(run.name for run in missing if run.status is None)
+    work = len(pending) + proposals
     if dry_run:
-        return Launched(new, len(pending), (), alive)
+        return Launched(new, work, (), alive)
     store = RunStore(plan.state.results_dir)
-    number = plan.state.launches() + bool(pending)
+    _save_study(plan)
+    number = plan.state.launches() + bool(work)
     asked = plan.state.retries()
     entries = [
         replace(_entry(run, store, plan.state, retry_failed, asked), launch=number)
@@ -51,8 +55,8 @@ def launch(
     ]
     plan.state.write_queue(entries, plan.sweep.path.resolve(), number)
     plan.state.remember({run.name: run.training.label for run in plan.runs})
-    started = tuple(launcher.start(plan.state.folder, len(pending))) if pending else ()
-    return Launched(new, len(pending), started, alive)
+    started = tuple(launcher.start(plan.state.folder, work)) if work else ()
+    return Launched(new, work, started, alive)
 
 
 def in_order(runs: Iterable[Planned]) -> list[Planned]:
@@ -70,8 +74,21 @@ def in_order(runs: Iterable[Planned]) -> list[Planned]:
     return first + rest
 
 
+def _save_study(plan: Plan) -> None:
+    """Leave for the workers what they propose trials for; before any of them reads the queue."""
+    from vexp.sweeps.search.study import Study
+
+    if plan.search is None:
+        Study.forget(plan.state)
+        return
+    from vexp.sweeps.search.propose import take_up
+
+    plan.search.study.save()
+    take_up(plan.search.study)
+
+
 def _unfinished(run: Planned) -> bool:
-    return run.state != "done" or not all(run.evaluations.values())
+    return not run.complete
 
 
 def _startable(run: Planned, retry_failed: bool) -> bool:
@@ -85,13 +102,7 @@ def _entry(
 
     `asked` are the retries that a former launch asked for; they stay asked for.
     """
-    folder = store.open(run.training.run, run.training.identity)
-    config = json.loads(json.dumps(to_dict(run.training.run)))
-    other = state.config(folder.name)
-    if config != folder.config:
-        write_json(other, config)
-    else:
-        other.unlink(missing_ok=True)
+    folder = prepare(run.training, store, state)
     retry = asked.get(folder.name)
     if retry_failed and run.status and run.state == "failed":
         retry = run.status.attempts
@@ -101,4 +112,21 @@ def _entry(
         shares=run.training.shares,
         retry_until=retry,
         evaluate=run.state == "done",
+        trial=run.trial,
     )
+
+
+def prepare(training: Training, store: RunStore, state: SweepState) -> RunFolder:
+    """The run's folder, created if it is missing, with the config that this sweep runs it under.
+
+    Raises:
+        RunError: if the folder was written by another config.
+    """
+    folder = store.open(training.run, training.identity)
+    config = json.loads(json.dumps(to_dict(training.run)))
+    other = state.config(folder.name)
+    if config != folder.config:
+        write_json(other, config)
+    else:
+        other.unlink(missing_ok=True)
+    return folder

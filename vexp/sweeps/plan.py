@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vexp.errors import Problem, StorageError
 from vexp.runs import evaluations
@@ -15,7 +16,11 @@ from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep
 from vexp.sweeps.state import SweepState
 
-STATES: tuple[State, ...] = ("done", "running", "failed", "stopped", "new")
+if TYPE_CHECKING:
+    from vexp.launcher.base import Launcher
+    from vexp.sweeps.search.plan import Searching
+
+STATES: tuple[State, ...] = ("done", "pruned", "running", "failed", "stopped", "new")
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,21 @@ class Planned:
     training: Training
     status: RunStatus | None
     evaluations: Mapping[str, bool]  # evaluator -> whether its results exist
+    trial: int | None = None  # of the sweep's search
+    pruned: bool = False  # its trial was stopped for good
 
     @property
     def state(self) -> State:
-        return self.status.state if self.status else "new"
+        found = self.status.state if self.status else "new"
+        if self.pruned and found not in ("done", "running"):
+            return "pruned"
+        # Pruned by another sweep's search: for this sweep it goes on from its checkpoint.
+        return "stopped" if found == "pruned" else found
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to do for it: done with all its evaluations, or pruned."""
+        return self.state == "pruned" or (self.state == "done" and all(self.evaluations.values()))
 
     @property
     def name(self) -> str:
@@ -46,15 +62,21 @@ class Plan:
     runs: tuple[Planned, ...]
     orphans: tuple[tuple[str, State], ...]  # run folders launched before: kept, never deleted
     collapsed: tuple[str, ...]
+    search: Searching | None = None
+
+    @property
+    def launcher(self) -> Launcher:
+        """The same for all runs of the sweep."""
+        return (self.search.corner if self.search else self.points[0].run).launcher
 
     def unknown(self) -> tuple[Problem, ...]:
         """What this machine cannot tell of the runs' inputs; their ids are provisional."""
         return tuple(dict.fromkeys(p for run in self.runs for p in run.training.run.unknown()))
 
     def counts(self) -> dict[str, int]:
-        """How many runs are in each state."""
+        """How many runs are in each state; only a search has pruned ones."""
         found = Counter(run.state for run in self.runs)
-        return {state: found[state] for state in STATES}
+        return {state: found[state] for state in STATES if state != "pruned" or self.search}
 
     def evaluation_counts(self) -> dict[str, int]:
         """How many evaluation units are done and how many are not."""
@@ -63,8 +85,8 @@ class Plan:
 
     @property
     def complete(self) -> bool:
-        """Whether every run is done with all its evaluations."""
-        return all(run.state == "done" and all(run.evaluations.values()) for run in self.runs)
+        """Whether every run is done with all its evaluations, and every trial proposed."""
+        return all(run.complete for run in self.runs) and not (self.search and self.search.open)
 
 
 def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
@@ -75,6 +97,12 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
         StorageError: if a file stands where a folder has to be.
     """
     dirs = tuple(config_dirs)
+    if sweep.search is not None:
+        from vexp.sweeps.search.plan import look_up
+
+        search = look_up(sweep, dirs)
+        _check_folders(search.study.state)
+        return _searching(sweep, search)
     found = points(sweep, config_dirs=dirs)
     check(sweep, found)
     declared = trainings(found)
@@ -82,6 +110,22 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
     state = SweepState.of(results_dir, sweep.name)
     _check_folders(state)
     return reconcile(sweep, found, declared, state, RunStore(results_dir))
+
+
+def _searching(sweep: Sweep, search: Searching) -> Plan:
+    """The plan of the trials that a search has proposed so far."""
+    found, state = search.points, search.study.state
+    plan = reconcile(sweep, found, trainings(found), state, RunStore(state.results_dir))
+    numbers, pruned = search.numbers(), search.pruned()
+    runs = tuple(
+        replace(
+            run,
+            trial=numbers.get(run.training.identity.hash),
+            pruned=run.training.identity.hash in pruned,
+        )
+        for run in plan.runs
+    )
+    return replace(plan, runs=runs, search=search)
 
 
 def reconcile(
@@ -112,6 +156,8 @@ def reconcile(
 
 def refreshed(plan: Plan) -> Plan:
     """The same plan with the states as they are now; nothing is composed again."""
+    if plan.search is not None:
+        return _searching(plan.sweep, plan.search.refreshed())
     declared = [run.training for run in plan.runs]
     store = RunStore(plan.state.results_dir)
     return reconcile(plan.sweep, plan.points, declared, plan.state, store)

@@ -12,6 +12,7 @@ from vexp.config.scalars import Located, load_yaml
 from vexp.config.schema import Origin, Reading, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.search.base import Search
 from vexp.sweeps.overrides import Override, as_overrides, shown_value
 from vexp.sweeps.schema import (
     COMMAND_LINE,
@@ -58,6 +59,7 @@ class _File:
     exclude: Any = None
     launcher: Any = None
     table: TableSpec | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,7 @@ class _Reader:
             table=file.table,
             table_origins=self.origins,
             extra=given,
+            search=file.search,
         )
 
     def _file(self) -> _File | None:
@@ -260,6 +263,13 @@ class _Reader:
             self._complain(("seeds",), "a seed is listed twice")
         if "seeds" in self.tree and not self.tree["seeds"]:
             self._complain(("seeds",), "the list of seeds is empty", "seeds: [1, 2]")
+        if "search" in self.tree:
+            for key in ("rows", "axes", "exclude"):
+                if self.tree.get(key):
+                    self._complain(
+                        (key,), f"a search proposes the points itself, so `{key}` has no place"
+                    )
+            return
         declared = self.tree.get("rows") or self.tree.get("axes")
         if not rows and not axes and not declared:
             self._complain(

@@ -18,6 +18,8 @@ Example::
     table:
       columns:
         - {metric: accuracy, label: All, scale: percent}
+
+A `search:` (see docs/search.md) proposes the points instead of rows and axes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp.config.schema import Origin
+from vexp.search.base import Search
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.table import Column, Scale, TableSpec
 
@@ -88,6 +91,7 @@ class Sweep:
     table: TableSpec | None = None
     table_origins: Mapping[tuple[str, ...], Origin] = field(default_factory=dict)
     extra: tuple[Override, ...] = ()  # overrides given beside the file
+    search: Search | None = None  # proposes the points, in the place of rows and axes
 
 
 def default_name(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -12,13 +12,27 @@ from rich.text import Text
 from vexp.sweeps.plan import Plan
 from vexp.sweeps.status import Failures, Progress, duration
 
-_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "new": "dim"}
-_ATTENTION = ("running", "failed", "stopped", "new", "done")
+if TYPE_CHECKING:
+    from vexp.sweeps.search.plan import Searching
+
+_COLOURS = {
+    "done": "green", "pruned": "blue", "running": "cyan", "failed": "red", "stopped": "yellow",
+    "new": "dim",
+}  # fmt: skip
+_ATTENTION = ("running", "failed", "stopped", "new", "pruned", "done")
 
 
 def counts_line(plan: Plan) -> str:
     """`6 declared: 2 done, 1 running, 3 new`."""
-    return f"{len(plan.runs)} declared: {_listed(plan.counts())}"
+    runs = f"{len(plan.runs)} declared: {_listed(plan.counts())}"
+    return f"{runs}; {trials_line(plan.search)}" if plan.search else runs
+
+
+def trials_line(search: Searching) -> str:
+    """`20 trials: 5 complete, 2 pruned, 4 live, 9 to be proposed`."""
+    counts = search.counts()
+    counts["to be proposed"] = counts.pop("open")
+    return f"{search.study.search.total} trials: {_listed(counts)}"
 
 
 def evaluations_line(plan: Plan) -> str:
@@ -86,12 +100,13 @@ def progress_data(row: Progress) -> dict[str, Any]:
 
 def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
     """A plan for `--json`."""
-    missing = sum(run.state != "done" for run in plan.runs)
+    missing = sum(run.state not in ("done", "pruned") for run in plan.runs)
     return {
         "sweep": plan.sweep.name,
         "file": str(plan.sweep.path),
         "points": len(plan.points),
         "trainings": {"declared": len(plan.runs), **plan.counts(), "orphaned": len(plan.orphans)},
+        "trials": plan.search.counts() if plan.search else None,
         "evaluations": plan.evaluation_counts(),
         "bytes_per_run": bytes_each,
         "bytes_needed": None if bytes_each is None else bytes_each * missing,
@@ -137,7 +152,7 @@ def size(count: int) -> str:
 
 
 def _cells(row: Progress) -> list[str]:
-    running = row.run.state != "done"
+    running = row.run.state not in ("done", "pruned")
     step = "" if row.step is None or not running else f"{row.step}/{row.total or '?'}"
     return [
         row.stage if running else "",

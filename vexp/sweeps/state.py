@@ -5,6 +5,7 @@
     submitted.jsonl   every run that was ever launched for this sweep, so that orphans are known
     events.jsonl      what workers did: a run started, a run ended and how
     workers/          slots and logs of the workers
+    search/           of a sweep with a search: its trials, see vexp.sweeps.search.study
 
 Everything but the queue can be deleted; a launch writes the queue again.
 """
@@ -33,6 +34,7 @@ class Entry:
     retry_until: int | None = None  # a run that failed is due again up to this many attempts
     evaluate: bool = False  # trained already, but evaluations were missing at the launch
     launch: int = 0  # number of the launch that asked for it; a worker serves each run once for it
+    trial: int | None = None  # of the sweep's search
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,15 @@ def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float
 def settled(plan: Plan) -> bool:
     """Whether workers have nothing left to do: every run is done and evaluated, or has failed."""
     retries = plan.state.retries()
+    if plan.search and plan.search.open:
+        return False
     return all(_settled(run, retries.get(run.name, 0)) for run in plan.runs)
 
 
 def _settled(run: Planned, retry_until: int) -> bool:
     if run.state == "failed" and run.status is not None:
         return run.status.attempts > retry_until
-    return run.state == "done" and all(run.evaluations.values())
+    return run.complete
 
 
 def _follow(

@@ -21,6 +21,8 @@ from vexp.runs.heartbeat import Timing
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.workspace import LOG, now
+from vexp.sweeps.search.propose import entries, propose
+from vexp.sweeps.search.study import record_of
 from vexp.sweeps.slots import Hold, Slot, exclusive, held_slots
 from vexp.sweeps.state import Entry, SweepState
 
@@ -45,7 +47,7 @@ def work(state: SweepState, number: int, *, command: Sequence[str] = RUN) -> Non
                     return
                 _Worker(state, slot, hold, stop, command, served).serve()
             # A launch that came while this worker was leaving found the slot taken: look again.
-            if stop or next_entry(state, served) is None:
+            if stop or _next(state, served) is None:
                 return
 
 
@@ -59,6 +61,8 @@ def due(status: RunStatus | None, entry: Entry) -> bool:
         return entry.retry_until is not None and status.attempts <= entry.retry_until
     if status.state == "running":  # elsewhere; if it truly is silent, the run's process will see
         return status.silent_s is not None and status.silent_s > _SILENT_S
+    if status.state == "pruned":  # for good, unless another sweep wants the whole run
+        return entry.trial is None
     return status.state in ("new", "stopped")
 
 
@@ -71,7 +75,7 @@ def next_entry(
 
     One whose first stage another worker is just building would only wait for it, so it comes last.
     """
-    queue = state.queue()
+    queue = entries(state, state.queue())
     building = {
         entry.shares
         for entry in queue
@@ -87,6 +91,15 @@ def next_entry(
             return entry
         waiting = waiting or entry
     return waiting
+
+
+def _next(
+    state: SweepState, served: Collection[Served] = (), taken: Collection[str] = ()
+) -> Entry | None:
+    """As `next_entry`; where a search has nothing left to do, one more trial is proposed."""
+    while (entry := next_entry(state, served, taken)) is None and propose(state):
+        pass
+    return entry
 
 
 @dataclass
@@ -111,7 +124,7 @@ class _Worker:
         """Choose the next run and say so in the slot, one worker at a time."""
         with exclusive(self.state.workers / "choosing.lock"):
             taken = {holder.run for holder in held_slots(self.state.workers) if holder.run}
-            entry = next_entry(self.state, self.served, taken)
+            entry = _next(self.state, self.served, taken)
             self.hold.at(entry.run if entry else None)
         return entry
 
@@ -123,6 +136,8 @@ class _Worker:
         begin = self.slot.log.stat().st_size if self.slot.log.exists() else 0
         config = self.state.config(entry.run)
         options = ["--config", str(config)] if config.exists() else []
+        if entry.trial is not None and (record := record_of(self.state, entry.trial)):
+            options += ["--trial", str(record)]
         process = subprocess.Popen([*self.command, str(folder), *options], stdin=subprocess.DEVNULL)
         code = self._wait(process)
         status = _status(self.state, entry)

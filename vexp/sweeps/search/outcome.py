@@ -1,0 +1,108 @@
+"""How a trial stands, read from the folders of its runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vexp.config.identity import evaluation_key
+from vexp.runs import evaluations
+from vexp.runs.claim import attempt_folder
+from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.workspace import METRICS
+from vexp.search.base import Pruner
+from vexp.sweeps.search.study import Study
+from vexp.sweeps.search.trials import Trial, TrialRun
+
+TrialState = Literal["live", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a trial stands; `values` has the mean over seeds of each objective once complete."""
+
+    state: TrialState
+    values: tuple[float, ...] | None = None
+    curve: Mapping[int, float] = ()  # type: ignore[assignment]  # step -> the pruner's metric
+
+
+def outcome(study: Study, trial: Trial) -> Outcome:
+    """The trial's state now; only one that has ended has its curve."""
+    if trial.problem:
+        return Outcome("failed", curve={})
+    folders = [study.state.results_dir / "runs" / run.run for run in trial.runs]
+    found = [run_status(folder) for folder in folders]
+    curve = _curve(study.search.pruner, found[0])
+    if any(status and status.state == "pruned" for status in found):
+        return Outcome("pruned", curve=curve)
+    if any(status and status.state == "failed" for status in found):
+        return Outcome("failed", curve=curve)
+    if not all(status and status.state == "done" for status in found):
+        return Outcome("live", curve={})
+    scores = [_scores(study, folder, run) for folder, run in zip(folders, trial.runs, strict=True)]
+    if any(each is None for each in scores):
+        return Outcome("live", curve={})
+    if any(value is None for each in scores for value in each or ()):
+        return Outcome("failed", curve=curve)
+    columns = zip(*[[v for v in each or () if v is not None] for each in scores], strict=True)
+    return Outcome("complete", tuple(math.fsum(c) / len(c) for c in columns), curve)
+
+
+def run_status(folder: Path) -> RunStatus | None:
+    try:
+        return RunFolder(folder).status()
+    except FileNotFoundError:
+        return None
+
+
+def _scores(study: Study, folder: Path, run: TrialRun) -> list[float | None] | None:
+    """The run's value of each objective; None in the list where its metric was not measured.
+
+    None altogether if an evaluation is still missing.
+    """
+    here = RunFolder(folder)
+    result = here.result()
+    if result is None:
+        return None
+    values: list[float | None] = []
+    for objective, unit in zip(study.search.objectives, run.scored, strict=True):
+        key = evaluation_key(
+            result["checkpoint_hash"], unit["name"], unit["protocol"], unit["version"]
+        )
+        path = evaluations.find(here.evaluations_dir, key)
+        if path is None:
+            return None
+        entry = evaluations.read_results(path)["metrics"].get(objective.metric)
+        values.append(None if entry is None else float(entry["value"]))
+    return values
+
+
+def _curve(pruner: Pruner | None, status: RunStatus | None) -> dict[int, float]:
+    """What the pruner's metric was at the steps that are reported."""
+    if pruner is None or status is None or not status.attempts:
+        return {}
+    attempt = RunFolder(status.folder).published() or status.attempts
+    found = {}
+    for row in _rows(attempt_folder(status.folder, attempt) / METRICS):
+        if isinstance(row.get("step"), int) and row["step"] % pruner.every == 0:
+            value = row.get(pruner.metric)
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[row["step"]] = float(value)
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a line that is torn or being written is passed over."""
+    rows = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
