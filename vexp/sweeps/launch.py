@@ -11,6 +11,7 @@ from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
 from vexp.runs.store import RunStore
 from vexp.sweeps.plan import Plan, Planned
+from vexp.sweeps.policy import Policy
 from vexp.sweeps.state import Entry, SweepState
 
 
@@ -51,7 +52,9 @@ def launch(
     ]
     plan.state.write_queue(entries, plan.sweep.path.resolve(), number)
     plan.state.remember({run.name: run.training.label for run in plan.runs})
-    started = tuple(launcher.start(plan.state.folder, len(pending))) if pending else ()
+    Policy.of(plan.points[0].run.launcher).write(plan.state.folder)
+    # Also with nothing pending: a run that says it is running may be in a job that is gone.
+    started = tuple(launcher.start(plan.state.folder, len(pending))) if missing else ()
     return Launched(new, len(pending), started, alive)
 
 

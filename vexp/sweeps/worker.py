@@ -172,7 +172,7 @@ def crash(code: int, output: str) -> failure.Failure:
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
     return failure.Failure(
-        kind="code",
+        kind="config" if code == 2 else "code",  # 2: a mistake in the request
         error="Crash",
         message=f"the run's process ended without a record ({how}): {last.strip()}",
         signature=f"process ended: {how}",
