@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vexp.errors import RunError
-from vexp.files import write_json
-from vexp.runs import failure
-from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
-from vexp.runs.failure import Failure, Kind
+from vexp.runs.claim import read_marks
+from vexp.runs.failure import Kind
 from vexp.runs.owner import slurm_job
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
-from vexp.runs.workspace import now
 from vexp.sweeps import slurm
+from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
 from vexp.sweeps.policy import Policy
 from vexp.sweeps.state import Entry, SweepState
@@ -71,6 +69,7 @@ class _Task:
         self._run = run
         self._log = log
         self._policy = Policy.read(state.folder)
+        self._aftermath = Aftermath(run, self._policy, entry.retry_until or 0)
 
     def do(self, command: Sequence[str]) -> int:
         first = read_marks(self._run.folder).next
@@ -101,33 +100,13 @@ class _Task:
             return 0
         kind, message = self._kind(ended, status, told)
         if kind == "code" and status.state != "failed":
-            self._fail(crash(ended.code, self._tail()))
-        elif kind in _RETRIED and self._again(kind, message, first):
+            output = self._tail()
+            self._aftermath.fail(crash(ended.code, output), output)
+        elif kind in _RETRIED and self._aftermath.again(kind, message, first):
             _say(f"{kind}: {message}; back into the queue")
             if not slurm.requeue(slurm_job()):
                 _say("the job could not be requeued; the next launch submits this run again")
         return ended.code if ended.code > 0 else 128 - ended.code
-
-    def _again(self, kind: Kind, message: str, first: int) -> bool:
-        """Whether the run goes on by itself after such an end; if not, it is a failed one now."""
-        self._close(first, failure.observed(kind, message, now()))
-        if self._policy.goes_on(self._run.folder, kind, self._entry.retry_until or 0):
-            return True
-        if self._run.status().state != "failed":
-            self._fail(self._policy.exhausted(kind, message))
-        return False
-
-    def _close(self, first: int, record: Failure) -> None:
-        """Say in the attempt of this start how it ended, unless it did so itself by failing."""
-        marks = read_marks(self._run.folder)
-        if marks.live is not None and marks.live >= first:
-            owner = read_owner(self._run.folder, marks.live)
-            if owner is not None and owner.gone() and end_lost(self._run.folder, marks.live):
-                self._record(marks.live, record)
-            return
-        last = max(marks.endings, default=0)
-        if last >= first and marks.endings[last] != "failed":
-            self._record(last, record)
 
     def _kind(self, ended: Ended, status: RunStatus, told: int | None) -> tuple[Kind, str]:
         seen = ended.seen()
@@ -139,24 +118,6 @@ class _Task:
         if told is not None:
             return why_told(told)
         return ("interrupted", "stopped by hand") if ended.stopped else ("code", "")
-
-    def _fail(self, record: Failure) -> None:
-        """Make the run's last attempt a failed one; a new one, if that ended in order already."""
-        status = self._run.status()
-        if status.state == "failed":
-            self._record(status.attempts, record)
-            return
-        try:
-            claim = acquire(self._run.folder)
-        except Busy:
-            return
-        if claim is not None:
-            self._record(claim.attempt, record)
-            claim.release("failed")
-        _say(f"failed: {record.message}")
-
-    def _record(self, attempt: int, record: Failure) -> None:
-        write_json(attempt_folder(self._run.folder, attempt) / failure.RECORD, record.to_dict())
 
     def _tail(self) -> str:
         """The end of what this task has printed."""
