@@ -121,6 +121,12 @@ class Cluster:
         conf = str(self.conf)
         self._spawn(name, ["slurmd", "-D", "-N", name, "-f", conf], host=name)
 
+    def resume(self) -> None:
+        """Nodes that a restarted controller remembers as lost are taken back."""
+        for name in self.names:
+            with contextlib.suppress(subprocess.SubprocessError):
+                self.ask("scontrol", "update", f"nodename={name}", "state=RESUME")
+
     def start_controller(self) -> None:
         self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.conf)], host="ctl")
         until(self._answers, 30, "slurmctld does not answer", self.folder / "log")

@@ -49,6 +49,7 @@ def project(tmp_path, cluster, monkeypatch):
         for pid in cluster.processes(name):
             if b"vexp" in _command(pid):
                 _end(pid)
+    cluster.resume()
     Project(tmp_path, cluster).wait(lambda: cluster.ready() and not cluster.ask("squeue", "-h"), 60)
 
 

@@ -41,10 +41,12 @@ class Project:
 
     def write(self, *, seeds: int = 4, steps: int = 20, step_s: float = 0.3, text: str = "",
               **launcher: object) -> None:  # fmt: skip
-        """Write the sweep; `launcher` are settings of launcher=slurm."""
+        """Write the sweep; `launcher` are settings of launcher=slurm. A sweep that is given as text
+        trains for real.
+        """
         settings = LAUNCHER | launcher
         given = settings.pop("environment", {})
-        settings["environment"] = self.stub(step_s) | dict(given)
+        settings["environment"] = ({} if text else self.stub(step_s)) | dict(given)
         settings["setup"] = [f"export PYTHONPATH={ROOT}/tests/slurm/site"]
         text = text or STUBS.replace("STEPS", str(steps)).replace(
             "SEEDS", str(list(range(1, seeds + 1)))
@@ -126,6 +128,7 @@ class Project:
             lines.append(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}")
         if self.cluster:
             lines.append(self.cluster.ask("squeue", "-r"))
+            lines.append(self.cluster.ask("sinfo", "-N", "-o", "%N %P %T %E"))
         return "\n".join(lines)
 
 

@@ -29,7 +29,6 @@ def test_a_node_that_loses_power_and_one_that_loses_its_daemon(project, undistur
     project.cluster.kill_node("n1")
     project.cluster.kill_daemon("n2")
     project.wait(lambda: project.store.load(at["n3"]).status().state == "done")
-    project.cluster.ask("scontrol", "update", "nodename=n3", "weight=1")
     project.wait_done(200)
     published_once(project)
     undisturbed()
@@ -134,21 +133,18 @@ rows: {a: []}
 seeds: [1]
 """
     project.write(text=text, time_min=10)
-    project.vexp("launch", "s.yaml", "launcher.environment={OMP_NUM_THREADS:'1'}")
-    (name,) = [path.name for path in (project.folder / "results/sweeps").iterdir()]
-    project.wait(lambda: any(project.step(run) >= 2 for run in project.runs()), 120)
+    project.vexp("launch", "s.yaml")
+    project.wait(lambda: any(project.step(run) >= 2 for run in project.runs()), 200)
     project.cluster.ask("scancel", "--signal=TERM", *_ids(project))
     project.wait(lambda: not project.cluster.ask("squeue", "-h"))
     assert project.states() == ["stopped"]
-    project.vexp("launch", "s.yaml", "launcher.environment={OMP_NUM_THREADS:'1'}")
+    project.vexp("launch", "s.yaml")
     project.wait_done(200)
     (run,) = project.runs()
     assert run.status().attempts == 2
-    quiet = project.vexp("run", *_overrides(text), "seed=1", "--results-dir", "calm")
-    assert quiet
+    project.vexp("run", *_overrides(text), "seed=1", "results_dir=calm")
     (calm,) = type(project.store)(project.folder / "calm").runs()
     assert _trained(run) == _trained(calm)
-    assert name.startswith("s")
 
 
 def _ids(project):
