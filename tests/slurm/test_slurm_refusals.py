@@ -72,4 +72,3 @@ def test_what_the_launcher_itself_refuses(project, settings, says):
     told = project.vexp("plan", "s.yaml", check=False)
     assert says in told
     assert "Traceback" not in told
-

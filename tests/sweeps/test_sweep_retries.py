@@ -272,6 +272,18 @@ def test_slurms_times(text, minutes):
     assert slurm.minutes(text) == minutes
 
 
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [("gpu:a100:4(S:0-1)", 4), ("gpu:2", 2), ("(null)", 0), ("gpu:a:1,gpu:b:8,nvme:3", 8)],
+)
+def test_whether_a_node_is_large_enough(gres, gpus):
+    node = slurm.Partition("p", None, "8+", "4000+", gres, "3")
+    assert node.fits(8, 4000, gpus)
+    assert not node.fits(8, 4000, gpus + 1)
+    assert not node.fits(9, 4000, 0)
+    assert not node.fits(8, 4001, 0)
+
+
 def test_composing_a_slurm_launcher_imports_neither_submitit_nor_torch():
     code = (
         "import sys\n"

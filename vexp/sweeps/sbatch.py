@@ -23,6 +23,8 @@ from vexp.sweeps.slurm import Partition, SlurmError
 
 # What `sbatch --test-only` says of jobs that would wait instead of starting now.
 _ONLY_BUSY = ("nodes are busy", "node not available", "down, drained or reserved")
+# It says so of jobs that no node is large enough for, but also while all those nodes are drained.
+_NO_NODE = "node configuration is not available"
 
 
 class ArrayExecutor(SlurmExecutor):
@@ -81,7 +83,7 @@ def check(made: ArrayExecutor, partition: str | None, time_min: int) -> None:
     there = [entry for entry in known if entry.name in wanted]
     _check_limit(there, time_min)
     said = made.would_take("true")
-    if said:
+    if said and not (_NO_NODE in said and any(entry.fits(*_wanted(made)) for entry in there)):
         raise refused(said, there)
 
 
@@ -93,6 +95,13 @@ def refused(said: str, there: list[Partition] | None = None) -> SlurmError:
         accepted="; ".join(map(str, there or ())),
         remedy="" if there is None else "nothing was submitted",
     )
+
+
+def _wanted(made: ArrayExecutor) -> tuple[int, int, int]:
+    """CPUs, megabytes and GPUs that a job asks for."""
+    settings = made.parameters
+    memory = str(settings.get("mem") or "0MB").removesuffix("MB")
+    return settings.get("cpus_per_task") or 1, int(memory), settings.get("gpus_per_node") or 0
 
 
 def _check_limit(there: list[Partition], time_min: int) -> None:

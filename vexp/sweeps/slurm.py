@@ -60,6 +60,14 @@ class Partition:
     gpus: str
     nodes: str
 
+    def fits(self, cpus: int, memory_mb: int, gpus: int) -> bool:
+        """Whether such a node is large enough, whatever state it is in."""
+        per_type = re.findall(r"gpu(?::[^:(,]+)?:(\d+)", self.gpus)
+        has = (_number(self.cpus), _number(self.memory_mb), max(map(int, per_type), default=0))
+        return all(
+            there >= wanted for there, wanted in zip(has, (cpus, memory_mb, gpus), strict=True)
+        )
+
     def __str__(self) -> str:
         limit = "no limit" if self.limit_min is None else f"up to {self.limit_min:g} min"
         gpus = "" if self.gpus in ("", "(null)") else f", {self.gpus}"
@@ -191,6 +199,11 @@ def minutes(text: str) -> float | None:
         return None
     days, hours, mins, seconds = (int(part or 0) for part in found.groups())
     return days * 1440 + hours * 60 + mins + seconds / 60
+
+
+def _number(text: str) -> int:
+    """`4000` and `4000+`, which sinfo says of nodes that differ."""
+    return int(text.rstrip("+") or 0)
 
 
 def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
