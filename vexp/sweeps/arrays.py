@@ -123,8 +123,9 @@ def live(state: SweepState) -> list[Worker]:
             continue
         if name not in batches:
             batches[name] = Batch.read(state, name)
-        batch, task = batches[name], int(job.id.partition("_")[2] or 0)
-        if batch is not None and task < len(batch.runs):
+        batch, number = batches[name], job.id.partition("_")[2]
+        task = int(number) if number.isdecimal() else -1
+        if batch is not None and 0 <= task < len(batch.runs):
             found.append(
                 Worker(
                     job.id, _log(state, name, job.id), batch.runs[task],

@@ -19,6 +19,7 @@ from vexp.runs.failure import Failure, Kind
 from vexp.runs.workspace import now
 
 RECORD = "policy.json"
+SURVIVABLE = frozenset(kind.name for kind in dataclasses.fields(Retry))
 _REMEDIES: dict[Kind, str] = {
     "timeout": "allow more time or raise `launcher.retry.timeout`; "
     "does a step with its checkpoint fit into the time limit?",
@@ -45,8 +46,8 @@ class Policy:
         record = read_json(state / RECORD)
         if not isinstance(record, dict):
             return cls()
-        known = {f.name for f in dataclasses.fields(Retry)}
-        allowed = {kind: n for kind, n in record.get("retry", {}).items() if kind in known}
+        given = record.get("retry", {}).items()
+        allowed = {kind: count for kind, count in given if kind in SURVIVABLE}
         return cls(Retry(**allowed), record.get("stuck_after_s"))
 
     def write(self, state: Path) -> None:

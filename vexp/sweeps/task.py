@@ -23,7 +23,7 @@ from vexp.runs.store import RunFolder, RunStatus
 from vexp.sweeps import slurm
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.policy import SURVIVABLE, Policy
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
 from vexp.sweeps.worker import crash, due
@@ -31,7 +31,6 @@ from vexp.sweeps.worker import crash, due
 RUN = (sys.executable, "-P", "-m", "vexp", "_run")
 # How close to its limit a job is that is warned because of it: Slurm may be a minute early.
 _EARLY_S = 90.0
-_RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "infra", "oom", "diverged")
 _TAIL = 4000  # bytes of a crashed process's output that are kept
 
 
@@ -48,7 +47,7 @@ def work_on(state: SweepState, batch_name: str, task: int) -> int:
     run = RunFolder(state.results_dir / "runs" / entry.run)
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     status = run.status()
-    if not restarts and status.state != "running" and not due(status, entry):
+    if not _to_do(status, entry, restarts, Policy.read(state.folder)):
         _say(f"{entry.label} ({entry.run}): nothing to do, {status.state}")
         return 0
     _say(f"{entry.label} ({entry.run}), start {restarts + 1} of job {slurm_job()}")
@@ -102,7 +101,7 @@ class _Task:
         if kind == "code" and status.state != "failed":
             output = self._tail()
             self._aftermath.fail(crash(ended.code, output), output)
-        elif kind in _RETRIED and self._aftermath.again(kind, message, first):
+        elif kind in SURVIVABLE and self._aftermath.again(kind, message, first):
             _say(f"{kind}: {message}; back into the queue")
             if not slurm.requeue(slurm_job()):
                 _say("the job could not be requeued; the next launch submits this run again")
@@ -131,6 +130,14 @@ class _Task:
     def _event(self, event: str, **more: int) -> None:
         row = {"event": event, "run": self._entry.run, "worker": slurm_job(), "time": time.time()}
         self._state.event(row | more)
+
+
+def _to_do(status: RunStatus, entry: Entry, restarts: int, policy: Policy) -> bool:
+    """Whether there is work left; whether a run that says so truly runs, its process finds out."""
+    if status.state == "failed" and restarts:  # requeued after an end that is survived
+        kind = (status.failure or {}).get("kind", "code")
+        return kind in SURVIVABLE and policy.goes_on(status.folder, kind, entry.retry_until or 0)
+    return bool(restarts) or status.state == "running" or due(status, entry)
 
 
 def why_told(number: int) -> tuple[Kind, str]:
