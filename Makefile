@@ -26,10 +26,10 @@ demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.
 	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not survival"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm"
 
 test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY)  ## format, lint, strict types
 	$(BIN)/ruff format --check .

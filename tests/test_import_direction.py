@@ -32,6 +32,7 @@ LAYERS = (
 READS = "reading a response is pure text and imports nothing"
 OBSERVES = "diagnostics look at answers through the pass that training looks at them with"
 DECODES = "decoding is the policy's arithmetic, and these import no component"
+SUBMITS = "what is submitted is what a sweep's folder says is missing"
 # What a package may import from above, and why.
 UPWARD = {
     ("config", "spec"): "the spec is the schema that is composed, and takes only types from config",
@@ -52,7 +53,11 @@ UPWARD = {
     ("reward", "train.responses"): READS,
     ("verifier", "train.responses"): READS,
     ("target", "train.evidence"): "which tokens a box covers is pure geometry",
+    ("launcher", "sweeps.arrays"): SUBMITS,
+    ("launcher", "sweeps.sbatch"): SUBMITS,
     ("launcher", "sweeps.slots"): "the local launcher starts no more workers than there are slots",
+    ("launcher", "sweeps.slurm"): SUBMITS,
+    ("launcher", "sweeps.state"): SUBMITS,
 }
 # What may be imported of a kind from outside, beside its interface.
 OPEN = {"verifier.pool": "judging many responses; the same for every verifier"}

@@ -88,6 +88,15 @@ def test_a_killed_run_goes_on_at_the_next_launch(serve):
     assert len(started(plan)) == 4
 
 
+def test_a_stuck_run_is_tried_again_as_often_as_allowed(serve):
+    launcher = "\nlauncher: {stuck_after_min: 0.05, retry: {infra: 1}}"
+    plan = serve(SEEDS + launcher, seed2="slow")
+    assert [run.state for run in plan.runs] == ["done", "failed", "done"]
+    assert started(plan).count(plan.runs[1].name) == 2
+    assert plan.runs[1].status.failure["kind"] == "infra"
+    assert "no progress" in plan.runs[1].status.failure["message"]
+
+
 def test_a_run_that_another_process_works_on_is_passed_over(serve, plan, fabricate):
     fabricate.running(plan(SEEDS).runs[0].training.run)
     after = serve(SEEDS)

@@ -76,16 +76,16 @@ def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
         plan = watch(plan, launcher_of(plan), console)
     except KeyboardInterrupt:
         click.echo("\nno longer waiting; the runs go on", err=quiet)
-        click.echo(f"watch them:  {told.format('status')} --live", err=quiet)
-        click.echo(f"stop them:   {told.format('cancel')}", err=quiet)
+        click.echo(f"watch them:  {_command(told, 'status')} --live", err=quiet)
+        click.echo(f"stop them:   {_command(told, 'cancel')}", err=quiet)
         raise click.exceptions.Exit(130) from None
     console.print(show.failures_text(failures(plan.runs)), end="")
     if plan.complete:
-        click.echo(f"all runs are done; next: {told.format('table')}", err=quiet)
+        click.echo(f"all runs are done; next: {_command(told, 'table')}", err=quiet)
         return
     failed = any(run.state == "failed" for run in plan.runs)
     click.echo(f"not everything is done ({show.counts_line(plan)})", err=quiet)
-    click.echo(f"next: {told.format('retry' if failed else 'launch')}", err=quiet)
+    click.echo(f"next: {_command(told, 'retry' if failed else 'launch')}", err=quiet)
     raise click.exceptions.Exit(1)
 
 
@@ -100,7 +100,7 @@ def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) ->
         lines.append(f"  {would} {_count(done.created, 'run folder')}")
     if dry_run:
         lines.append(f"  would leave {done.pending} runs to workers; nothing was done")
-        return [*lines, f"next: {told.format('launch')}"]
+        return [*lines, f"next: {_command(told, 'launch')}"]
     if done.alive:
         lines.append(f"  {_count(done.alive, 'worker')} at work already")
     if done.started:
@@ -108,12 +108,12 @@ def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) ->
         lines.append(f"  started {_count(done.started, 'worker')}, logs in {logs}")
     counts = plan.counts()
     if counts["failed"] and not done.pending:
-        lines.append(f"  {counts['failed']} failed; `{told.format('retry')}` runs them again")
+        lines.append(f"  {counts['failed']} failed; `{_command(told, 'retry')}` runs them again")
     if not wait:
         busy = done.pending or counts["running"]
         lines.append(
-            f"next: {told.format('table')}" if plan.complete
-            else f"next: {told.format('status')}{' --live' if busy else ''}"
+            f"next: {_command(told, 'table')}" if plan.complete
+            else f"next: {_command(told, 'status')}{' --live' if busy else ''}"
         )  # fmt: skip
     return lines
 
@@ -128,6 +128,11 @@ def _data(plan: Plan, done: Launched, dry_run: bool) -> dict[str, object]:
         "started": [worker.name for worker in done.started],
         "alive": [worker.name for worker in done.alive],
     }
+
+
+def _command(told: str, name: str) -> str:
+    """Another command line about the same sweep; overrides may hold braces of their own."""
+    return told.replace("{}", name, 1)
 
 
 def _count(things: Sequence[object], noun: str) -> str:

@@ -35,6 +35,7 @@ def command(
             "evaluations": plan.evaluation_counts(),
             "trials": plan.search.counts() if plan.search else None,
             "workers": [worker.name for worker in workers],
+            "jobs": [show.worker_data(worker) for worker in workers],
             "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
             "runs": [show.progress_data(row) for row in progress(plan)],
             "failures": [show.failure_data(group) for group in failures(plan.runs)],
@@ -58,8 +59,9 @@ def command(
     for name, state in plan.orphans:
         click.echo(f"orphan: {name} ({state}); launched before, no longer declared, kept")
     workers = launcher_of(plan).alive(plan.state.folder)
-    if workers:
-        click.echo(f"{len(workers)} at work; logs in {workers[0].log.parent}")
+    labels = {run.name: run.training.label for run in plan.runs}
+    for line in show.workers_lines(workers, labels):
+        click.echo(line)
     counts = plan.counts()
     if plan.complete:
         following = again("table", sweep, overrides)

@@ -1,13 +1,14 @@
-"""What a launcher is: where the runs of a sweep run."""
+"""What a launcher is: where the runs of a sweep run, and how often they are run again."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from vexp.config.types import Count, Positive
 from vexp.registry import Component
 
 
@@ -17,6 +18,25 @@ class Worker:
 
     name: str
     log: Path
+    run: str | None = None  # folder name of the run that it is at or waits to begin
+    state: str = "running"  # or why it is not yet: "pending", …
+    node: str = ""  # the machine it runs on, where that is another one
+    reason: str = ""  # why it waits, in the scheduler's words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How often a run goes on by itself after an end of each kind; then it counts as failed.
+
+    Counted over the attempts at a run since `vexp retry` was last said. Kinds that are missing here
+    (config, data, storage, code) come back however often one tries.
+    """
+
+    preempted: Count = 100  # stopped for a job of higher priority
+    timeout: Count = 20  # stopped by the time limit
+    infra: Count = 3  # the machine or its process died, or there was no progress for too long
+    oom: Count = 0  # out of memory
+    diverged: Count = 0  # a number that is no longer one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +44,9 @@ class Launcher(Component):
     """Starts workers for a sweep; what it submits is only "work on run X"."""
 
     kind: ClassVar[str] = "launcher"
+
+    retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
+    stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
 
     @abstractmethod
     def start(self, state: Path, pending: int) -> Sequence[Worker]:
@@ -34,7 +57,7 @@ class Launcher(Component):
 
     @abstractmethod
     def alive(self, state: Path) -> Sequence[Worker]:
-        """The workers that are serving the sweep now."""
+        """The workers that are serving the sweep now, or wait to begin."""
 
     @abstractmethod
     def stop(self, state: Path) -> Sequence[Worker]:

@@ -206,7 +206,7 @@ def acquire(
             continue
         verdict = watch.judge(owner, attempt_folder(folder, marks.live) / "heartbeat")
         if verdict == "dead":
-            _expire(folder, marks.live)
+            end_lost(folder, marks.live)
             continue
         if verdict == "alive" and not wait:
             raise Busy(owner, folder)
@@ -273,14 +273,15 @@ def _no_links(error: OSError, folder: Path) -> OSError | StorageError:
     )
 
 
-def _expire(folder: Path, attempt: int) -> None:
+def end_lost(folder: Path, attempt: int, ending: Ending = "expired") -> bool:
     """Take the claim from an owner that is gone; of several that try, the rename lets one win."""
     with storage_errors(folder):
         try:
-            live_file(folder, attempt).rename(folder / f"claim-{attempt:04d}.expired")
+            live_file(folder, attempt).rename(folder / f"claim-{attempt:04d}.{ending}")
         except FileNotFoundError:
-            return
+            return False
         fsync_folder(folder)
+    return True
 
 
 def fsync_tree(folder: Path) -> None:

@@ -19,7 +19,11 @@ from vexp.errors import (
 )
 from vexp.files import storage_errors
 
-Kind = Literal["config", "data", "oom", "diverged", "storage", "interrupted", "code"]
+# How an attempt can end. The last three are seen by who watches the process, not by itself.
+Kind = Literal[
+    "config", "data", "oom", "diverged", "storage", "interrupted", "code",
+    "preempted", "timeout", "infra",
+]  # fmt: skip
 FORMAT = 1
 RECORD = "failure.json"
 
@@ -46,6 +50,11 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
+
+
+def observed(kind: Kind, message: str, at: str) -> Failure:
+    """An end that was seen from outside; `message` also groups equal ones."""
+    return Failure(kind=kind, error=kind, message=message, signature=kind, at=at)
 
 
 def describe(error: BaseException, at: str) -> Failure:

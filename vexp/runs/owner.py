@@ -23,6 +23,7 @@ class Owner:
     pid: int
     started: float  # when the process started, in clock ticks since boot (elsewhere: epoch seconds)
     token: str  # random, so that one process may own several things one after the other
+    job: str = ""  # in Slurm: the job it runs in, `12` or `12_3`
 
     @classmethod
     def here(cls, attempt: int) -> Owner:
@@ -35,6 +36,7 @@ class Owner:
             pid=os.getpid(),
             started=_process(os.getpid()) or 0.0,
             token=secrets.token_hex(8),
+            job=slurm_job(),
         )
 
     @classmethod
@@ -66,6 +68,12 @@ class Owner:
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}" if self.pid else self.host
+
+
+def slurm_job() -> str:
+    """The Slurm job that this process runs in, as squeue names it; empty outside of one."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def _process(pid: int) -> float | None:

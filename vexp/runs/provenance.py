@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from vexp import __version__
-from vexp.files import write_json, write_text
+from vexp.files import read_json, write_json, write_text
 from vexp.runs.store import flattened
 
 FORMAT = 1
 RECORD = "provenance.json"
+SUBMITTED = "code.json"  # beside a copy of the package that was made when the run was submitted
 MAX_DIFF = 1_000_000  # bytes of a diff that are kept
 MAX_UNTRACKED = 200  # names of untracked files that are kept
 _GIT_TIMEOUT_S = 20
@@ -37,6 +38,9 @@ def record(folder: Path, config: Mapping[str, Any], started: str, *, diffs: bool
     found = collect(config, started) | {"project": project}
     if diff and diffs:
         write_text(folder / "diff.patch", diff)
+    submitted = read_json(package.parent / SUBMITTED)
+    if submitted is not None:
+        found["submitted_code"] = {"folder": str(package.parent), **submitted}
     own, own_diff = git_state(package) if _tracked(package) else (None, "")
     if own is not None and own.get("root") != project.get("root"):
         found["vexp_checkout"] = own

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the first one saves and stops, a second Ctrl-C stops at once."""
+"""Signals as a request: the first one saves and stops, a second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _SAID = b"\nstopping after this step, everything is saved (Ctrl-C again stops at
 class StopRequest:
     """While it is entered, signals set `signal` instead of ending the process.
 
+    SIGUSR2 is what Slurm sends ahead of a time limit or a preemption.
+
     An `Interrupted` that leaves the block gets the exit code of the signal. Outside the main
     thread, where Python allows no handlers, no signal is ever seen.
     """
@@ -26,7 +28,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
                 self._former[number] = signal.signal(number, self._receive)
         return self
 

@@ -8,7 +8,9 @@ Metrics hold no times, so that a resumed run's file equals an uninterrupted one'
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from vexp.train.workspace import BuildStage, Value
 METRICS, TIMINGS, PROGRESS, LOG = "metrics.jsonl", "timings.jsonl", "progress.json", "log.txt"
 CONFIG, STAGES, CHECKPOINTS = "config.json", "stages.json", "checkpoints"
 _PROGRESS_EVERY_S = 1.0
+_WAITING_EVERY_S = 5.0
 
 
 class Reporter(Protocol):
@@ -72,6 +75,7 @@ class RunWorkspace:
     judge: Judge | None = None
     pruned: bool = field(default=False, init=False)
     _progress_at: float = field(default=float("-inf"), init=False)
+    _waited_at: float = field(default=float("-inf"), init=False)
     _started: str = field(default="", init=False)
     _resumed_from: int = field(default=0, init=False)
 
@@ -111,7 +115,7 @@ class RunWorkspace:
             unguarded,
             what=f"the stage {stage}",
             note=self.note,
-            stopping=self.stop_requested,
+            stopping=self._stopping_while_waiting,
             timing=self.timing,
         )
 
@@ -170,6 +174,14 @@ class RunWorkspace:
                 file.write(f"{now()} {text}\n")
         except OSError:
             return
+
+    def _stopping_while_waiting(self) -> bool:
+        """Waiting for another worker's stage is no standstill: who watches this run can see it."""
+        if self.clock() - self._waited_at >= _WAITING_EVERY_S:
+            self._waited_at = self.clock()
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / STAGES)
+        return self.stop_requested()
 
     def _record_stage(self, name: str) -> None:
         """Remember which shared stages this run refers to, for `vexp clean`."""

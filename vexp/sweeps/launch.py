@@ -12,6 +12,7 @@ from vexp.launcher.base import Launcher, Worker
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.plan import Plan, Planned
 from vexp.sweeps.points import Training
+from vexp.sweeps.policy import Policy
 from vexp.sweeps.state import Entry, SweepState
 
 
@@ -55,7 +56,9 @@ def launch(
     ]
     plan.state.write_queue(entries, plan.sweep.path.resolve(), number)
     plan.state.remember({run.name: run.training.label for run in plan.runs})
-    started = tuple(launcher.start(plan.state.folder, work)) if work else ()
+    Policy.of(plan.launcher).write(plan.state.folder)
+    # Also with nothing pending: a run that says it is running may be in a job that is gone.
+    started = tuple(launcher.start(plan.state.folder, work)) if missing or work else ()
     return Launched(new, work, started, alive)
 
 

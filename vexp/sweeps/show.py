@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vexp.launcher.base import Worker
 from vexp.sweeps.plan import Plan
 from vexp.sweeps.status import Failures, Progress, duration
 
@@ -138,6 +140,37 @@ def failure_data(group: Failures) -> dict[str, Any]:
         "runs": list(group.runs),
         "traceback": list(group.traceback),
         "log": str(group.log),
+    }
+
+
+def workers_lines(workers: Sequence[Worker], labels: Mapping[str, str]) -> list[str]:
+    """Who works at what, and which jobs wait for what."""
+    busy = [worker for worker in workers if worker.node or not worker.reason]
+    lines = []
+    for worker in busy:
+        if worker.run is not None:
+            node = f" on {worker.node}" if worker.node else ""
+            label = labels.get(worker.run, worker.run)
+            lines.append(f"job {worker.name} {worker.state}{node}: {label}, log {worker.log}")
+    if len(lines) < len(busy):
+        lines.append(f"{len(busy)} at work; logs in {busy[0].log.parent}")
+    reasons = Counter(worker.reason for worker in workers if worker not in busy)
+    for reason, count in reasons.most_common():
+        names = [w.name for w in workers if w not in busy and w.reason == reason]
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        lines.append(f"{count} queued ({reason}): {shown}")
+    return lines
+
+
+def worker_data(worker: Worker) -> dict[str, Any]:
+    """One worker for `--json`."""
+    return {
+        "id": worker.name,
+        "run": worker.run,
+        "state": worker.state,
+        "node": worker.node or None,
+        "reason": worker.reason or None,
+        "log": str(worker.log),
     }
 
 

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from vexp.files import write_json
 from vexp.runs import failure
-from vexp.runs.claim import Busy, acquire
+from vexp.runs.claim import read_marks
 from vexp.runs.heartbeat import Timing
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
-from vexp.runs.workspace import LOG, now
+from vexp.runs.workspace import now
+from vexp.sweeps.aftermath import Aftermath
+from vexp.sweeps.policy import Policy
 from vexp.sweeps.search.propose import entries, propose
 from vexp.sweeps.search.study import record_of
 from vexp.sweeps.slots import Hold, Slot, exclusive, held_slots
 from vexp.sweeps.state import Entry, SweepState
+from vexp.sweeps.supervise import Ended, supervise
 
 RUN = (sys.executable, "-m", "vexp", "_run")
 # Ended on request: the run goes on from its checkpoint at the next launch.
@@ -138,25 +139,33 @@ class _Worker:
         options = ["--config", str(config)] if config.exists() else []
         if entry.trial is not None and (record := record_of(self.state, entry.trial)):
             options += ["--trial", str(record)]
-        process = subprocess.Popen([*self.command, str(folder), *options], stdin=subprocess.DEVNULL)
-        code = self._wait(process)
+        ended = self._to_its_end([*self.command, str(folder), *options], entry)
         status = _status(self.state, entry)
-        if status is not None and status.state in ("new", "stopped") and self._crashed(code):
-            self._record_failure(RunFolder(folder), code, begin)
-        self._event("ended", entry, exit_code=code)
-        _say(f"{entry.label} ended with exit code {code}")
+        if status is not None and status.state in ("new", "stopped") and self._crashed(ended.code):
+            self._record_failure(RunFolder(folder), ended.code, begin)
+        self._event("ended", entry, exit_code=ended.code)
+        _say(f"{entry.label} ended with exit code {ended.code}")
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the run; a request to stop is passed on, and then the run saves and ends."""
-        passed_on = False
+    def _to_its_end(self, command: Sequence[str], entry: Entry) -> Ended:
+        """Run the process of a run; once more where it was ended for an end that is survived."""
+        folder = self.state.results_dir / "runs" / entry.run
+        policy = Policy.read(self.state.folder)
+        aftermath = Aftermath(RunFolder(folder), policy, entry.retry_until or 0)
         while True:
-            if self.stop and not passed_on:
-                process.send_signal(signal.SIGTERM)
-                passed_on = True
-            try:
-                return process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
+            first = read_marks(folder).next
+            ended = supervise(
+                command,
+                folder,
+                stopping=lambda: bool(self.stop),
+                stuck_after_s=policy.stuck_after_s,
+            )
+            seen = ended.seen()
+            # One that was killed by hand goes on at the next launch, not against somebody's will.
+            if seen is None or self.stop or not (ended.stuck_s or ended.out_of_memory):
+                return ended
+            _say(f"{entry.label}: {': '.join(seen)}")
+            if not aftermath.again(*seen, first):
+                return ended
 
     def _crashed(self, code: int) -> bool:
         return code not in (0, *_STOPPED, *_KILLED) and not self.stop
@@ -168,14 +177,7 @@ class _Worker:
             with self.slot.log.open("rb") as file:
                 file.seek(max(begin, self.slot.log.stat().st_size - _TAIL))
                 output = file.read().decode(errors="replace")
-        try:
-            claim = acquire(run.folder)
-        except Busy:
-            return
-        if claim is not None:
-            (claim.attempt_dir / LOG).write_text(output, "utf-8")
-            write_json(claim.attempt_dir / failure.RECORD, crash(code, output).to_dict())
-            claim.release("failed")
+        Aftermath(run, Policy()).fail(crash(code, output), output)
 
     def _event(self, event: str, entry: Entry, **more: int) -> None:
         row = {"event": event, "run": entry.run, "worker": self.slot.name, "time": time.time()}
@@ -187,7 +189,7 @@ def crash(code: int, output: str) -> failure.Failure:
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
     return failure.Failure(
-        kind="code",
+        kind="config" if code == 2 else "code",  # 2: a mistake in the request
         error="Crash",
         message=f"the run's process ended without a record ({how}): {last.strip()}",
         signature=f"process ended: {how}",

@@ -1,0 +1,172 @@
+"""What befalls a cluster: nodes lose power or a daemon, the controller dies, workers freeze."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from slurm_project import ROOT, published_once
+
+from vexp.runs.claim import attempt_folder, read_owner
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+
+
+def test_a_node_that_loses_power_and_one_that_loses_its_daemon(project, undisturbed):
+    """The first one's run is taken over; the second one's goes on, cut off, beside its requeued
+    copy, which waits for it.
+    """
+    project.write(seeds=3, cpus=4, steps=20, step_s=1.5)
+    project.vexp("launch", "s.yaml")
+    project.wait_all_at_work(3)
+    at = {job["node"]: job["run"] for job in project.jobs()}
+    project.cluster.kill_node("n1")
+    project.cluster.kill_daemon("n2")
+    project.wait(lambda: project.store.load(at["n3"]).status().state == "done")
+    project.wait_done(200)
+    published_once(project)
+    undisturbed()
+    lost, cut_off = project.store.load(at["n1"]), project.store.load(at["n2"])
+    assert lost.status().attempts == 2  # work was repeated once
+    assert (lost.folder / "claim-0001.expired").exists()
+    assert cut_off.published() == 1  # the process that Slurm had given up published
+    assert project.tasks() == 3
+
+
+def test_a_controller_that_dies_and_comes_back(project, undisturbed):
+    project.write(seeds=3, workers=2, step_s=0.3)
+    project.vexp("launch", "s.yaml")
+    project.wait_all_at_work(2)
+    project.cluster.kill_daemon("slurmctld")
+    told = project.vexp("status", "s.yaml", check=False)
+    assert "Traceback" not in told
+    assert "squeue" in told
+    project.wait(lambda: project.states().count("done") >= 2)  # running jobs do not notice
+    told = project.vexp("launch", "s.yaml", check=False)
+    assert "is the controller up?" in told
+    assert project.tasks() == 3
+    project.cluster.start_controller()
+    project.wait_done()
+    published_once(project)
+    undisturbed()
+    assert project.tasks() == 3
+
+
+def test_jobs_killed_without_a_word_are_found_gone_and_submitted_again(project, undisturbed):
+    """SIGKILL of everything in two jobs: nothing was recorded, and no clock is asked."""
+    project.write(seeds=2)
+    project.vexp("launch", "s.yaml")
+    project.wait_all_at_work(2)
+    project.cluster.ask("scancel", "--full", "--signal=KILL", *[j["id"] for j in project.jobs()])
+    project.wait(lambda: not project.cluster.ask("squeue", "-h"))
+    assert "started 2 workers" in project.vexp("launch", "s.yaml")
+    project.wait_done()
+    published_once(project)
+    undisturbed()
+    assert {run.status().attempts for run in project.runs()} == {2}
+    assert {kind for run in project.runs() for kind in project.ends(run)} <= {
+        "infra",
+        "interrupted",
+    }
+
+
+def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project, undisturbed):
+    project.write(seeds=1, cpus=4)
+    project.vexp("launch", "s.yaml")
+    project.wait_all_at_work(1, step=5)
+    (run,) = project.runs()
+    owner = read_owner(run.folder, 1)
+    os.kill(owner.pid, signal.SIGSTOP)
+    try:
+        other = subprocess.Popen(
+            [sys.executable, "-m", "vexp", "_run", str(run.folder)],
+            env=os.environ | project.stub(0.05) | {"PYTHONPATH": f"{ROOT}/tests/slurm/site:{ROOT}"},
+        )
+        assert other.wait(60) == 0
+        assert run.published() == 2
+        before = _content(run.folder)
+    finally:
+        os.kill(owner.pid, signal.SIGCONT)
+    project.wait(lambda: not project.cluster.ask("squeue", "-h"))
+    assert owner.gone() or not Path(f"/proc/{owner.pid}").exists()
+    assert _content(run.folder) == before
+    published_once(project)
+    undisturbed()
+
+
+def test_a_launch_killed_at_any_moment(project, undisturbed):
+    project.write(seeds=4, step_s=0.05)
+    for after_s in (0.3, 0.9, 1.5, 2.1):
+        process = project.start("launch", "s.yaml")
+        time.sleep(after_s)
+        process.kill()
+        process.communicate()
+    project.vexp("launch", "s.yaml")
+    project.wait_done()
+    published_once(project)
+    undisturbed()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_real_training_is_cancelled_and_goes_on(project):
+    text = """
+base:
+  - warm_start.steps=4
+  - warm_start.batch_size=4
+  - rl.steps=6
+  - rl.prompts_per_step=2
+  - rl.learning_rate=1e-3
+  - rollout.group_size=4
+  - rollout.max_response_length=12
+  - reward.terms.overlong={name:overlong,buffer:11}
+  - evaluator.heldout.size=8
+  - checkpoint.every=2
+  - compute.threads=1
+rows: {a: []}
+seeds: [1]
+"""
+    project.write(text=text, time_min=10)
+    project.vexp("launch", "s.yaml")
+    project.wait(lambda: any(project.step(run) >= 2 for run in project.runs()), 200)
+    project.cluster.ask("scancel", "--signal=TERM", *_ids(project))
+    project.wait(lambda: not project.cluster.ask("squeue", "-h"))
+    assert project.states() == ["stopped"]
+    project.vexp("launch", "s.yaml")
+    project.wait_done(200)
+    (run,) = project.runs()
+    assert run.status().attempts == 2
+    project.vexp("run", *_overrides(text), "seed=1", "results_dir=calm")
+    (calm,) = type(project.store)(project.folder / "calm").runs()
+    assert _trained(run) == _trained(calm)
+
+
+def _ids(project):
+    return project.cluster.ask("squeue", "-h", "-r", "-o", "%i").split()
+
+
+def _overrides(text):
+    return [line.strip().removeprefix("- ") for line in text.splitlines() if line.startswith("  -")]
+
+
+def _trained(run):
+    attempt = attempt_folder(run.folder, run.published())
+    weights = run.model(run.result()) / "model.safetensors"
+    return (attempt / "metrics.jsonl").read_bytes(), hashlib.sha256(
+        weights.read_bytes()
+    ).hexdigest()
+
+
+def _content(folder):
+    """Everything that is published of a run: names, sizes and bytes."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "attempts/0001" not in str(path)
+    }

@@ -1,0 +1,142 @@
+"""Runs as tasks of Slurm job arrays."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vexp.config.types import Count, Positive, PositiveInt
+from vexp.errors import Problem
+from vexp.launcher.base import Launcher, Worker
+from vexp.registry import register
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+    from vexp.sweeps.sbatch import ArrayExecutor
+
+
+@register("launcher", "slurm")
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Launcher):
+    """Each run is one task of a Slurm job array, submitted through submitit; nothing waits for it.
+
+    What is submitted is only "work on run X"; the code that runs is a copy made at submission. Runs
+    save and requeue themselves ahead of a time limit or a preemption.
+    """
+
+    workers: PositiveInt = 16  # runs at the same time, of one submission
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None  # who pays
+    qos: str | None = None  # quality of service
+    constraint: str | None = None  # features that a node must have
+    gpus: Count = 1  # per run
+    cpus: PositiveInt = 4  # per run
+    mem_gb: Positive | None = None  # per run; null: what the cluster gives
+    time_min: PositiveInt = 240  # limit of one start of a run; it goes on after it
+    signal_delay_s: PositiveInt = 120  # notice before the limit: a step and a checkpoint must fit
+    nodes: PositiveInt = 1  # per run
+    tasks_per_node: PositiveInt = 1  # processes of a run on each node
+    setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
+    environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
+    sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
+    python: str | None = None  # command on the nodes; null: the interpreter that launches
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        if self.nodes > 1 or self.tasks_per_node > 1:
+            yield Problem(
+                f"a run on {self.nodes} nodes with {self.tasks_per_node} processes on each cannot "
+                "be launched yet",
+                where="launcher.nodes, launcher.tasks_per_node",
+                accepted="1 and 1: one process per run",
+            )
+        if 60 * self.time_min < self.signal_delay_s + 60:
+            yield Problem(
+                f"a limit of {self.time_min} min leaves no time to train: runs are told to save "
+                f"{self.signal_delay_s} s before it, and Slurm may be a minute early",
+                where="launcher.time_min, launcher.signal_delay_s",
+                remedy="allow more time, or give less notice",
+            )
+
+    def start(self, state: Path, pending: int) -> Sequence[Worker]:
+        from vexp.sweeps import arrays, slurm
+        from vexp.sweeps.state import SweepState
+
+        if not slurm.here():
+            raise slurm.no_slurm()
+        return arrays.submit_missing(SweepState(state.resolve()), self)
+
+    def alive(self, state: Path) -> Sequence[Worker]:
+        from vexp.sweeps import arrays, slurm
+        from vexp.sweeps.state import SweepState
+
+        return arrays.watched(SweepState(state.resolve())) if slurm.here() else ()
+
+    def stop(self, state: Path) -> Sequence[Worker]:
+        from vexp.sweeps import arrays, slurm
+        from vexp.sweeps.state import SweepState
+
+        if not slurm.here():
+            raise slurm.no_slurm()
+        return arrays.cancel(SweepState(state.resolve()))
+
+    def check(self, logs: Path) -> None:
+        """Raises:
+        SlurmError: there is no Slurm here, or it would never run such a job.
+        """
+        from vexp.sweeps.sbatch import check
+
+        check(self._executor(logs, "vexp-check", Path()), self.partition, self.time_min)
+
+    def submit(self, logs: Path, name: str, code: Path, work: Sequence[str], count: int) -> str:
+        """Submit an array of `count` tasks that run `vexp WORK` from `code`; its job id.
+
+        Raises:
+            SlurmError: Slurm refuses.
+        """
+        python = self.python or shlex.quote(sys.executable)
+        command = f"{python} -P -u -m vexp {shlex.join(work)}"
+        return self._executor(logs, name, code).submit_tasks(command, count)
+
+    def _executor(self, logs: Path, name: str, code: Path) -> ArrayExecutor:
+        from vexp.sweeps.sbatch import executor
+
+        settings: dict[str, Any] = {
+            "job_name": name,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "gpus_per_node": self.gpus or None,
+            "cpus_per_task": self.cpus,
+            "mem": f"{round(self.mem_gb * 1024)}MB" if self.mem_gb else None,
+            "time": self.time_min,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks_per_node,
+            "signal_delay_s": self.signal_delay_s,
+            "array_parallelism": self.workers,
+            "wckey": None,
+            "stderr_to_stdout": True,
+            "setup": [*self._variables(), *self.setup, _python_path(code)],
+            # Since Slurm 22.05 srun does not take over what the job asked for.
+            "srun_args": [f"--cpus-per-task={self.cpus}", "--open-mode=append"],
+            "additional_parameters": {"requeue": True}
+            | {key.replace("_", "-"): value or True for key, value in self.sbatch.items()},
+        }
+        return executor(logs, settings)
+
+    def _variables(self) -> list[str]:
+        given = {
+            "OMP_NUM_THREADS": str(self.cpus),
+            "VEXP_SIGNAL_DELAY_S": str(self.signal_delay_s),
+            **self.environment,
+        }
+        return [f"export {key}={shlex.quote(value)}" for key, value in given.items()]
+
+
+def _python_path(code: Path) -> str:
+    """The submitted code comes first, whatever is installed."""
+    return f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"'

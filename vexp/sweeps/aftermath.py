@@ -1,0 +1,63 @@
+"""After a run's process has ended: say in its folder how, and whether it goes on by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vexp.files import write_json
+from vexp.runs import failure
+from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
+from vexp.runs.failure import Failure, Kind
+from vexp.runs.store import RunFolder
+from vexp.runs.workspace import LOG, now
+from vexp.sweeps.policy import Policy
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What whoever watched a run may write into its folder, once the run's own process is gone."""
+
+    run: RunFolder
+    policy: Policy
+    since: int = 0  # attempts up to this number are forgiven
+
+    def again(self, kind: Kind, message: str, first: int) -> bool:
+        """Whether the run goes on by itself after such an end; if not, it is a failed one now.
+
+        `first` is the lowest number that an attempt of the process can have.
+        """
+        self._close(first, failure.observed(kind, message, now()))
+        if self.policy.goes_on(self.run.folder, kind, self.since):
+            return True
+        if self.run.status().state != "failed":
+            self.fail(self.policy.exhausted(kind, message))
+        return False
+
+    def fail(self, record: Failure, output: str = "") -> None:
+        """Make the run a failed one by a new attempt at it; `output` is kept as that one's log."""
+        try:
+            claim = acquire(self.run.folder)
+        except Busy:
+            return
+        if claim is None:
+            return
+        write_json(claim.attempt_dir / failure.RECORD, record.to_dict())
+        if output:
+            (claim.attempt_dir / LOG).write_text(output, "utf-8")
+        claim.release("failed")
+
+    def _close(self, first: int, record: Failure) -> None:
+        """Say in the process's own attempt how it ended, unless it did so itself by failing."""
+        marks = read_marks(self.run.folder)
+        if marks.live is not None:
+            owner = read_owner(self.run.folder, marks.live)
+            gone = owner is not None and owner.gone()
+            if marks.live >= first and gone and end_lost(self.run.folder, marks.live):
+                self._record(marks.live, record)
+            return
+        last = max(marks.endings, default=0)
+        if last >= first and marks.endings[last] != "failed":
+            self._record(last, record)
+
+    def _record(self, attempt: int, record: Failure) -> None:
+        write_json(attempt_folder(self.run.folder, attempt) / failure.RECORD, record.to_dict())

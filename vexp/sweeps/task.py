@@ -1,0 +1,179 @@
+"""What one task of a Slurm array does: it works on one run until that ends or Slurm wants it away.
+
+Slurm says so by SIGUSR2 some time before the time limit or a preemption, and by SIGTERM when
+somebody cancels. The run then saves; after SIGUSR2 the task puts itself back into the queue and
+later goes on from the newest complete checkpoint on disk, wherever it is started again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vexp.errors import RunError
+from vexp.runs.claim import read_marks
+from vexp.runs.failure import Kind
+from vexp.runs.owner import slurm_job
+from vexp.runs.signals import StopRequest
+from vexp.runs.store import RunFolder, RunStatus
+from vexp.sweeps import slurm
+from vexp.sweeps.aftermath import Aftermath
+from vexp.sweeps.arrays import Batch
+from vexp.sweeps.policy import SURVIVABLE, Policy
+from vexp.sweeps.state import Entry, SweepState
+from vexp.sweeps.supervise import Ended, supervise
+from vexp.sweeps.worker import crash, due
+
+RUN = (sys.executable, "-P", "-m", "vexp", "_run")
+# How close to its limit a job is that is warned because of it: Slurm may be a minute early.
+_EARLY_S = 90.0
+_TAIL = 4000  # bytes of a crashed process's output that are kept
+
+
+def work_on(state: SweepState, batch_name: str, task: int) -> int:
+    """Work on the run of task number `task`; returns the exit code of the task.
+
+    Raises:
+        RunError: if nobody knows which run that is.
+    """
+    batch = Batch.read(state, batch_name)
+    if batch is None or task >= len(batch.runs):
+        raise RunError("this job's list of runs is missing or damaged", where=str(state.folder))
+    entry = _entry(state, batch.runs[task])
+    run = RunFolder(state.results_dir / "runs" / entry.run)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    status = run.status()
+    if not _to_do(status, entry, restarts, Policy.read(state.folder)):
+        _say(f"{entry.label} ({entry.run}): nothing to do, {status.state}")
+        return 0
+    _say(f"{entry.label} ({entry.run}), start {restarts + 1} of job {slurm_job()}")
+    arguments = [*RUN, str(run.folder), "--plugins", str(batch.code_folder(state) / "plugins")]
+    if state.config(entry.run).exists():
+        arguments += ["--config", str(state.config(entry.run))]
+    if restarts:  # the former start's process may still live, cut off from Slurm
+        arguments.append("--wait")
+    return _Task(state, entry, run, batch.log(state, slurm_job())).do(arguments)
+
+
+class _Task:
+    """One start of a task."""
+
+    def __init__(self, state: SweepState, entry: Entry, run: RunFolder, log: Path) -> None:
+        self._state = state
+        self._entry = entry
+        self._run = run
+        self._log = log
+        self._policy = Policy.read(state.folder)
+        self._aftermath = Aftermath(run, self._policy, entry.retry_until or 0)
+
+    def do(self, command: Sequence[str]) -> int:
+        first = read_marks(self._run.folder).next
+        self._event("started")
+        with StopRequest() as stop:
+            ended = supervise(
+                command,
+                self._run.folder,
+                stopping=lambda: bool(stop),
+                stuck_after_s=self._policy.stuck_after_s,
+                memory_bytes=_memory(),
+            )
+            code = self._settle(ended, first, stop.signal)
+        self._event("ended", exit_code=ended.code)
+        _say(f"ended with exit code {ended.code}")
+        return code
+
+    def _settle(self, ended: Ended, first: int, told: int | None) -> int:
+        """Record why the attempt ended, where only we know, and see to it that the run goes on.
+
+        `first` is the lowest number that an attempt of this start can have.
+        """
+        status = self._run.status()
+        if ended.code == 0 or status.state == "done":
+            return 0
+        if status.state == "running":  # somewhere else: it is in good hands
+            _say(f"another process works on this run: {status.owner}")
+            return 0
+        kind, message = self._kind(ended, status, told)
+        if kind == "code" and status.state != "failed":
+            output = self._tail()
+            self._aftermath.fail(crash(ended.code, output), output)
+        elif kind in SURVIVABLE and self._aftermath.again(kind, message, first):
+            _say(f"{kind}: {message}; back into the queue")
+            if not slurm.requeue(slurm_job()):
+                _say("the job could not be requeued; the next launch submits this run again")
+        return ended.code if ended.code > 0 else 128 - ended.code
+
+    def _kind(self, ended: Ended, status: RunStatus, told: int | None) -> tuple[Kind, str]:
+        seen = ended.seen()
+        if seen is not None:
+            return seen
+        if status.state == "failed":
+            found = status.failure or {}
+            return found.get("kind", "code"), str(found.get("message", ""))
+        if told is not None:
+            return why_told(told)
+        return ("interrupted", "stopped by hand") if ended.stopped else ("code", "")
+
+    def _tail(self) -> str:
+        """The end of what this task has printed."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - _TAIL))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def _event(self, event: str, **more: int) -> None:
+        row = {"event": event, "run": self._entry.run, "worker": slurm_job(), "time": time.time()}
+        self._state.event(row | more)
+
+
+def _to_do(status: RunStatus, entry: Entry, restarts: int, policy: Policy) -> bool:
+    """Whether there is work left; whether a run that says so truly runs, its process finds out."""
+    if status.state == "failed" and restarts:  # requeued after an end that is survived
+        kind = (status.failure or {}).get("kind", "code")
+        return kind in SURVIVABLE and policy.goes_on(status.folder, kind, entry.retry_until or 0)
+    return bool(restarts) or status.state == "running" or due(status, entry)
+
+
+def why_told(number: int) -> tuple[Kind, str]:
+    """Why Slurm, or somebody, has told this task to end, by signal `number`."""
+    job = slurm.show(slurm_job())
+    if job.get("PreemptTime", "None") not in ("None", ""):
+        return "preempted", "preempted by Slurm"
+    state = job.get("JobState", "")
+    if state in ("TIMEOUT", "PREEMPTED", "NODE_FAIL"):
+        return slurm.kind_of(state), f"Slurm says {state}"
+    if number != signal.SIGUSR2:
+        return "interrupted", "stopped on request"
+    limit, ran = slurm.minutes(job.get("TimeLimit", "")), slurm.minutes(job.get("RunTime", ""))
+    delay_s = float(os.environ.get("VEXP_SIGNAL_DELAY_S", 120))
+    if limit is not None and ran is not None and 60 * (limit - ran) <= delay_s + _EARLY_S:
+        return "timeout", f"stopped ahead of the time limit of {limit:g} min"
+    return "preempted", "preempted by Slurm"
+
+
+def _entry(state: SweepState, run: str) -> Entry:
+    """The queue's entry of a run; what was submitted is worked on even if a launch dropped it."""
+    for entry in state.queue():
+        if entry.run == run:
+            return entry
+    return Entry(run=run, label=run, evaluate=True)
+
+
+def _memory() -> int | None:
+    """Bytes that this job may use on this node, if it asked for an amount."""
+    if megabytes := os.environ.get("SLURM_MEM_PER_NODE"):
+        return int(megabytes) << 20
+    each, cpus = os.environ.get("SLURM_MEM_PER_CPU"), os.environ.get("SLURM_CPUS_ON_NODE")
+    return (int(each) * int(cpus)) << 20 if each and cpus else None
+
+
+def _say(text: str) -> None:
+    host = os.environ.get("SLURMD_NODENAME", "")
+    sys.stdout.write(f"[{time.strftime('%H:%M:%S')}] {host} {text}\n")
+    sys.stdout.flush()
