@@ -25,7 +25,13 @@ def component(kind, name):
 
 
 # Another value of every field, by evaluator: a new one says here how each of its fields changes.
-COMMON = {"split": "dev", "size": 10, "max_response_length": 7, "batch_size": 7}
+COMMON = {
+    "split": "dev",
+    "size": 10,
+    "max_response_length": 7,
+    "batch_size": 7,
+    "datasets": {"main": REGISTRY.get("dataset", "digits_vqa")(seed=7)},
+}
 OTHER = {
     "credit": COMMON
     | {"credit": component("credit", "vgpo"), "group_size": 3, "batch_size": 7, "keep": 3},
