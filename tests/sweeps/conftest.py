@@ -98,7 +98,7 @@ def local(monkeypatch):
         eventually(lambda state=state: not launchers[0].alive(state))
 
 
-def eventually(condition, timeout_s: float = 60.0) -> None:
+def eventually(condition, timeout_s: float = 180.0) -> None:
     """Wait until a condition holds; the test fails if it never does."""
     end = time.monotonic() + timeout_s
     while not condition():
