@@ -38,6 +38,16 @@ class Project:
     folder: Path
     cluster: Cluster | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    jobs_environment: dict[str, str] = field(default_factory=dict)
+
+    def hold(self, crawl_s: float = 3.0) -> None:
+        """Let runs only crawl after a few steps, until `release`."""
+        (self.folder / "hold").touch()
+        held = {"VEXP_HOLD": str(self.folder / "hold"), "VEXP_CRAWL_S": str(crawl_s)}
+        self.jobs_environment |= held
+
+    def release(self) -> None:
+        (self.folder / "hold").unlink()
 
     def write(self, *, seeds: int = 4, steps: int = 20, step_s: float = 0.3, text: str = "",
               **launcher: object) -> None:  # fmt: skip
@@ -54,7 +64,8 @@ class Project:
         (self.folder / "s.yaml").write_text(f"{text}launcher: {json.dumps(settings)}\n")
 
     def stub(self, step_s: float) -> dict[str, str]:
-        return {"VEXP_STUB": str(ROOT / "tests/runs"), "STUB_STEP_S": str(step_s)}
+        stub = {"VEXP_STUB": str(ROOT / "tests/runs"), "STUB_STEP_S": str(step_s)}
+        return stub | self.jobs_environment
 
     def vexp(self, *arguments: str, check: bool = True, **env: str) -> str:
         """What a command prints; its errors if it may fail."""
@@ -90,7 +101,7 @@ class Project:
         found = attempt_folder(run.folder, max(1, status.attempts)) / "metrics.jsonl"
         return len(found.read_text().splitlines()) if found.exists() else 0
 
-    def wait(self, condition: Callable[[], object], timeout_s: float = 120, what: str = "") -> None:
+    def wait(self, condition: Callable[[], object], timeout_s: float = 150, what: str = "") -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > end:
@@ -99,7 +110,7 @@ class Project:
 
     def wait_all_at_work(self, count: int, step: int = 2) -> None:
         """Until `count` runs have come to a step at least."""
-        self.wait(lambda: sum(self.step(run) >= step for run in self.runs()) >= count, 60)
+        self.wait(lambda: sum(self.step(run) >= step for run in self.runs()) >= count, 100)
 
     def wait_done(self, timeout_s: float = 180) -> None:
         self.wait(lambda: set(self.states()) == {"done"}, timeout_s, "for all runs to be done")

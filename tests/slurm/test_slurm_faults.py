@@ -22,12 +22,14 @@ def test_a_node_that_loses_power_and_one_that_loses_its_daemon(project, undistur
     """The first one's run is taken over; the second one's goes on, cut off, beside its requeued
     copy, which waits for it.
     """
-    project.write(seeds=3, cpus=4, steps=20, step_s=1.5)
+    project.hold()
+    project.write(seeds=3, cpus=4)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(3)
     at = {job["node"]: job["run"] for job in project.jobs()}
     project.cluster.kill_node("n1")
     project.cluster.kill_daemon("n2")
+    project.release()
     project.wait(lambda: project.store.load(at["n3"]).status().state == "done")
     project.wait_done(200)
     published_once(project)
@@ -60,11 +62,13 @@ def test_a_controller_that_dies_and_comes_back(project, undisturbed):
 
 def test_jobs_killed_without_a_word_are_found_gone_and_submitted_again(project, undisturbed):
     """SIGKILL of everything in two jobs: nothing was recorded, and no clock is asked."""
+    project.hold()
     project.write(seeds=2)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(2)
     project.cluster.ask("scancel", "--full", "--signal=KILL", *[j["id"] for j in project.jobs()])
     project.wait(lambda: not project.cluster.ask("squeue", "-h"))
+    project.release()
     assert "started 2 workers" in project.vexp("launch", "s.yaml")
     project.wait_done()
     published_once(project)
@@ -77,6 +81,7 @@ def test_jobs_killed_without_a_word_are_found_gone_and_submitted_again(project, 
 
 
 def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project, undisturbed):
+    project.hold(crawl_s=10)
     project.write(seeds=1, cpus=4)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(1, step=5)

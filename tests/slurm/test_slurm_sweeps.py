@@ -32,6 +32,7 @@ def test_an_array_does_everything_once_and_no_more_at_a_time_than_asked(project,
 
 
 def test_status_names_jobs_nodes_logs_and_what_waits(project):
+    project.hold(crawl_s=10)
     project.write(seeds=3, workers=2, cpus=4)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(2)
@@ -49,6 +50,7 @@ def test_status_names_jobs_nodes_logs_and_what_waits(project):
 
 
 def test_cancelled_runs_save_and_the_next_launch_goes_on(project, undisturbed):
+    project.hold()
     project.write(seeds=4, workers=2)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(2, step=4)
@@ -62,6 +64,7 @@ def test_cancelled_runs_save_and_the_next_launch_goes_on(project, undisturbed):
     saved = [list((run.folder / "attempts/0001/checkpoints").iterdir()) for run in stopped]
     assert all(saved)
     assert {kind for run in stopped for kind in project.ends(run)} == {"interrupted"}
+    project.release()
     project.vexp("launch", "s.yaml")
     project.wait_done()
     published_once(project)
@@ -70,12 +73,14 @@ def test_cancelled_runs_save_and_the_next_launch_goes_on(project, undisturbed):
 
 
 def test_scancel_by_hand_is_no_failure(project, undisturbed):
+    project.hold(crawl_s=1)
     project.write(seeds=2)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(2)
     project.cluster.ask("scancel", *[job["id"] for job in project.jobs()])
     project.wait(lambda: not project.jobs())
     assert project.states() == ["stopped", "stopped"]
+    project.release()
     project.vexp("launch", "s.yaml")
     project.wait_done()
     published_once(project)
@@ -83,10 +88,13 @@ def test_scancel_by_hand_is_no_failure(project, undisturbed):
 
 
 def test_preempted_runs_save_requeue_themselves_and_go_on(project, undisturbed):
+    project.hold()
     project.write(seeds=3, partition="preempt", cpus=4)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(3)
     project.cluster.ask("sbatch", "-p", "main", "-N3", "--exclusive", "--wrap", "sleep 4")
+    project.wait(lambda: all("preempted" in project.ends(run) for run in project.runs()), 60)
+    project.release()
     project.wait_done()
     published_once(project)
     undisturbed()
@@ -95,22 +103,24 @@ def test_preempted_runs_save_requeue_themselves_and_go_on(project, undisturbed):
     assert all(_resumed_from(run) > 0 for run in project.runs())
 
 
-def test_a_time_limit_is_survived(project, calm, undisturbed):
+def test_a_time_limit_is_survived(project, undisturbed):
     """The limit is a minute, which the launcher itself would refuse as too short."""
-    project.write(seeds=1, steps=120, signal_delay_s=20, sbatch={"time": "1"})
+    project.hold(crawl_s=5)
+    project.write(seeds=1, signal_delay_s=20, sbatch={"time": "1"})
     project.vexp("launch", "s.yaml")
-    project.wait_done(240)
-    published_once(project)
-    undisturbed(120)
     (run,) = project.runs()
+    project.wait(lambda: "timeout" in project.ends(run))
+    project.release()
+    project.wait_done()
+    published_once(project)
+    undisturbed()
     assert set(project.ends(run)) == {"timeout"}
     assert _resumed_from(run) > 0
 
 
 def test_time_limits_are_survived_only_so_often(project):
-    project.write(
-        seeds=1, steps=1000, signal_delay_s=20, sbatch={"time": "1"}, retry={"timeout": 0}
-    )
+    project.hold(crawl_s=5)
+    project.write(seeds=1, signal_delay_s=20, sbatch={"time": "1"}, retry={"timeout": 0})
     project.vexp("launch", "s.yaml")
     project.wait(lambda: project.states() == ["failed"], 120)
     (run,) = project.runs()

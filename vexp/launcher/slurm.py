@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.sweeps.sbatch import ArrayExecutor
 
+# A warning that comes before Python has said what it means must not end the task.
+_UNWARNED = """bash -c 'trap "" USR2; exec "$@"' vexp"""
+
 
 @register("launcher", "slurm")
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class Slurm(Launcher):
             SlurmError: Slurm refuses.
         """
         python = self.python or shlex.quote(sys.executable)
-        command = f"{python} -P -u -m vexp {shlex.join(work)}"
+        command = f"{_UNWARNED} {python} -P -u -m vexp {shlex.join(work)}"
         return self._executor(logs, name, code).submit_tasks(command, count)
 
     def _executor(self, logs: Path, name: str, code: Path) -> ArrayExecutor:
