@@ -47,6 +47,6 @@ def test_a_wheel_stands_alone(tmp_path):
     home.mkdir()
     assert "dapo" in sh(vexp, "list", "algorithm", cwd=home)
     assert "dynamic_sampling" in sh(vexp, "show", "experiment=dapo", cwd=home)
-    assert "6 new" in sh(vexp, "plan", "quickstart", cwd=home)
+    assert "8 new" in sh(vexp, "plan", "quickstart", cwd=home)
     assert "95.5" in sh(vexp, "table", "vgpo/table12", "--source", "published", cwd=home)
     assert "heldout: accuracy" in sh(vexp, "run", *SMALL, cwd=home)

@@ -179,7 +179,7 @@ def test_quickstart_has_a_warm_start_per_seed_shared_by_its_rows():
     from vexp.sweeps.find import find_sweep
 
     runs = trainings(points(read_sweep(find_sweep("quickstart"))))
-    assert len(runs) == 6
+    assert len(runs) == 8
     by_seed: dict[object, set[object]] = {}
     for run in runs:
         by_seed.setdefault(run.points[0].seed, set()).add(run.shares)
