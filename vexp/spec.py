@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
@@ -175,9 +176,13 @@ class RunSpec:
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Every component of the run with its dotted path; not those of stages it does not have."""
+        return iter(self._components)
+
+    @functools.cached_property
+    def _components(self) -> tuple[tuple[str, Component], ...]:
         idle = set(STAGES) - set(self.stages)
         found = component_slots(self)  # type: ignore[arg-type]
-        return (entry for entry in found if entry[0].partition(".")[0] not in idle)
+        return tuple(entry for entry in found if entry[0].partition(".")[0] not in idle)
 
     def emits(self, stage: str) -> Mapping[str, tuple[str, ...]]:
         """Special tokens that may be sampled in a stage, each with the words it starts from.

@@ -98,6 +98,16 @@ def local(monkeypatch):
         eventually(lambda state=state: not launchers[0].alive(state))
 
 
+class Nobody:
+    """A launcher that starts nothing."""
+
+    def start(self, state, pending):
+        return []
+
+    def alive(self, state):
+        return []
+
+
 def eventually(condition, timeout_s: float = 180.0) -> None:
     """Wait until a condition holds; the test fails if it never does."""
     end = time.monotonic() + timeout_s

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+
 from vexp.config.identity import training_id
-from vexp.files import append_line, write_json
+from vexp.files import append_line, new_folder, write_json
 from vexp.runs import failure
+from vexp.runs.build import build_once
 from vexp.runs.claim import Claim, acquire
 from vexp.runs.evaluations import units
 from vexp.runs.store import RESULT, RunStore
@@ -30,10 +34,7 @@ class Fabricate:
             score(self.store, run, metrics)
 
     def failed(self, run, error: Exception, traceback: str = "") -> None:
-        claim = self.claim(run)
-        (claim.attempt_dir / "log.txt").write_text(traceback)
-        write_json(claim.attempt_dir / failure.RECORD, failure.describe(error, "now").to_dict())
-        claim.release("failed")
+        fail(self.claim(run), error, traceback)
 
     def stopped(self, run) -> None:
         self.claim(run).release("stopped")
@@ -51,6 +52,13 @@ class Fabricate:
             claim.release("stopped")
 
 
+def fail(claim: Claim, error: Exception, traceback: str = "") -> None:
+    """End an attempt by an error."""
+    (claim.attempt_dir / "log.txt").write_text(traceback)
+    write_json(claim.attempt_dir / failure.RECORD, failure.describe(error, "now").to_dict())
+    claim.release("failed")
+
+
 def publish(claim: Claim, run) -> None:
     """Finish a run that never trained."""
     content = f"c-{training_id(run).hash}"
@@ -60,17 +68,32 @@ def publish(claim: Claim, run) -> None:
 
 
 def score(store: RunStore, run, metrics) -> None:
-    """Write the results of every evaluation the run declares."""
-    folder = store.find(training_id(run))
+    """Write the results of every evaluation the run declares, each at once or not at all."""
+    home = store.find(training_id(run)).evaluations_dir
     for unit in units(run, f"c-{training_id(run).hash}"):
         entries = {name: {"value": v, "stderr": 0.01, "n": 100} for name, v in metrics.items()}
-        write_json(
-            folder.evaluations_dir / unit.folder_name / "results.json",
-            {
-                "format": 1,
-                "name": unit.label,
-                "key": unit.key,
-                "checkpoint": unit.checkpoint,
-                "metrics": entries,
-            },
-        )
+        content = {
+            "format": 1,
+            "name": unit.label,
+            "key": unit.key,
+            "checkpoint": unit.checkpoint,
+            "metrics": entries,
+        }
+        target = home / unit.folder_name
+        home.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        with new_folder(target) as aside:
+            write_json(aside / "results.json", content)
+
+
+def fail_evaluation(store: RunStore, run, error: Exception) -> None:
+    """As `build_once` leaves an evaluation that failed."""
+    folder = store.find(training_id(run))
+    (unit,) = units(run, f"c-{training_id(run).hash}")
+
+    def build(work, output, ensure):
+        raise error
+
+    with contextlib.suppress(type(error)):
+        target = folder.evaluations_dir / unit.folder_name
+        build_once(target, build, what="it", note=print)

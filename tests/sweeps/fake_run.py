@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from fabricate import Fabricate, publish, score
+from fabricate import fail, publish, score
 
 from vexp.config.schema import build
 from vexp.files import append_line, read_json
@@ -16,6 +16,11 @@ from vexp.runs.claim import Busy, acquire
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStore
 from vexp.spec import RunSpec
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """What the run would have reached: a function of its id."""
+    return {"accuracy": int(folder.name[-4:], 16) / 16**4, "accuracy/single": 0.5}
 
 
 def main(folder: Path, config: Path | None) -> int:
@@ -28,7 +33,7 @@ def main(folder: Path, config: Path | None) -> int:
     except Busy:
         return 1
     if claim is None:
-        score(store, run, {"accuracy": 0.25, "accuracy/single": 0.5})
+        score(store, run, scores(folder))
         return 0
     if action == "exit 7":
         print("a library said: boom 123", flush=True)
@@ -36,8 +41,7 @@ def main(folder: Path, config: Path | None) -> int:
     if action == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "fails":
-        claim.release("stopped")
-        Fabricate(store).failed(run, RuntimeError("no luck"))
+        fail(claim, RuntimeError("no luck"))
         return 1
     with StopRequest() as stop:
         end = time.monotonic() + (600 if action == "slow" else 0.2)
@@ -47,7 +51,7 @@ def main(folder: Path, config: Path | None) -> int:
                 return stop.exit_code
             time.sleep(0.02)
     publish(claim, run)
-    score(store, run, {"accuracy": 0.25, "accuracy/single": 0.5})
+    score(store, run, scores(folder))
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import SMALL
 
 from vexp.cli.main import main
+from vexp.sweeps.launch import launch
 
 LAUNCH = "vexp.cli.launch.launcher_of"
 
@@ -42,7 +43,8 @@ def test_plan_shows_states_and_what_comes_next(vexp, measured):
     assert "trainings    4 declared: 3 done, 1 new" in out
     assert "evaluations  4 declared: 3 done, 1 new" in out
     assert "new      two seed=2  dapo-digits_vqa-s2-" in out
-    assert "a run so far" in out
+    assert "1 run of tiny_qwen2_5_vl" in out
+    assert "measured on 3 finished runs like them" in out
     assert out.endswith("next: vexp launch small.yaml\n")
     code, out, _ = vexp("plan", "small.yaml", "--json")
     data = json.loads(out)
@@ -185,3 +187,52 @@ def test_plan_status_and_table_import_no_torch(measured):
         subprocess.run(
             [sys.executable, "-c", script], check=True, env=None, stdout=subprocess.DEVNULL
         )
+
+
+def test_a_held_sweep_says_so_everywhere_and_release_or_retry_end_it(
+    vexp, sweep, plan, fabricate, local, monkeypatch
+):
+    text = "rows: {a: {stages: [rl]}}\nseeds: [1, 2, 3, 4]"
+    for run in plan(text).runs[:3]:
+        fabricate.failed(run.training.run, RuntimeError("bad luck"))
+    monkeypatch.setattr("vexp.cli.launch.launcher_of", lambda plan: local(workers=1))
+    for command in ("plan", "status", "launch"):
+        code, out, _ = vexp(command, "small.yaml")
+        assert code == 0
+        assert "held: the first 3 runs all failed with 'RuntimeError: bad luck" in out
+        assert "1 more are held back" in out
+        assert "`vexp launch small.yaml --release`" in out
+    assert "bad luck" in json.loads(vexp("status", "small.yaml", "--json")[1])["held"]
+    assert "bad luck" in json.loads(vexp("plan", "small.yaml", "--json")[1])["held"]
+    code, out, _ = vexp("launch", "small.yaml", "--release", "--wait")
+    assert "a seed=4: done" in out
+    assert plan(text).counts()["failed"] == 3
+
+
+def test_retry_of_a_kind_or_a_signature(vexp, sweep, plan, fabricate, local, monkeypatch):
+    text = "rows: {a: {stages: [rl]}}\nseeds: [1, 2]"
+    first, second = (run.training.run for run in plan(text).runs)
+    fabricate.failed(first, MemoryError("out of memory"))
+    fabricate.failed(second, ValueError("no good"))
+    monkeypatch.setattr("vexp.cli.launch.launcher_of", lambda plan: local(workers=1))
+    code, _, err = vexp("retry", "small.yaml", "--kind", "diverged")
+    assert code == 2
+    assert "oom: MemoryError" in err
+    code, out, _ = vexp("retry", "small.yaml", "--kind", "oom", "--json")
+    assert json.loads(out)["pending"] == 1
+    code, out, _ = vexp("retry", "small.yaml", "--signature", "no good", "--json")
+    assert json.loads(out)["pending"] == 1
+
+
+def test_plan_says_what_is_shared_orphaned_and_needed(vexp, sweep, plan, fabricate, local):
+    for run in plan(SMALL).runs[:2]:
+        fabricate.done(run.training.run)
+    sweep("rows: {one: [algorithm=grpo]}\nseeds: [1, 2]", "other")
+    sweep(SMALL)
+    launch(plan(SMALL), local(), dry_run=False)
+    _, out, _ = vexp("plan", "other.yaml")
+    assert "2 of these runs are of sweep small, too: they are not run again" in out
+    data = json.loads(vexp("plan", "small.yaml", "--json")[1])
+    assert data["evaluations"]["declared"] == 4
+    assert data["evaluations"]["orphaned"] == 0
+    assert {"backbone", "runs", "bytes_each", "basis"} == data["disk"][0].keys()

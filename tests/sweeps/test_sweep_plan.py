@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from conftest import Nobody
 
 from vexp.sweeps.launch import in_order, launch
-from vexp.sweeps.plan import bytes_per_run, make_plan, refreshed
+from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
-from vexp.sweeps.show import counts_line, evaluations_line, plan_data
+from vexp.sweeps.show import counts_line, evaluations_line
 from vexp.sweeps.slots import Slot
 
 SIX = """
@@ -57,16 +58,6 @@ def test_an_evaluation_of_another_protocol_does_not_count(plan, fabricate):
     assert not plan("base: [evaluator.heldout.split=dev]\nrows: {a: []}").complete
 
 
-class Nobody:
-    """A launcher that starts nothing."""
-
-    def start(self, state, pending):
-        return []
-
-    def alive(self, state):
-        return []
-
-
 def test_runs_launched_before_and_no_longer_declared_are_orphans(plan, fabricate):
     before = plan(SIX)
     launch(before, Nobody())
@@ -90,20 +81,9 @@ def test_a_torn_notebook_forgets_at_most_its_torn_line(plan):
     assert len(plan("rows: {a: []}\nseeds: [1]").orphans) == 5
 
 
-def test_disk_needed_is_estimated_from_finished_runs(plan, fabricate):
-    assert bytes_per_run(plan(SIX)) is None
-    run = plan(SIX).runs[0].training.run
-    fabricate.done(run)
-    folder = plan(SIX).runs[0].status.folder
-    (folder / "weights").write_bytes(bytes(1_000_000))
-    each = bytes_per_run(plan(SIX))
-    assert 1_000_000 < each < 1_100_000
-    assert plan_data(plan(SIX), each)["bytes_needed"] == 5 * each
-
-
 def test_planning_reads_the_present_state_again_without_composing(plan, fabricate, monkeypatch):
     first = plan(SIX)
-    monkeypatch.setattr("vexp.sweeps.points.resolve", None)
+    monkeypatch.setattr("vexp.sweeps.points.Composer", None)
     fabricate.done(first.runs[0].training.run)
     assert refreshed(first).counts()["done"] == 1
 

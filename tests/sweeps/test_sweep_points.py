@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vexp.config.compose import Overlay
 from vexp.errors import ConfigError
-from vexp.sweeps import points as points_module
 from vexp.sweeps.checks import check
 from vexp.sweeps.points import collapsed, points, trainings
 from vexp.sweeps.reader import read_sweep
@@ -155,14 +155,12 @@ def test_a_column_that_nothing_produces_is_refused(sweep):
     assert "did you mean 'heldout'?" in evaluator.accepted
 
 
-def test_every_point_is_composed_once(resolved, monkeypatch):
+def test_conf_files_are_put_in_order_once_for_each_choice_of_files(resolved, monkeypatch):
     calls = []
-    real = points_module.resolve
-    monkeypatch.setattr(
-        points_module, "resolve", lambda *args, **kw: calls.append(args) or real(*args, **kw)
-    )
-    resolved("rows: {a: [], b: [algorithm=dapo]}\nseeds: [1, 2, 3]")
-    assert len(calls) == 6
+    real = Overlay.files
+    monkeypatch.setattr(Overlay, "files", lambda self: calls.append(self) or real(self))
+    resolved("rows: {a: [], b: [algorithm=dapo]}\naxes: {rl.steps: [1, 2]}\nseeds: [1, 2, 3]")
+    assert len(calls) == 2
 
 
 def test_the_shipped_sweeps_resolve():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Nobody
 
 from vexp.files import read_json, read_lines
 from vexp.runs.claim import attempt_folder
@@ -15,14 +16,6 @@ from vexp.sweeps.worker import next_entry, work
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_run.py"))]
 SEEDS = "rows: {a: {stages: [rl]}}\nseeds: [1, 2, 3]"
-
-
-class Nobody:
-    def start(self, state, pending):
-        return []
-
-    def alive(self, state):
-        return []
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,17 @@ def weights_files(folder: Path) -> list[Path]:
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{INDEX} is damaged: it has no weight_map")
     return [folder / Path(name).name for name in sorted(set(names.values()))]
+
+
+def parameters(folder: Path) -> int:
+    """How many weights a folder holds, as the headers of its files say."""
+    shapes = (
+        entry["shape"]
+        for path in weights_files(folder)
+        for name, entry in json.loads(_header(path)).items()
+        if name[:2] != "__"
+    )
+    return sum(map(math.prod, shapes))
 
 
 def damage(path: Path) -> str | None:

@@ -63,6 +63,19 @@ class Pretrained(Backbone):
         folder = self._here()
         return _folder.decoder_layers(folder) if folder else None
 
+    @property
+    def parameters(self) -> int | None:
+        from vexp.backbone import _folder
+
+        folder = self._here()
+        if folder is None or _folder.problems(folder, self.model_type):
+            return None
+        return _folder.parameters(folder)
+
+    @property
+    def bytes_per_parameter(self) -> int:
+        return 2 if self.weights == "bf16" else 4
+
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         from vexp.backbone import _folder
 

@@ -42,6 +42,20 @@ class Tiny(Backbone):
     def decoder_layers(self) -> int:
         return self.layers
 
+    @property
+    def parameters(self) -> int:
+        from vexp.backbone import _tokenizer
+
+        width, deep = self.hidden_size, self.vision_hidden_size
+        cached = width * self.kv_heads // self.heads  # width of keys and of values
+        layer = 2 * width * (width + cached) + 3 * width * self.intermediate_size
+        block = 4 * deep**2 + 3 * deep * 2 * deep
+        merged = 4 * deep  # four patches become one image token
+        vocabulary = 256 + len(_tokenizer.pieces())
+        ends = 2 * vocabulary * width + 3 * 2 * self.patch**2 * deep
+        tower = self.vision_depth * block + merged * (merged + width)
+        return self.layers * layer + tower + ends
+
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         for width, heads, names in (
             (self.hidden_size, self.heads, ("hidden_size", "heads")),

@@ -31,6 +31,16 @@ class Backbone(Component):
         """Decoder layers of the language model; None where only loading it tells."""
         return None
 
+    @property
+    def parameters(self) -> int | None:
+        """About how many weights it has; None where only loading it tells."""
+        return None
+
+    @property
+    def bytes_per_parameter(self) -> int:
+        """Of a saved checkpoint."""
+        return 4
+
     def check(self, checkpoint: Path) -> None:
         """Compare what a checkpoint folder says of itself with this backbone; loads no weights.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 @wait_option
 @dry_run_option
 @click.option("--retry-failed", is_flag=True, help="Also run failed runs again.")
+@click.option("--release", is_flag=True, help="Go on although the first runs all failed alike.")
 @json_option
 def command(
     sweep: str,
@@ -35,26 +36,36 @@ def command(
     wait: bool,
     dry_run: bool,
     retry_failed: bool,
+    release: bool,
     as_json: bool,
 ) -> None:
     """Start what is missing of SWEEP and return; the runs go on when the terminal closes.
 
+    Without a file, overrides make the sweep: `vexp launch credit=uniform,vicra seed=1,2,3`. It is
+    kept as a file in results/sweeps.
+
     The same command again starts only what is still missing. With --wait, Ctrl-C ends the waiting,
     not the runs, and the exit code is 1 if not everything could be done.
     """
-    plan = plan_of(sweep, overrides, config_dirs, workers)
+    plan = plan_of(sweep, overrides, config_dirs, workers, keep=not dry_run)
     told = again("{}", sweep, overrides)
-    reconcile(plan, told, wait=wait, dry_run=dry_run, retry_failed=retry_failed, as_json=as_json)
+    reconcile(
+        plan, told, wait=wait, dry_run=dry_run, as_json=as_json,
+        retry_failed=retry_failed, release=release,
+    )  # fmt: skip
 
 
 def reconcile(
-    plan: Plan, told: str, *, wait: bool, dry_run: bool, retry_failed: bool, as_json: bool
+    plan: Plan, told: str, *, wait: bool, dry_run: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Launch a plan and say what was done; `told` is the command line for what comes next."""
+    """Launch a plan and say what was done; `told` is the command line for what comes next.
+
+    `settings` go to `vexp.sweeps.launch.launch`.
+    """
     from vexp.sweeps.launch import launch
     from vexp.sweeps.plan import refreshed
 
-    done = launch(plan, launcher_of(plan), retry_failed=retry_failed, dry_run=dry_run)
+    done = launch(plan, launcher_of(plan), dry_run=dry_run, **settings)
     if as_json:
         click.echo(json.dumps(_data(plan, done, dry_run), indent=2))
     else:
@@ -96,6 +107,10 @@ def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) ->
     lines += [f"  collapsed: {sentence}" for sentence in plan.collapsed]
     lines += [f"  orphan: {name} ({state}); undeclared now, kept" for name, state in plan.orphans]
     would = "would create" if dry_run else "created"
+    shared = plan.shared_with()
+    lines += [f"  {count} of its runs are of sweep {name}, too" for name, count in shared.items()]
+    if done.held is not None:
+        lines += show.held_text(plan, told).splitlines()
     if done.created:
         lines.append(f"  {would} {_count(done.created, 'run folder')}")
     if dry_run:
@@ -106,6 +121,7 @@ def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) ->
     if done.started:
         logs = done.started[0].log.parent
         lines.append(f"  started {_count(done.started, 'worker')}, logs in {logs}")
+    lines += [f"  {line}" for line in show.silent_lines(plan)]
     counts = plan.counts()
     if counts["failed"] and not done.pending:
         lines.append(f"  {counts['failed']} failed; `{_command(told, 'retry')}` runs them again")
@@ -125,6 +141,7 @@ def _data(plan: Plan, done: Launched, dry_run: bool) -> dict[str, object]:
         "trainings": {"declared": len(plan.runs), **plan.counts()},
         "created": list(done.created),
         "pending": done.pending,
+        "held": done.held,
         "started": [worker.name for worker in done.started],
         "alive": [worker.name for worker in done.alive],
     }

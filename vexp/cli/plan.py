@@ -22,30 +22,33 @@ def command(
     SWEEP is a file, or the name of one in ./sweeps or of one that ships with vexp.
     """
     from vexp.sweeps import show
-    from vexp.sweeps.plan import bytes_per_run
+    from vexp.sweeps.disk import needs
 
     plan = plan_of(sweep, overrides, config_dirs)
-    each = bytes_per_run(plan)
+    disk = needs(plan)
     if as_json:
-        click.echo(json.dumps(show.plan_data(plan, each), indent=2))
+        click.echo(json.dumps(show.plan_data(plan, disk), indent=2))
         return
     constants = sum(row.external for row in plan.sweep.rows)
     more = f", {constants} published constants" if constants else ""
     click.echo(f"{plan.sweep.name}: {len(plan.points)} points{more}")
     click.echo(f"  trainings    {show.counts_line(plan)}")
     click.echo(f"  evaluations  {show.evaluations_line(plan)}")
-    missing = sum(run.state not in ("done", "pruned") for run in plan.runs)
-    if each is not None and missing:
-        needed = f"{show.size(each * missing)} ({show.size(each)} a run so far)"
-        click.echo(f"  disk         about {needed}")
+    for line in show.disk_lines(disk):
+        click.echo(f"  disk         {line}")
     width = max((len(run.training.label) for run in plan.runs), default=0)
     for run in plan.runs:
         click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")
     for problem in plan.unknown():
         click.echo(f"  unknown: {problem.what}; {problem.remedy}; ids are provisional")
+    for name, count in plan.shared_with().items():
+        click.echo(f"  {count} of these runs are of sweep {name}, too: they are not run again")
     for sentence in plan.collapsed:
         click.echo(f"  collapsed: {sentence}")
     for name, state in plan.orphans:
         click.echo(f"  orphan: {name} ({state}); launched before, no longer declared, kept")
+    if plan.orphaned_evaluations:
+        click.echo(f"  {plan.orphaned_evaluations} evaluations are no longer declared, kept")
+    click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
     following = "table" if plan.complete else "launch"
     click.echo(f"next: {again(following, sweep, overrides)}")

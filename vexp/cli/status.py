@@ -32,7 +32,8 @@ def command(
         content = {
             "sweep": plan.sweep.name,
             "trainings": {"declared": len(plan.runs), **plan.counts()},
-            "evaluations": plan.evaluation_counts(),
+            "evaluations": show.evaluations_data(plan),
+            "held": plan.held,
             "trials": plan.search.counts() if plan.search else None,
             "workers": [worker.name for worker in workers],
             "jobs": [show.worker_data(worker) for worker in workers],
@@ -56,6 +57,7 @@ def command(
     else:
         console.print(show.progress_table(plan, progress(plan)))
     console.print(show.failures_text(failures(plan.runs)), end="")
+    click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
     for name, state in plan.orphans:
         click.echo(f"orphan: {name} ({state}); launched before, no longer declared, kept")
     workers = launcher_of(plan).alive(plan.state.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,36 @@ workers_option = click.option(
 
 
 def plan_of(
-    sweep: str, overrides: Sequence[str], config_dirs: Sequence[Path], workers: int | None = None
+    sweep: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path],
+    workers: int | None = None,
+    *,
+    keep: bool = False,
 ) -> Plan:
-    """Read, resolve and look up the sweep a command is about."""
+    """Read, resolve and look up the sweep a command is about.
+
+    With an override in the place of SWEEP, all of them are one; `keep` writes its file.
+    """
+    from vexp.files import storage_errors, write_text
+    from vexp.sweeps.adhoc import adhoc_sweep, is_adhoc
     from vexp.sweeps.find import find_sweep
     from vexp.sweeps.plan import make_plan
     from vexp.sweeps.reader import read_sweep
 
-    extra = [*overrides, *([f"launcher.workers={workers}"] if workers else [])]
-    return make_plan(read_sweep(find_sweep(sweep), extra=extra), config_dirs=config_dirs)
+    limit = [f"launcher.workers={workers}"] if workers else []
+    if not is_adhoc(sweep):
+        extra = [*overrides, *limit]
+        return make_plan(read_sweep(find_sweep(sweep), extra=extra), config_dirs=config_dirs)
+    path, text = adhoc_sweep([sweep, *overrides])
+    kept = path.is_file()
+    read = read_sweep(path, extra=limit, text=None if kept else text)
+    plan = make_plan(read, config_dirs=config_dirs)
+    if keep and not kept:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+    return plan
 
 
 def launcher_of(plan: Plan) -> Launcher:
@@ -54,4 +76,10 @@ def launcher_of(plan: Plan) -> Launcher:
 
 def again(command: str, sweep: str, overrides: Sequence[str]) -> str:
     """The command line of another command about the same sweep."""
-    return " ".join(["vexp", command, sweep, *overrides])
+    from vexp.sweeps.adhoc import adhoc_sweep, is_adhoc
+
+    if is_adhoc(sweep):
+        path, _ = adhoc_sweep([sweep, *overrides])
+        if path.is_file():
+            return f"vexp {command} {path}"
+    return f"vexp {command} {shlex.join([sweep, *overrides])}"

@@ -7,7 +7,7 @@ each key, and treats a plain word where a component stands as that component's n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,36 +97,67 @@ def compose(
         ConfigError: for overrides that cannot be parsed, unknown options and conf files that
             cannot be read, all at once where possible.
     """
-    from vexp.config.defaults import defaults_list  # imports Hydra, which takes a while
-
     dirs = search_dirs(config_dirs)
     sources = [source] * len(overrides) if isinstance(source, str) else list(source)
     wrong: list[Problem] = []
-    parsed = _parse(overrides, sources, wrong)
-    REGISTRY.load_plugins(_plugins(parsed, dirs))
-    parsed = _known(parsed, dirs, wrong)
+    parsed = parse(overrides, sources, wrong)
+    REGISTRY.load_plugins(plugins_of(parsed, dirs))
+    parsed = known(parsed, dirs, wrong)
     if wrong and found is None:
         raise ConfigError(wrong)
     if found is not None:
         found += wrong
-    defaults = defaults_list(PRIMARY, [given.parsed for given in parsed], dirs)
-    merge = Merge()
-    for default in defaults.defaults:
-        if default.config_path:
-            merge.file(default.config_path, default.package or "", dirs)
-    by_text = {override.text: override for override in parsed}
-    for value in defaults.config_overrides:
-        merge.override(value, by_text[value.input_line or ""])
-    merge.finish()
-    values = merge.values
-    if "plugins" in values:
-        values["plugins"] = [str(Path(p).expanduser().resolve()) for p in values["plugins"]]
-    return Composed(values, merge.origins, dirs)
+    overlay = Overlay.of(parsed, dirs)
+    merge = overlay.files()
+    return overlay.composed(merge, merge.values)
 
 
-def _parse(
-    overrides: Sequence[str], sources: Sequence[str], problems: list[Problem]
-) -> list[Given]:
+@dataclass(frozen=True)
+class Overlay:
+    """The overrides of one run, told apart: those that choose files, and those that set values."""
+
+    groups: tuple[Given, ...]
+    settings: tuple[Given, ...]
+    dirs: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, parsed: Iterable[Given], dirs: tuple[Path, ...]) -> Overlay:
+        from vexp.config.defaults import chooses_files  # imports Hydra, which takes a while
+
+        groups: list[Given] = []
+        settings: list[Given] = []
+        for given in parsed:
+            (groups if chooses_files(given.parsed, dirs) else settings).append(given)
+        return cls(tuple(groups), tuple(settings), dirs)
+
+    def files(self) -> Merge:
+        """The chosen conf files, laid on top of each other in Hydra's order.
+
+        Raises:
+            ConfigError: if an option, or a file that a defaults list names, does not exist.
+        """
+        from vexp.config.defaults import defaults_list
+
+        merge = Merge()
+        defaults = defaults_list(PRIMARY, [given.parsed for given in self.groups], self.dirs)
+        for default in defaults.defaults:
+            if default.config_path:
+                merge.file(default.config_path, default.package or "", self.dirs)
+        return merge
+
+    def composed(self, merge: Merge, references: Container[str]) -> Composed:
+        """`merge` with the settings laid on top; keys of `references` may refer to other keys."""
+        for given in self.settings:
+            merge.override(given)
+        merge.finish(references)
+        values = merge.values
+        if "plugins" in values:
+            values["plugins"] = [str(Path(p).expanduser().resolve()) for p in values["plugins"]]
+        return Composed(values, merge.origins, self.dirs)
+
+
+def parse(overrides: Sequence[str], sources: Sequence[str], problems: list[Problem]) -> list[Given]:
+    """The overrides that can be read; what is wrong with the others is added to `problems`."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -163,7 +194,7 @@ def _parse(
     return found
 
 
-def _plugins(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
+def plugins_of(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
     """Plugin files named by overrides, the primary config and chosen overlays.
 
     They have to be imported before Hydra looks up options, which may be theirs.
@@ -183,50 +214,73 @@ def _plugins(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
     return [path for path in found if isinstance(path, str)]
 
 
-def _known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Problem]) -> list[Given]:
+def known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Problem]) -> list[Given]:
     """Report every unknown option at once (Hydra would stop at the first); the other overrides.
 
     What was set below an unknown option is left out with it: it cannot be judged.
     """
     unknown: set[str] = set()
-    none: set[str] = set()  # groups set to null, which Hydra's grammar has as a deletion
     for given in parsed:
-        group = given.parsed.key_or_group
-        options = variants(group, dirs) if "." not in group else []
-        known = {*options, *(REGISTRY.names(group) if group in KINDS else ())}
-        if not known or given.parsed.is_delete():
-            continue
-        value = given.parsed.value()
-        where = str(given.origin)
-        if value is None and group not in KINDS:
-            none.add(group)
-            continue
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            missing = [item for item in value if item not in known]
-        elif isinstance(value, str):
-            missing = [value] if value not in known else []
-        else:
-            unknown.add(group)
-            problems.append(
-                Problem(
-                    f"{group} takes the name of an option here",
-                    where=where,
-                    accepted=suggest("", known),
-                    remedy=f"set its values one by one, e.g. {group}.key=value",
-                )
+        if wrong := unknown_options(given, dirs):
+            unknown.add(given.parsed.key_or_group)
+            problems += wrong
+    return without(parsed, unknown, dirs)
+
+
+def unknown_options(given: Given, dirs: tuple[Path, ...]) -> list[Problem]:
+    """What is wrong with the option that an override chooses; empty for one that chooses none."""
+    group, value, where = given.parsed.key_or_group, given.parsed.value(), str(given.origin)
+    options = _options(group, dirs)
+    if not options or given.parsed.is_delete() or (value is None and group not in KINDS):
+        return []
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        missing = [item for item in value if item not in options]
+    elif isinstance(value, str):
+        missing = [value] if value not in options else []
+    else:
+        return [
+            Problem(
+                f"{group} takes the name of an option here",
+                where=where,
+                accepted=suggest("", options),
+                remedy=f"set its values one by one, e.g. {group}.key=value",
             )
-            continue
-        for name in missing:
-            unknown.add(group)
-            if group in KINDS:
-                problems.append(unknown_component(group, name, known, where))
-            else:
-                accepted = suggest(name, known)
-                problems.append(
-                    Problem(f"unknown {group} {name!r}", where=where, accepted=accepted)
-                )
+        ]
+    if group in KINDS:
+        return [unknown_component(group, name, options, where) for name in missing]
+    return [
+        Problem(f"unknown {group} {name!r}", where=where, accepted=suggest(name, options))
+        for name in missing
+    ]
+
+
+def without(
+    parsed: Sequence[Given], unknown: Collection[str], dirs: tuple[Path, ...]
+) -> list[Given]:
+    """The overrides outside the groups of `unknown`; a group whose last word is null is deleted.
+
+    Hydra's grammar has no null for a group, only a deletion.
+    """
     kept = [g for g in parsed if g.parsed.key_or_group.partition(".")[0] not in unknown]
-    return [_deletion(given) if given.parsed.key_or_group in none else given for given in kept]
+    last = {given.parsed.key_or_group: given for given in kept}
+    none = {key for key, given in last.items() if _is_null_option(given, dirs)}
+    return [
+        _deletion(given) if given.parsed.key_or_group in none else given
+        for given in kept
+        if given.parsed.key_or_group in none or not _is_null_option(given, dirs)
+    ]
+
+
+def _is_null_option(given: Given, dirs: tuple[Path, ...]) -> bool:
+    group = given.parsed.key_or_group
+    absent = given.parsed.value() is None and not given.parsed.is_delete()
+    return absent and group not in KINDS and bool(_options(group, dirs))
+
+
+def _options(group: str, dirs: tuple[Path, ...]) -> set[str]:
+    if "." in group:
+        return set()
+    return {*variants(group, dirs), *(REGISTRY.names(group) if group in KINDS else ())}
 
 
 def _deletion(given: Given) -> Given:

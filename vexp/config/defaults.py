@@ -44,6 +44,15 @@ def defaults_list(
         raise ConfigError(_problem(error)) from error
 
 
+def chooses_files(override: Override, dirs: Sequence[Path]) -> bool:
+    """Whether an override takes part in the defaults list, as Hydra tells it; else it sets a value.
+
+    The list depends on nothing but these overrides.
+    """
+    named = not isinstance(override.value(), dict)
+    return named and _Repository(dirs).group_exists(override.key_or_group)
+
+
 class _Repository(ConfigRepository):
     def __init__(self, dirs: Sequence[Path]) -> None:
         super().__init__(ConfigSearchPathImpl())

@@ -7,11 +7,12 @@ run but not hashed. Plugin code, local data and local models enter by content, n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from vexp.config.schema import field_types
 from vexp.config.types import Neutral, Unhashed
@@ -37,16 +38,16 @@ class Identity:
         return f"{self.slug}-{self.hash}"
 
 
-def training_id(run: RunSpec) -> Identity:
-    """The identity of a run's trained weights."""
-    inputs = _inputs(run, run.stages)
+def training_id(run: RunSpec, form: Callable[[Any], Any] | None = None) -> Identity:
+    """The identity of a run's trained weights; `form` is a `plain` that may remember."""
+    inputs = _inputs(run, run.stages, form or plain)
     return Identity(slug=slug(run), hash=digest(inputs), inputs=inputs)
 
 
 def stage_key(run: RunSpec, stage: str) -> str:
     """The key under which the weights after `stage` are shared: a hash of all they depend on."""
     stages = run.stages[: run.stages.index(stage) + 1]
-    return digest(_inputs(run, stages))
+    return digest(_inputs(run, stages, plain))
 
 
 def evaluation_key(
@@ -99,19 +100,26 @@ def _fields(value: Any) -> dict[str, Any]:
         found["name"] = value.name
         if content := value.content():
             found["content"] = plain(content)
-    for name, hint in field_types(type(value)).items():
-        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    for name, neutral in _hashed_fields(type(value)):  # type: ignore[arg-type]
         item = getattr(value, name)
-        if any(isinstance(mark, Unhashed) for mark in marks):
-            continue
-        if any(isinstance(mark, Neutral) and mark.value == item for mark in marks):
-            continue
-        found[name] = plain(item)
+        if not any(mark.value == item for mark in neutral):
+            found[name] = plain(item)
     return found
 
 
-def _inputs(run: RunSpec, stages: tuple[str, ...]) -> dict[str, Any]:
-    found = {name: plain(value) for name, value in science(run, stages).items()}
+@functools.cache
+def _hashed_fields(cls: Hashable) -> tuple[tuple[str, tuple[Neutral, ...]], ...]:
+    """Fields that can change the weights, each with the values at which it is left out."""
+    found = []
+    for name, hint in field_types(cast("type", cls)).items():
+        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        if not any(isinstance(mark, Unhashed) for mark in marks):
+            found.append((name, tuple(mark for mark in marks if isinstance(mark, Neutral))))
+    return tuple(found)
+
+
+def _inputs(run: RunSpec, stages: tuple[str, ...], form: Callable[[Any], Any]) -> dict[str, Any]:
+    found = {name: form(value) for name, value in science(run, stages).items()}
     if "plugins" in found:
         found["plugins"] = REGISTRY.plugin_hashes()
     return found

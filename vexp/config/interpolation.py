@@ -50,13 +50,26 @@ def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> 
                 remedy="resolvers are off; secrets come from the environment of the process",
             )
         )
+    try:
+        return value_of(reference, root)
+    except KeyError:
+        what = f"{value!r} refers to a key that is not set"
+        raise ConfigError(Problem(what, where=where)) from None
+
+
+def value_of(key: str, root: Mapping[str, Any]) -> Any:
+    """The value at a dotted key of a composed config, or the default of a key that is not set.
+
+    Raises:
+        KeyError: if it is neither set nor a key of the schema.
+    """
     node: Any = root
-    for part in reference.split("."):
+    for part in key.split("."):
         node = node.get(part, _MISSING) if isinstance(node, Mapping) else _MISSING
     if node is _MISSING:
-        node = _schema_default(reference)
+        node = _schema_default(key)
     if node is _MISSING:
-        raise ConfigError(Problem(f"{value!r} refers to a key that is not set", where=where))
+        raise KeyError(key)
     return node
 
 
@@ -75,6 +88,8 @@ def _schema_default(reference: str) -> Any:
         if part not in fields:
             return _MISSING
         chosen = fields[part]
+        if chosen.default is chosen.default_factory:  # neither: it has to be set
+            return _MISSING
         node = (
             chosen.default
             if chosen.default is not dataclasses.MISSING

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,11 @@ class Given:
     parsed: Override
     source: str
 
-    @property
+    @functools.cached_property
+    def key(self) -> Key:
+        return tuple(self.parsed.key_or_group.replace("/", ".").split("."))
+
+    @functools.cached_property
     def origin(self) -> Origin:
         return Origin(f"{self.source} `{self.text}`", user=True)
 
@@ -54,17 +59,25 @@ class Merge:
         intended = _chosen_in(load(path).get("defaults"))
         self._tree(at, located, path, intended)
 
-    def override(self, value: Override, given: Given) -> None:
+    def override(self, given: Given) -> None:
         """Apply one `key=value`, `+key=value` or `~key`."""
-        key = tuple(value.key_or_group.replace("/", ".").split("."))
-        if value.is_delete():
-            self._delete(key, given)
+        if given.parsed.is_delete():
+            self._delete(given.key, given)
             return
-        self._user(key, value.value(), given.origin)
+        self._user(given.key, given.parsed.value(), given.origin)
 
-    def finish(self) -> None:
-        """Replace `${key}` by the value of that key."""
-        self.values = interpolated(self.values, self.values, (), self._where)
+    def finish(self, keys: Container[str]) -> None:
+        """Replace `${key}` by the value of that key, below the top-level `keys`."""
+        found = {
+            key: interpolated(value, self.values, (key,), self._where)
+            for key, value in self.values.items()
+            if key in keys
+        }
+        self.values = self.values | found
+
+    def copy(self) -> Merge:
+        """One that can be laid over without changing this one."""
+        return Merge(_copied(self.values), dict(self.origins))
 
     def _where(self, key: Key) -> str:
         return (
@@ -142,6 +155,10 @@ class Merge:
         del node[key[-1]]
         for known in [known for known in self.origins if known[: len(key)] == key]:
             del self.origins[known]
+
+
+def _copied(tree: dict[str, Any]) -> dict[str, Any]:
+    return {k: _copied(v) if isinstance(v, dict) else v for k, v in tree.items()}
 
 
 def _chosen_in(defaults: Any) -> dict[Key, str]:

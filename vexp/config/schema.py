@@ -79,6 +79,18 @@ def build(cls: type[T], tree: Mapping[str, Any], reading: Reading | None = None)
     return typing.cast(T, built)
 
 
+def build_field(cls: type, key: str, tree: Any, reading: Reading) -> Any:
+    """The value of one field of `cls`, from its part of the plain dict.
+
+    Raises:
+        ConfigError: with everything that is wrong in this part.
+    """
+    built = _field(cls, key, tree, (), reading)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return built
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Resolved annotations of the settable fields of a dataclass, in order of definition."""
     return _field_types(cls)
@@ -137,12 +149,9 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
             reading.complain(
                 (*path, key), f"{label} no setting {key!r}", suggest(key, hints, noun="settings")
             )
-    for key, hint in hints.items():
+    for key in hints:
         if key in tree:
-            about = cls.__dict__["__dataclass_fields__"][key].metadata
-            default = about.get("slot")
-            value = _with_slot_settings(tree[key], default, about.get("settings") or {})
-            values[key] = _value(hint, value, (*path, key), reading, default)
+            values[key] = _field(cls, key, tree[key], path, reading)
     required = [
         f.name
         for f in dataclasses.fields(cls)
@@ -160,6 +169,13 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
     except ConfigError as error:
         reading.problems += [_located(problem, path, reading) for problem in error.problems]
         return _FAILED
+
+
+def _field(cls: type, key: str, tree: Any, path: Path, reading: Reading) -> Any:
+    about = cls.__dict__["__dataclass_fields__"][key].metadata
+    default = about.get("slot")
+    value = _with_slot_settings(tree, default, about.get("settings") or {})
+    return _value(field_types(cls)[key], value, (*path, key), reading, default)
 
 
 def _located(problem: Problem, path: Path, reading: Reading) -> Problem:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
-from vexp.config.types import Count, Positive
+from vexp.config.types import Count, Positive, PositiveInt
 from vexp.registry import Component
 
 
@@ -40,6 +41,30 @@ class Retry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a sweep asks for one run, where that differs from the launcher's own settings.
+
+    A launcher takes those that it has a setting of the same name for; null: as it is set.
+    """
+
+    gpus: Count | None = None
+    cpus: PositiveInt | None = None
+    mem_gb: Positive | None = None
+    time_min: PositiveInt | None = None
+    nodes: PositiveInt | None = None
+    tasks_per_node: PositiveInt | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that are not null."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launcher(Component):
     """Starts workers for a sweep; what it submits is only "work on run X"."""
 
@@ -47,6 +72,11 @@ class Launcher(Component):
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
+
+    def asking(self, resources: Mapping[str, Any]) -> Self:
+        """This launcher with a run's resources, as far as it knows such settings."""
+        own = {field.name for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: v for k, v in resources.items() if k in own})
 
     @abstractmethod
     def start(self, state: Path, pending: int) -> Sequence[Worker]:

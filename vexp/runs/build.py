@@ -14,8 +14,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from vexp.errors import ClaimLost, Interrupted
-from vexp.files import fsync_folder, read_json, storage_errors
+from vexp.errors import ClaimLost, Interrupted, StorageError
+from vexp.files import fsync_folder, read_json, storage_errors, write_json, write_text
+from vexp.runs import failure
 from vexp.runs.claim import DONE, Claim, acquire, attempt_folder
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
@@ -81,10 +82,21 @@ def _attempt(claim: Claim, build: Build) -> None:
     except BaseException as error:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         mine = claim.still_mine()
+        if mine and not stopped:
+            _record(error, claim.attempt_dir)
         claim.release("stopped" if stopped else "failed")
         if isinstance(error, OSError) and not mine:
             claim.ensure()  # the work folder was moved away by the new owner: say that instead
         raise
+
+
+def _record(error: BaseException, attempt: Path) -> None:
+    """Leave the reason where others look for it. Must not hide `error` by its own."""
+    from vexp.runs.workspace import LOG, now
+
+    with contextlib.suppress(StorageError, OSError):
+        write_json(attempt / failure.RECORD, failure.describe(error, now()).to_dict())
+        write_text(attempt / LOG, failure.traceback_of(error))
 
 
 def _inherited_work(claim: Claim) -> Path:

@@ -13,12 +13,13 @@ run any more, whatever was written about it.
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vexp.errors import RunError
 from vexp.files import fsync_folder, read_json, storage_errors, write_json
@@ -42,6 +43,9 @@ _watched: dict[Path, tuple[float, list[Worker]]] = {}
 
 class Submitter(Protocol):
     """The launcher's side of a submission."""
+
+    def asking(self, resources: Mapping[str, Any]) -> Submitter:
+        """The launcher with the resources of some runs."""
 
     def check(self, logs: Path) -> None:
         """Raises SlurmError if Slurm would never run such jobs."""
@@ -84,29 +88,43 @@ def submit_missing(state: SweepState, submitter: Submitter) -> list[Worker]:
     Raises:
         SlurmError: Slurm is not there, or takes no such jobs.
     """
-    if not _missing(state, live(state)):
+    wanted = _missing(state, live(state))
+    if not wanted:
         return []
-    submitter.check(_home(state))
+    for _, asked in _arrays(wanted, len(wanted)):
+        _asking(submitter, asked).check(_home(state))
     with _submitting(state):
         missing = _missing(state, live(state))
         if not missing:
             return []
         code = snapshot.take(state.folder / "code", _plugins(state, missing))
         started: list[Worker] = []
-        size = slurm.max_array_size()
-        for first in range(0, len(missing), size):
-            some = missing[first : first + size]
+        for some, asked in _arrays(missing, slurm.max_array_size()):
             batch = Batch(secrets.token_hex(5), tuple(entry.run for entry in some), code.name)
             batch.write(state)
             work = ["_task", str(state.folder), batch.name]
             logs, name = _logs(state, batch.name), job_name(state, batch.name)
-            job = submitter.submit(logs, name, code, work, len(some))
+            job = _asking(submitter, asked).submit(logs, name, code, work, len(some))
             Batch(batch.name, batch.runs, batch.code, job).write(state)
             started += [
                 Worker(f"{job}_{task}", _log(state, batch.name, f"{job}_{task}"), run, "pending")
                 for task, run in enumerate(batch.runs)
             ]
         return started
+
+
+def _asking(submitter: Submitter, resources: Mapping[str, Any]) -> Submitter:
+    return submitter.asking(resources) if resources else submitter
+
+
+def _arrays(entries: Sequence[Entry], size: int) -> Iterator[tuple[list[Entry], Mapping[str, Any]]]:
+    """Entries that ask for the same resources, at most `size` together."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(json.dumps(entry.resources, sort_keys=True), []).append(entry)
+    for group in groups.values():
+        for first in range(0, len(group), size):
+            yield group[first : first + size], group[0].resources
 
 
 def live(state: SweepState) -> list[Worker]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from vexp.config.schema import Reading, to_dict
+from vexp.config.schema import Reading, field_types, to_dict
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.spec import RunSpec
 from vexp.sweeps.points import Point, Training, trainings
 from vexp.sweeps.schema import Sweep, shown_path
 
@@ -25,9 +26,10 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
     """What has to be the same for all runs of a sweep, and what seeds may not change."""
     shown = shown_path(sweep.path)
     for name in ("results_dir", "launcher"):
-        values = {repr(getattr(point.run, name)): point for point in found}
-        if len(values) > 1:
-            first, other = list(values.values())[:2]
+        first = found[0]
+        values = getattr(first.run, name)
+        other = next((point for point in found if getattr(point.run, name) != values), None)
+        if other is not None:
             yield Problem(
                 f"`{name}` differs between {first.label!r} and {other.label!r}",
                 where=shown,
@@ -37,7 +39,7 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
     for run in trainings(found):
         yield from _two_evaluations(run, shown)
     for point, other in _same_but_seed(found):
-        for key in differing_keys(to_dict(point.run), to_dict(other.run)):
+        for key in _differences(point.run, other.run):
             if key.rpartition(".")[2] != "seed":
                 yield Problem(
                     f"{point.label!r} and {other.label!r} differ in {key!r}, not only in the seed",
@@ -45,6 +47,14 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
                     accepted="seeds may differ in `seed` and in keys that end in `.seed`",
                     remedy="a table would average over that difference; make it a row or an axis",
                 )
+
+
+def _differences(one: RunSpec, other: RunSpec) -> Iterator[str]:
+    """Dotted keys in which two runs differ; sections that they share are not looked into."""
+    for name in field_types(RunSpec):
+        left, right = getattr(one, name), getattr(other, name)
+        if left is not right and left != right:
+            yield from differing_keys(to_dict(left), to_dict(right), name)
 
 
 def _two_evaluations(run: Training, shown: str) -> Iterator[Problem]:

@@ -39,4 +39,5 @@ def find_sweep(given: str) -> Path:
 
 def _folders() -> Iterator[Path]:
     yield Path("sweeps")
+    yield Path("results") / "sweeps"  # those that were launched without a file
     yield shipped("sweeps")

@@ -5,15 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vexp.config.schema import to_dict
 from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
 from vexp.runs.store import RunFolder, RunStore
+from vexp.sweeps.hold import signature
 from vexp.sweeps.plan import Plan, Planned
 from vexp.sweeps.points import Training
 from vexp.sweeps.policy import Policy
 from vexp.sweeps.state import Entry, SweepState
+from vexp.sweeps.worker import is_silent
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Which failures a retry is about: all of them, or those of some kinds and signatures."""
+
+    kinds: tuple[str, ...] = ()
+    signature: str = ""  # a part of it
+
+    def __contains__(self, failure: Mapping[str, Any]) -> bool:
+        kind = str(failure.get("kind", "unknown"))
+        return (not self.kinds or kind in self.kinds) and self.signature in signature(failure)
 
 
 @dataclass(frozen=True)
@@ -24,42 +39,59 @@ class Launched:
     pending: int  # runs that workers may begin, with those of trials to be proposed
     started: tuple[Worker, ...]
     alive: tuple[Worker, ...]  # before this launch
+    held: str | None = None  # what the first runs failed with, if that holds the rest
 
 
 def launch(
-    plan: Plan, launcher: Launcher, *, retry_failed: bool = False, dry_run: bool = False
+    plan: Plan,
+    launcher: Launcher,
+    *,
+    retry_failed: bool = False,
+    only: Failed | None = None,
+    release: bool = False,
+    dry_run: bool = False,
 ) -> Launched:
     """Create the missing run folders, write the queue, and start the workers that are missing.
 
     Called again, it changes nothing unless something is missing. Failed runs stay as they are
-    unless `retry_failed`.
+    unless `retry_failed`, then those that are in `only`. A sweep that is held starts nothing before
+    a retry or a `release`.
 
     Raises:
         RunError: if a run's folder was written by another config.
         StorageError: if the results folder cannot be written; nothing was started.
     """
-    missing = [run for run in in_order(plan.runs) if _unfinished(run)]
-    pending = [run for run in missing if _startable(run, retry_failed)]
+    retry = (only or Failed()) if retry_failed else None
+    held = None if release or retry else plan.held
+    missing = in_order(run for run in plan.runs if _unfinished(run))
+    pending = [] if held else [run for run in missing if _startable(run, retry)]
     proposals = plan.search.open * max(1, len(plan.sweep.seeds)) if plan.search else 0
     alive = tuple(launcher.alive(plan.state.folder))
     new = tuple(run.name for run in missing if run.status is None)
-    work = len(pending) + proposals
+    work = 0 if held else len(pending) + proposals
     if dry_run:
-        return Launched(new, work, (), alive)
+        return Launched(new, work, (), alive, held)
     store = RunStore(plan.state.results_dir)
     _save_study(plan)
     number = plan.state.launches() + bool(work)
     asked = plan.state.retries()
     entries = [
-        replace(_entry(run, store, plan.state, retry_failed, asked), launch=number)
-        for run in missing
+        replace(_entry(run, store, plan.state, retry, asked), launch=number) for run in missing
     ]
-    plan.state.write_queue(entries, plan.sweep.path.resolve(), number)
+    plan.state.write_queue(
+        entries,
+        plan.sweep.path.resolve(),
+        number,
+        hold_after=plan.sweep.hold_after,
+        released=int(release or plan.state.record().get("released", False)),
+        done=plan.counts()["done"],
+    )
     plan.state.remember({run.name: run.training.label for run in plan.runs})
     Policy.of(plan.launcher).write(plan.state.folder)
     # Also with nothing pending: a run that says it is running may be in a job that is gone.
-    started = tuple(launcher.start(plan.state.folder, work)) if missing or work else ()
-    return Launched(new, work, started, alive)
+    begin = (missing or work) and held is None
+    started = tuple(launcher.start(plan.state.folder, work)) if begin else ()
+    return Launched(new, work, started, alive, held)
 
 
 def in_order(runs: Iterable[Planned]) -> list[Planned]:
@@ -94,28 +126,51 @@ def _unfinished(run: Planned) -> bool:
     return not run.complete
 
 
-def _startable(run: Planned, retry_failed: bool) -> bool:
-    return run.state != "running" and (run.state != "failed" or retry_failed)
+def _startable(run: Planned, retry: Failed | None) -> bool:
+    if run.state == "done":
+        return _evaluable(run, retry)
+    if run.state == "running":  # unless whoever was at it has fallen silent
+        return run.status is not None and is_silent(run.status)
+    return run.state != "failed" or _is_retried(run, retry)
+
+
+def _evaluable(run: Planned, retry: Failed | None) -> bool:
+    """Whether a finished run has evaluations to be done: failed ones only if they are retried."""
+    return any(
+        unit.state != "done"
+        and (unit.failure is None or (retry is not None and unit.failure in retry))
+        for unit in run.units.declared.values()
+    )
+
+
+def _is_retried(run: Planned, retry: Failed | None) -> bool:
+    failed = run.status is not None and run.state == "failed"
+    return failed and retry is not None and ((run.status and run.status.failure) or {}) in retry
 
 
 def _entry(
-    run: Planned, store: RunStore, state: SweepState, retry_failed: bool, asked: Mapping[str, int]
+    run: Planned,
+    store: RunStore,
+    state: SweepState,
+    retry: Failed | None,
+    asked: Mapping[str, int],
 ) -> Entry:
     """The queue's entry of a run; makes sure that its folder exists.
 
     `asked` are the retries that a former launch asked for; they stay asked for.
     """
     folder = prepare(run.training, store, state)
-    retry = asked.get(folder.name)
-    if retry_failed and run.status and run.state == "failed":
-        retry = run.status.attempts
+    until = asked.get(folder.name)
+    if run.status is not None and _is_retried(run, retry):
+        until = run.status.attempts
     return Entry(
         run=folder.name,
         label=run.training.label,
         shares=run.training.shares,
-        retry_until=retry,
-        evaluate=run.state == "done",
+        retry_until=until,
+        evaluate=run.state == "done" and _evaluable(run, retry),
         trial=run.trial,
+        resources=run.training.points[0].resources,
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vexp.errors import Problem, StorageError
-from vexp.runs import evaluations
-from vexp.runs.store import RunFolder, RunStatus, RunStore, State
+from vexp.runs.store import RunStatus, RunStore, State
 from vexp.sweeps.checks import check
+from vexp.sweeps.hold import Hold
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep
 from vexp.sweeps.state import SweepState
+from vexp.sweeps.units import Units, finished_of, look
 
 if TYPE_CHECKING:
     from vexp.launcher.base import Launcher
@@ -29,7 +31,7 @@ class Planned:
 
     training: Training
     status: RunStatus | None
-    evaluations: Mapping[str, bool]  # evaluator -> whether its results exist
+    units: Units = field(default_factory=Units)  # its evaluations
     trial: int | None = None  # of the sweep's search
     pruned: bool = False  # its trial was stopped for good
 
@@ -45,6 +47,11 @@ class Planned:
     def complete(self) -> bool:
         """Nothing is left to do for it: done with all its evaluations, or pruned."""
         return self.state == "pruned" or (self.state == "done" and all(self.evaluations.values()))
+
+    @property
+    def evaluations(self) -> dict[str, bool]:
+        """Evaluator -> whether its results exist."""
+        return {name: unit.state == "done" for name, unit in self.units.declared.items()}
 
     @property
     def name(self) -> str:
@@ -79,9 +86,34 @@ class Plan:
         return {state: found[state] for state in STATES if state != "pruned" or self.search}
 
     def evaluation_counts(self) -> dict[str, int]:
-        """How many evaluation units are done and how many are not."""
-        done = [is_done for run in self.runs for is_done in run.evaluations.values()]
-        return {"done": sum(done), "new": len(done) - sum(done)}
+        """How many evaluation units are in each state."""
+        found = Counter(unit.state for run in self.runs for unit in run.units.declared.values())
+        return {state: found[state] for state in STATES}
+
+    def shared_with(self) -> dict[str, int]:
+        """Other sweeps, and how many of this one's runs they have started and it has not."""
+        own = self.state.submitted().keys()
+        theirs = {run.name for run in self.runs if run.status is not None} - own
+        found: dict[str, int] = {}
+        for other in self.state.others() if theirs else ():
+            count = len(theirs & other.submitted().keys())
+            if count:
+                found[other.name] = count
+        return found
+
+    @functools.cached_property
+    def held(self) -> str | None:
+        """What its first runs all failed with, if that holds the rest."""
+        record = self.state.record()
+        retries = self.state.retries()
+        hold = Hold(self.sweep.hold_after, bool(record.get("released")))
+        return hold.signature((run.status, retries.get(run.name, 0)) for run in self.runs)
+
+    @property
+    def orphaned_evaluations(self) -> int:
+        """Finished evaluations of this sweep's runs that it does not declare; never deleted."""
+        orphans = (self.state.results_dir / "runs" / name for name, _ in self.orphans)
+        return sum(run.units.others for run in self.runs) + finished_of(orphans)
 
     @property
     def complete(self) -> bool:
@@ -163,15 +195,6 @@ def refreshed(plan: Plan) -> Plan:
     return reconcile(plan.sweep, plan.points, declared, plan.state, store)
 
 
-def bytes_per_run(plan: Plan) -> int | None:
-    """Mean size of the sweep's finished run folders, from the first three; None without one."""
-    done = [run.status.folder for run in plan.runs if run.status and run.state == "done"][:3]
-    if not done:
-        return None
-    sizes = (file.stat().st_size for folder in done for file in folder.rglob("*") if file.is_file())
-    return sum(sizes) // len(done)
-
-
 def _results_dir(sweep: Sweep, config_dirs: Iterable[Path]) -> str:
     """Where results are kept, for a sweep of constants only."""
     from vexp.config.compose import resolve
@@ -195,10 +218,4 @@ def _check_folders(state: SweepState) -> None:
 
 
 def _planned(training: Training, status: RunStatus | None) -> Planned:
-    found = dict.fromkeys(training.run.evaluator, False)
-    result = RunFolder(status.folder).result() if status and status.state == "done" else None
-    if status and result:
-        for unit in evaluations.units(training.run, result["checkpoint_hash"]):
-            home = status.folder / "evaluations"
-            found[unit.label] = evaluations.find(home, unit.key) is not None
-    return Planned(training, status, found)
+    return Planned(training, status, look(training, status))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vexp.config.compose import resolve
-from vexp.config.identity import Identity, stage_key, training_id
+from vexp.config.composer import Composer
+from vexp.config.identity import Identity, stage_key
 from vexp.errors import ConfigError, Problem
 from vexp.spec import RunSpec, replace
-from vexp.sweeps.overrides import Override, shown_value
-from vexp.sweeps.schema import COMMAND_LINE, Axis, Row, Sweep, shown_path
+from vexp.sweeps.conditions import ABSENT
+from vexp.sweeps.overrides import shown_value
+from vexp.sweeps.schema import COMMAND_LINE, Row, Sweep
+from vexp.sweeps.span import Span
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,19 @@ class Point:
     """One combination that a sweep declares, and the run it stands for."""
 
     row: Row
-    axes: Mapping[str, Any]
+    axes: Mapping[str, Any]  # every axis of the sweep; ABSENT where one does not apply
     seed: int | None
     overrides: tuple[str, ...]
     run: RunSpec
     identity: Identity
+    resources: Mapping[str, Any] = field(default_factory=dict)  # asked for, beyond the launcher's
 
     @property
     def label(self) -> str:
         """How the point is named to the user, e.g. `dapo rollout.group_size=8 seed=1`."""
         parts = [self.row.name] if self.row.name else []
-        parts += [f"{key}={shown_value(value)}" for key, value in self.axes.items()]
+        applied = {key: value for key, value in self.axes.items() if value is not ABSENT}
+        parts += [f"{key}={shown_value(value)}" for key, value in applied.items()]
         parts += [f"seed={self.seed}"] if self.seed is not None else []
         return " ".join(parts)
 
@@ -46,6 +49,8 @@ class Training:
     @functools.cached_property
     def run(self) -> RunSpec:
         first = self.points[0].run
+        if len(self.points) == 1:
+            return first
         evaluator = {name: e for point in self.points for name, e in point.run.evaluator.items()}
         return first if evaluator == first.evaluator else replace(first, evaluator=evaluator)
 
@@ -72,26 +77,31 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
     Raises:
         ConfigError: with the problems of all points, each said once, with the rows it is about.
     """
-    dirs = tuple(config_dirs)
+    composer = Composer(tuple(config_dirs))
     found: list[Point] = []
     problems = _Problems(sweep)
-    for row, chosen, seed in _combinations(sweep):
-        overrides = _overrides(sweep, row, chosen, seed)
+    span = Span(sweep, composer, problems.add)
+    for place in span.places():
+        overrides = place.overrides
         texts = tuple(override.text for override in overrides)
         try:
-            run = resolve(
-                texts, config_dirs=dirs, source=[override.source for override in overrides]
-            )
-            key = training_id(run)
+            run = composer.resolve(texts, [override.source for override in overrides])
+            key = composer.identity(run)
         except ConfigError as error:
-            problems.add(error.problems, row)
+            problems.add(error.problems, place.row)
             continue
-        values = {axis.key: axis.values[index] for axis, index in chosen}
-        found.append(Point(row, values, seed, texts, run, key))
+        asked = span.resources(place)
+        found.append(Point(place.row, place.axes, place.seed, texts, run, key, asked))
     if problems:
         raise ConfigError(list(problems))
     if not found and any(row.runs for row in sweep.rows):
-        raise ConfigError(Problem("`exclude` leaves nothing to run", where=shown_path(sweep.path)))
+        raise ConfigError(
+            Problem(
+                "`exclude` leaves nothing to run",
+                where=sweep.shown,
+                remedy="take an entry of `exclude` out",
+            )
+        )
     return found
 
 
@@ -111,28 +121,6 @@ def collapsed(runs: Iterable[Training]) -> list[str]:
         for run in runs
         if len(run.points) > 1
     ]
-
-
-def _combinations(
-    sweep: Sweep,
-) -> Iterator[tuple[Row, tuple[tuple[Axis, int], ...], int | None]]:
-    choices = [[(axis, index) for index in range(len(axis.values))] for axis in sweep.axes]
-    seeds: tuple[int | None, ...] = sweep.seeds or (None,)
-    rows = [row for row in sweep.rows if row.runs]
-    for row, chosen, seed in itertools.product(rows, itertools.product(*choices), seeds):
-        values = {axis.key: axis.values[index] for axis, index in chosen}
-        here = {**values, "row": row.name, "seed": seed}
-        matches = (all(here[k] == value for k, value in e.items()) for e in sweep.exclude)
-        if not any(matches):
-            yield row, chosen, seed
-
-
-def _overrides(
-    sweep: Sweep, row: Row, chosen: Iterable[tuple[Axis, int]], seed: int | None
-) -> tuple[Override, ...]:
-    axes = (override for axis, index in chosen for override in axis.overrides[index])
-    seeds = () if seed is None else (Override(f"seed={seed}", f"{shown_path(sweep.path)}: seeds"),)
-    return (*sweep.base, *row.overrides, *axes, *seeds, *sweep.extra)
 
 
 class _Problems:
@@ -160,7 +148,7 @@ class _Problems:
 
     def _where(self, where: str, rows: Sequence[Row]) -> str:
         """Where a problem is, with its rows unless the place or their being all says it."""
-        file = shown_path(self._sweep.path)
+        file = self._sweep.shown
         placed = f"{file}:" in where or COMMAND_LINE in where
         if placed and len(rows) == len(self._sweep.rows):
             return where

@@ -13,7 +13,9 @@ from vexp.config.schema import Origin, Reading, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.search.base import Search
-from vexp.sweeps.overrides import Override, as_overrides, shown_value
+from vexp.sweeps.axes import Spans
+from vexp.sweeps.hold import HOLD_AFTER
+from vexp.sweeps.overrides import Override, as_overrides
 from vexp.sweeps.schema import (
     COMMAND_LINE,
     Axis,
@@ -29,19 +31,21 @@ from vexp.sweeps.table import Scale
 # Keys of a row that are not keys of a run.
 ROW_SETTINGS = (
     "label", "overrides", "group", "external", "proposed", "reference", "metric", "scale",
-    "compares", "note", "at",
+    "compares", "note", "at", "resources",
 )  # fmt: skip
 DEFAULT_SCALE = "tiny"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
-def read_sweep(path: Path, *, extra: Sequence[str] = ()) -> Sweep:
+def read_sweep(path: Path, *, extra: Sequence[str] = (), text: str | None = None) -> Sweep:
     """Read a sweep file; `extra` are overrides from the command line, which win over the file.
+
+    `text` is its content where it is not written yet.
 
     Raises:
         ConfigError: with every problem of the file, each with its line.
     """
-    tree = load_yaml(path)
+    tree = load_yaml(path, text=text)
     return _Reader(path, tree).sweep(extra)
 
 
@@ -55,9 +59,13 @@ class _File:
     at: Any = None
     rows: Any = None
     axes: Any = None
+    zip: Any = None
     seeds: tuple[Count, ...] = ()
     exclude: Any = None
+    evaluation: Any = None
     launcher: Any = None
+    resources: Any = None
+    hold_after: Count = HOLD_AFTER
     table: TableSpec | None = None
     search: Search | None = None
 
@@ -92,15 +100,18 @@ class _Reader:
         file = self._file()
         self.scale = _scale([*_texts(self.tree.get("base")), *extra])
         rows = self._rows(self.tree.get("rows"))
-        axes = self._axes(self.tree.get("axes"))
+        spans = Spans(self.tree, self.origins, self.shown, self.problems)
+        axes = spans.axes()
         base = self._overrides(self.tree.get("base"), ("base",))
         base += self._at(self.tree.get("at"), ("at",))
-        launcher = self._launcher(self.tree.get("launcher"))
+        launcher = self._below("launcher", self.tree.get("launcher"))
+        evaluation = self._below("evaluator", self.tree.get("evaluation"), "evaluation")
         listed = self.tree.get("seeds")
         listed = listed if isinstance(listed, list) else []
         seeds = tuple(seed for seed in listed if type(seed) is int)
         self._check_declared(rows, axes, seeds)
-        exclude = self._exclude(self.tree.get("exclude"), rows, axes, seeds)
+        exclude = spans.exclude(rows, axes, seeds)
+        resources = spans.resources(rows, axes, seeds)
         if file and file.table:
             self._check_table(file.table, rows)
         name = self._name(file.name if file else "")
@@ -111,11 +122,13 @@ class _Reader:
             name=variant_name(name, extra),
             path=self.path,
             description=file.description,
-            base=(*launcher, *base),
+            base=(*launcher, *evaluation, *base),
             rows=rows or (Row(name=""),),
             axes=axes,
             seeds=seeds,
             exclude=exclude,
+            resources=resources,
+            hold_after=file.hold_after,
             table=file.table,
             table_origins=self.origins,
             extra=given,
@@ -185,7 +198,7 @@ class _Reader:
         given = {
             key: content[key]
             for key in ROW_SETTINGS
-            if key in content and key not in ("overrides", "at")
+            if key in content and key not in ("overrides", "at", "resources")
         }
         reading = Reading(
             origins={path[2:]: o for path, o in self.origins.items() if path[:2] == here}
@@ -196,35 +209,17 @@ class _Reader:
             self.problems += error.problems
             return _About()
 
-    def _axes(self, tree: Any) -> tuple[Axis, ...]:
+    def _below(self, key: str, tree: Any, named: str = "") -> tuple[Override, ...]:
+        """The settings of a part of the file as overrides below a key of the run."""
         if tree is None:
             return ()
-        if not isinstance(tree, Located):
-            self._complain(("axes",), "axes are `key: [values]` lines")
-            return ()
-        axes = []
-        for key, values in tree.items():
-            here = ("axes", key)
-            if key == "seed":
-                self._complain(here, "seeds are an axis of their own", remedy="use `seeds: [1, 2]`")
-            elif not isinstance(values, list):
-                self._complain(here, f"the axis {key!r} needs a list of values", f"{key}: [a, b]")
-            elif not values:
-                self._complain(here, f"the axis {key!r} has no values", f"{key}: [a, b]")
-            elif len({shown_value(value) for value in values}) < len(values):
-                self._complain(here, f"the axis {key!r} names a value twice")
-            else:
-                where = self._where(here)
-                each = tuple(as_overrides({key: value}, where) for value in values)
-                axes.append(Axis(key=key, values=tuple(values), overrides=each))
-        return tuple(axes)
-
-    def _launcher(self, tree: Any) -> tuple[Override, ...]:
-        if tree is None:
+        named = named or key
+        if named == "evaluation" and not isinstance(tree, Mapping):
+            self._complain((named,), "evaluators have names", "heldout: {size: 500}")
             return ()
         wrapped = Located()
-        wrapped["launcher"] = tree
-        wrapped.lines["launcher"] = self.tree.lines.get("launcher", 1)
+        wrapped[key] = tree
+        wrapped.lines[key] = self.tree.lines.get(named, 1)
         return as_overrides(wrapped, self.shown, located=True)
 
     def _overrides(self, tree: Any, path: tuple[str, ...], note: str = "") -> tuple[Override, ...]:
@@ -264,37 +259,17 @@ class _Reader:
         if "seeds" in self.tree and not self.tree["seeds"]:
             self._complain(("seeds",), "the list of seeds is empty", "seeds: [1, 2]")
         if "search" in self.tree:
-            for key in ("rows", "axes", "exclude"):
+            for key in ("rows", "axes", "zip", "exclude"):
                 if self.tree.get(key):
                     self._complain(
                         (key,), f"a search proposes the points itself, so `{key}` has no place"
                     )
             return
-        declared = self.tree.get("rows") or self.tree.get("axes")
+        declared = self.tree.get("rows") or self.tree.get("axes") or self.tree.get("zip")
         if not rows and not axes and not declared:
             self._complain(
                 ("rows",), "this sweep declares no rows", "rows: {name: [overrides]}, or axes"
             )
-
-    def _exclude(
-        self, tree: Any, rows: Sequence[Row], axes: Sequence[Axis], seeds: Sequence[int]
-    ) -> tuple[Mapping[str, Any], ...]:
-        known = {axis.key: list(axis.values) for axis in axes}
-        known |= {"row": [row.name for row in rows], "seed": list(seeds)}
-        if tree is None:
-            return ()
-        if not isinstance(tree, list) or not all(isinstance(entry, Mapping) for entry in tree):
-            self._complain(("exclude",), "expected a list of matches", "- {row: name, key: value}")
-            return ()
-        for index, entry in enumerate(tree):
-            for key, value in entry.items():
-                here = ("exclude", str(index), key)
-                if key not in known:
-                    self._complain(here, f"there is no axis {key!r}", suggest(key, known))
-                elif value not in known[key]:
-                    values = suggest(str(value), map(str, known[key]), noun="values")
-                    self._complain(here, f"{key!r} never is {value!r} in this sweep", values)
-        return tuple(tree)
 
     def _check_table(self, table: TableSpec, rows: Sequence[Row]) -> None:
         names = [row.name for row in rows]

@@ -11,10 +11,20 @@ Example::
       dapo: [experiment=dapo]
     axes:                    # key -> values; the product of all axes with all rows
       rollout.group_size: [4, 8]
+      algorithm.clip_high: {values: [0.2, 0.28], when: {row: dapo}}  # only there
+    zip:                     # axes that move together
+      - rl.steps: [100, 200]
+        rl.learning_rate: [2e-6, 1e-6]
     seeds: [1, 2]            # sets `seed`
     exclude:                 # points that match all keys of an entry are left out
       - {row: base, rollout.group_size: 8}
+    evaluation:              # evaluators of every run, by name
+      heldout: {size: 500}
     launcher: {workers: 2}   # where and how many at a time
+    resources:               # what the launcher asks for; later entries win
+      - {gpus: 1}
+      - {when: {rollout.group_size: 8}, gpus: 4}
+    hold_after: 3            # so many first runs that fail alike hold the rest; 0: never
     table:
       columns:
         - {metric: accuracy, label: All, scale: percent}
@@ -24,6 +34,7 @@ A `search:` (see docs/search.md) proposes the points instead of rows and axes.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +42,10 @@ from pathlib import Path
 from typing import Any
 
 from vexp.config.schema import Origin
+from vexp.launcher.base import Resources
 from vexp.search.base import Search
+from vexp.sweeps.conditions import Condition
+from vexp.sweeps.hold import HOLD_AFTER
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.table import Column, Scale, TableSpec
 
@@ -69,11 +83,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A key and the values it takes; each value as the overrides that set it."""
+    """Keys that take values together (one key, or several zipped), where a condition holds."""
 
-    key: str
-    values: tuple[Any, ...]
-    overrides: tuple[tuple[Override, ...], ...]
+    keys: tuple[str, ...]
+    choices: tuple[tuple[Any, ...], ...]  # each with one value per key
+    overrides: tuple[tuple[Override, ...], ...]  # of each choice
+    when: Condition = field(default_factory=Condition)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +102,18 @@ class Sweep:
     rows: tuple[Row, ...] = ()  # one nameless row when only axes are declared
     axes: tuple[Axis, ...] = ()
     seeds: tuple[int, ...] = ()
-    exclude: tuple[Mapping[str, Any], ...] = ()
+    exclude: tuple[Condition, ...] = ()
+    resources: tuple[tuple[Condition, Resources], ...] = ()  # later ones win
+    hold_after: int = HOLD_AFTER  # first runs that fail alike and so hold the rest; 0: never
     table: TableSpec | None = None
     table_origins: Mapping[tuple[str, ...], Origin] = field(default_factory=dict)
     extra: tuple[Override, ...] = ()  # overrides given beside the file
     search: Search | None = None  # proposes the points, in the place of rows and axes
+
+    @functools.cached_property
+    def shown(self) -> str:
+        """The file as the user would write it."""
+        return shown_path(self.path)
 
 
 def default_name(path: Path) -> str:

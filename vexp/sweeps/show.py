@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -11,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vexp.launcher.base import Worker
+from vexp.sweeps.disk import Need, total
 from vexp.sweeps.plan import Plan
 from vexp.sweeps.status import Failures, Progress, duration
+from vexp.sweeps.worker import is_silent
 
 if TYPE_CHECKING:
     from vexp.sweeps.search.plan import Searching
@@ -69,13 +72,40 @@ def failures_text(groups: Sequence[Failures]) -> Text:
     """Each group of failures with the end of one traceback and the way to its log."""
     text = Text()
     for group in groups:
-        count = f"{len(group.runs)} run{'s' * (len(group.runs) > 1)}"
-        text.append(f"{count} failed ({group.kind}): {group.signature}\n", style="red")
+        text.append(f"{_counted(group)} failed ({group.kind}): {group.signature}\n", style="red")
         text.append(f"  {', '.join(group.runs)}\n")
         for line in group.traceback:
             text.append(f"  | {line}\n", style="dim")
         text.append(f"  log: {group.log}\n")
     return text
+
+
+def _counted(group: Failures) -> str:
+    noun = "evaluation" if all(run.startswith("evaluation ") for run in group.runs) else "run"
+    return f"{len(group.runs)} {noun}{'s' * (len(group.runs) > 1)}"
+
+
+def held_text(plan: Plan, told: str) -> str:
+    """Why nothing more starts, and what to do; empty if nothing is held. `told` as in the cli."""
+    if plan.held is None:
+        return ""
+    rest = sum(run.state in ("new", "stopped") for run in plan.runs)
+    failed = plan.counts()["failed"]
+    return (
+        f"held: the first {failed} runs all failed with {plan.held!r}; {rest} more are held back\n"
+        f"  mend it and use `{told.format('retry')}`, or `{told.format('launch')} --release`\n"
+    )
+
+
+def silent_lines(plan: Plan) -> list[str]:
+    """Runs whose owner has given no sign of life for long: a stale claim, or a stuck machine."""
+    return [
+        f"{run.training.label} is claimed by {run.status.owner}, which has given no sign of life "
+        f"for {duration(run.status.silent_s)}: it is tried again"
+        for run in plan.runs
+        if run.status is not None and run.state == "running"
+        and run.status.silent_s is not None and is_silent(run.status)
+    ]  # fmt: skip
 
 
 def progress_data(row: Progress) -> dict[str, Any]:
@@ -94,24 +124,36 @@ def progress_data(row: Progress) -> dict[str, Any]:
         "total": row.total,
         "metrics": dict(row.metrics),
         "left_s": row.left_s,
-        "evaluations": dict(row.run.evaluations),
+        "evaluations": {name: unit.state for name, unit in row.run.units.declared.items()},
         "failure": dict(status.failure) if status and status.failure else None,
         "remark": row.remark or None,
     }
 
 
-def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
+def disk_lines(found: Sequence[Need]) -> list[str]:
+    """What the missing runs need on the disk, by backbone, and how that is known."""
+    lines = []
+    for need in found:
+        runs = f"{need.runs} run{'s' * (need.runs > 1)} of {need.backbone}"
+        each = "" if need.bytes_each is None else f", {size(need.bytes_each)} each"
+        about = "" if need.total is None else f"about {size(need.total)} for "
+        lines.append(f"{about}{runs}{each} ({need.basis})")
+    return lines
+
+
+def plan_data(plan: Plan, disk: Sequence[Need]) -> dict[str, Any]:
     """A plan for `--json`."""
-    missing = sum(run.state not in ("done", "pruned") for run in plan.runs)
     return {
         "sweep": plan.sweep.name,
         "file": str(plan.sweep.path),
         "points": len(plan.points),
         "trainings": {"declared": len(plan.runs), **plan.counts(), "orphaned": len(plan.orphans)},
         "trials": plan.search.counts() if plan.search else None,
-        "evaluations": plan.evaluation_counts(),
-        "bytes_per_run": bytes_each,
-        "bytes_needed": None if bytes_each is None else bytes_each * missing,
+        "evaluations": evaluations_data(plan),
+        "held": plan.held,
+        "shared_with": plan.shared_with(),
+        "bytes_needed": total(disk),
+        "disk": [asdict(need) for need in disk],
         "collapsed": list(plan.collapsed),
         "unknown": [str(problem) for problem in plan.unknown()],
         "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
@@ -119,7 +161,7 @@ def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
             {
                 "run": run.name,
                 "state": run.state,
-                "evaluations": dict(run.evaluations),
+                "evaluations": {name: unit.state for name, unit in run.units.declared.items()},
                 "points": [
                     {"row": p.row.name, "axes": dict(p.axes), "seed": p.seed,
                      "overrides": list(p.overrides)}
@@ -129,6 +171,13 @@ def plan_data(plan: Plan, bytes_each: int | None) -> dict[str, Any]:
             for run in plan.runs
         ],
     }  # fmt: skip
+
+
+def evaluations_data(plan: Plan) -> dict[str, int]:
+    """Evaluation units by state, for `--json`."""
+    counts = plan.evaluation_counts()
+    orphaned = plan.orphaned_evaluations
+    return {"declared": sum(counts.values()), **counts, "orphaned": orphaned}
 
 
 def failure_data(group: Failures) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Entry:
     shares: str | None = None  # first stage, which other runs may wait for
     retry_until: int | None = None  # a run that failed is due again up to this many attempts
     evaluate: bool = False  # trained already, but evaluations were missing at the launch
+    resources: Mapping[str, Any] = field(default_factory=dict)  # see `Launcher.asking`
     launch: int = 0  # number of the launch that asked for it; a worker serves each run once for it
     trial: int | None = None  # of the sweep's search
 
@@ -59,6 +60,14 @@ class SweepState:
     def workers(self) -> Path:
         return self.folder / "workers"
 
+    def others(self) -> list[SweepState]:
+        """The other sweeps of this results folder."""
+        try:
+            folders = sorted(path for path in self.folder.parent.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+        return [SweepState(path) for path in folders if path.name != self.name]
+
     def config(self, run: str) -> Path:
         """The config under which this sweep runs `run`, if it is not that of the run's folder."""
         return self.folder / "configs" / f"{run}.json"
@@ -70,8 +79,8 @@ class SweepState:
             RunError: if the file is missing, damaged or of a newer format.
         """
         path = self.folder / "queue.json"
-        record = read_json(path)
-        if not isinstance(record, dict) or record.get("format", FORMAT + 1) > FORMAT:
+        record = self.record()
+        if record.get("format", FORMAT + 1) > FORMAT:
             raise RunError(
                 "the sweep's queue is missing, damaged or from a newer vexp",
                 where=str(path),
@@ -79,20 +88,26 @@ class SweepState:
             )
         return [Entry(**entry) for entry in record["runs"]]
 
-    def write_queue(self, entries: Sequence[Entry], file: Path, launch: int = 0) -> None:
+    def record(self) -> Mapping[str, Any]:
+        """All that the queue's file says; empty if it is missing or damaged."""
+        record = read_json(self.folder / "queue.json")
+        return record if isinstance(record, dict) else {}
+
+    def write_queue(
+        self, entries: Sequence[Entry], file: Path, launch: int = 0, **more: int
+    ) -> None:
         """Replace the queue; living workers read it whenever they look for the next run.
 
         `launch` is the number of the launch that writes it, kept even when nothing is left to do.
         """
         path, runs = self.folder / "queue.json", [asdict(entry) for entry in entries]
-        content = {"format": FORMAT, "file": str(file), "launch": launch, "runs": runs}
-        if read_json(path) != content:
+        content = {"format": FORMAT, "file": str(file), "launch": launch, **more, "runs": runs}
+        if self.record() != content:
             write_json(path, content)
 
     def launches(self) -> int:
         """The number of the last launch; 0 if that cannot be told."""
-        record = read_json(self.folder / "queue.json")
-        return int(record.get("launch", 0)) if isinstance(record, dict) else 0
+        return int(self.record().get("launch", 0))
 
     def retries(self) -> dict[str, int]:
         """Failed runs that a launch asked to be done again, and up to which attempt."""

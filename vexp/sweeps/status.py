@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 from vexp.files import read_json
 from vexp.runs.claim import attempt_folder
-from vexp.runs.store import RunStatus
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
+from vexp.sweeps.hold import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
 
 _TAIL = 8192  # bytes read from the end of a growing file
@@ -33,23 +32,33 @@ class Progress:
     metrics: Mapping[str, float] = ()  # type: ignore[assignment]
     left_s: float | None = None  # of the present stage
     exit_code: int | None = None  # of the last process that a worker gave to it
+    log: Path | None = None  # of that worker
 
     @property
     def remark(self) -> str:
         """What a user would want to know beyond the state."""
         status = self.run.status
         if self.run.state == "failed" and status and status.failure:
-            return _first_line(str(status.failure.get("message", "")))
+            return first_line(str(status.failure.get("message", "")))
         if self.run.state == "running" and status and status.silent_s and status.silent_s > 60:
             return f"no sign of life for {duration(status.silent_s)}"
-        missing = [name for name, done in self.run.evaluations.items() if not done]
-        if self.run.state == "done" and missing:
-            return f"not evaluated yet: {', '.join(missing)}"
+        if self.run.state == "done":
+            return self._evaluation_remark()
         if self.run.state == "stopped":
             code = self.exit_code or 0
             killed = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
             return f"goes on at the next launch{killed}"
         return ""
+
+    def _evaluation_remark(self) -> str:
+        units = self.run.units.declared
+        failed = [name for name, unit in units.items() if unit.state == "failed"]
+        missing = [name for name, unit in units.items() if unit.state not in ("done", "failed")]
+        told = [f"evaluation failed: {', '.join(failed)}"] if failed else []
+        told += [f"not evaluated yet: {', '.join(missing)}"] if missing else []
+        if missing and not failed and self.exit_code is not None and self.exit_code > 0:
+            told.append(f"the last try ended with exit code {self.exit_code}, see {self.log}")
+        return "; ".join(told)
 
 
 @dataclass(frozen=True)
@@ -66,24 +75,33 @@ class Failures:
 
 def progress(plan: Plan) -> list[Progress]:
     """How far every declared run is, in the order of declaration."""
-    ends = plan.state.ends()
-    return [_progress(run, ends.get(run.name, {})) for run in plan.runs]
+    ends, workers = plan.state.ends(), plan.state.workers
+    return [_progress(run, ends.get(run.name, {}), workers) for run in plan.runs]
 
 
 def failures(runs: Iterable[Planned]) -> list[Failures]:
-    """Failed runs by signature, the most frequent first."""
-    groups: dict[str, list[tuple[Planned, RunStatus, Mapping[str, Any]]]] = {}
-    for run in runs:
-        if run.state == "failed" and run.status:
-            found = run.status.failure or {}
-            groups.setdefault(signature(found), []).append((run, run.status, found))
+    """Failed runs and failed evaluations by signature, the most frequent first."""
+    groups: dict[str, list[_Failed]] = {}
+    for failed in _failed(runs):
+        groups.setdefault(signature(failed.failure), []).append(failed)
     return sorted((_group(key, group) for key, group in groups.items()), key=lambda g: -len(g.runs))
 
 
-def signature(failure: Mapping[str, Any]) -> str:
-    """What equal failures have in common: where and what was raised, numbers left out."""
-    place = str(failure.get("signature") or failure.get("error") or "unknown")
-    return f"{place}: {_normalised(_first_line(str(failure.get('message', ''))))}"
+@dataclass(frozen=True)
+class _Failed:
+    label: str
+    failure: Mapping[str, Any]
+    log: Path
+
+
+def _failed(runs: Iterable[Planned]) -> Iterator[_Failed]:
+    for run in runs:
+        if run.state == "failed" and run.status:
+            log = attempt_folder(run.status.folder, run.status.attempts) / LOG
+            yield _Failed(run.training.label, run.status.failure or {}, log)
+        for name, unit in run.units.declared.items():
+            if unit.failure is not None and unit.log is not None:
+                yield _Failed(f"evaluation {name} of {run.training.label}", unit.failure, unit.log)
 
 
 def duration(seconds: float) -> str:
@@ -98,7 +116,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
-def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
+def _progress(run: Planned, end: Mapping[str, Any], workers: Path) -> Progress:
     if run.status is None or not run.status.attempts:
         return Progress(run, metrics={})
     attempt = attempt_folder(run.status.folder, run.status.attempts)
@@ -113,6 +131,7 @@ def _progress(run: Planned, end: Mapping[str, Any]) -> Progress:
         metrics=(rows[0] if rows else {}) | dict(at.get("metrics", {})),
         left_s=_left(attempt, at) if run.state == "running" else None,
         exit_code=end.get("exit_code"),
+        log=workers / f"{end['worker']}.log" if "worker" in end else None,
     )
 
 
@@ -133,16 +152,15 @@ def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:
     return float((at["total"] - at["step"]) * sum(seconds) / len(seconds))
 
 
-def _group(key: str, group: Sequence[tuple[Planned, RunStatus, Mapping[str, Any]]]) -> Failures:
-    _, status, failure = group[0]
-    log = attempt_folder(status.folder, status.attempts) / LOG
+def _group(key: str, group: Sequence[_Failed]) -> Failures:
+    first = group[0]
     return Failures(
         signature=key,
-        kind=str(failure.get("kind", "unknown")),
-        message=str(failure.get("message", "")),
-        runs=tuple(run.training.label for run, _, _ in group),
-        traceback=tuple(_last_lines(log, _TRACEBACK)),
-        log=log,
+        kind=str(first.failure.get("kind", "unknown")),
+        message=str(first.failure.get("message", "")),
+        runs=tuple(failed.label for failed in group),
+        traceback=tuple(_last_lines(first.log, _TRACEBACK)),
+        log=first.log,
     )
 
 
@@ -166,11 +184,3 @@ def _last_lines(path: Path, count: int) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
-
-
-def _normalised(text: str) -> str:
-    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", "#", text)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else ""

@@ -23,6 +23,7 @@ from vexp.runs.store import RunFolder, RunStatus
 from vexp.sweeps import slurm
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
+from vexp.sweeps.hold import held
 from vexp.sweeps.policy import SURVIVABLE, Policy
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
@@ -49,6 +50,9 @@ def work_on(state: SweepState, batch_name: str, task: int) -> int:
     status = run.status()
     if not _to_do(status, entry, restarts, Policy.read(state.folder)):
         _say(f"{entry.label} ({entry.run}): nothing to do, {status.state}")
+        return 0
+    if not restarts and status.state in ("new", "stopped") and held(state, state.queue()):
+        _say(f"{entry.label} ({entry.run}): held, because the sweep's first runs all failed alike")
         return 0
     _say(f"{entry.label} ({entry.run}), start {restarts + 1} of job {slurm_job()}")
     arguments = [*RUN, str(run.folder), "--plugins", str(batch.code_folder(state) / "plugins")]

@@ -23,7 +23,7 @@ def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float
 
     On a terminal a table is redrawn; elsewhere each change of a state is one line.
     """
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         lines = _Lines(console)
         return _follow(plan, launcher, lines.show, interval_s)
     with Live(console=console, auto_refresh=False) as live:
@@ -36,8 +36,10 @@ def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float
 
 
 def settled(plan: Plan) -> bool:
-    """Whether workers have nothing left to do: every run is done and evaluated, or has failed."""
+    """Whether workers have nothing left to do: all is done or has failed, or the rest is held."""
     retries = plan.state.retries()
+    if plan.held is not None:
+        return not any(run.state == "running" for run in plan.runs)
     if plan.search and plan.search.open:
         return False
     return all(_settled(run, retries.get(run.name, 0)) for run in plan.runs)
@@ -46,7 +48,8 @@ def settled(plan: Plan) -> bool:
 def _settled(run: Planned, retry_until: int) -> bool:
     if run.state == "failed" and run.status is not None:
         return run.status.attempts > retry_until
-    return run.complete
+    states = {unit.state for unit in run.units.declared.values()}
+    return run.complete or (run.state == "done" and states <= {"done", "failed"})
 
 
 def _follow(

@@ -20,6 +20,7 @@ from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.workspace import now
 from vexp.sweeps.aftermath import Aftermath
+from vexp.sweeps.hold import held
 from vexp.sweeps.policy import Policy
 from vexp.sweeps.search.propose import entries, propose
 from vexp.sweeps.search.study import record_of
@@ -61,10 +62,18 @@ def due(status: RunStatus | None, entry: Entry) -> bool:
     if status.state == "failed":
         return entry.retry_until is not None and status.attempts <= entry.retry_until
     if status.state == "running":  # elsewhere; if it truly is silent, the run's process will see
-        return status.silent_s is not None and status.silent_s > _SILENT_S
+        return is_silent(status)
     if status.state == "pruned":  # for good, unless another sweep wants the whole run
         return entry.trial is None
     return status.state in ("new", "stopped")
+
+
+def is_silent(status: RunStatus) -> bool:
+    """Whether a running run has given no sign of life for so long that it is worth trying.
+
+    By clocks, so this is a hint: the process that tries it watches the heartbeat itself.
+    """
+    return status.silent_s is not None and status.silent_s > _SILENT_S
 
 
 def next_entry(
@@ -75,8 +84,11 @@ def next_entry(
     `served` are those that this worker has been at since the launch that asked for them.
 
     One whose first stage another worker is just building would only wait for it, so it comes last.
+    Of a sweep that is held, no run is next.
     """
     queue = entries(state, state.queue())
+    if held(state, queue) is not None:
+        return None
     building = {
         entry.shares
         for entry in queue
@@ -98,8 +110,9 @@ def _next(
     state: SweepState, served: Collection[Served] = (), taken: Collection[str] = ()
 ) -> Entry | None:
     """As `next_entry`; where a search has nothing left to do, one more trial is proposed."""
-    while (entry := next_entry(state, served, taken)) is None and propose(state):
-        pass
+    while (entry := next_entry(state, served, taken)) is None:
+        if held(state, entries(state, state.queue())) is not None or not propose(state):
+            return None
     return entry
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from vexp.sweeps.conditions import ABSENT
 from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Row, Sweep
@@ -214,7 +215,7 @@ class _Build:
             return baseline, key[1]
         for other in self.of_row.get(baseline, ()):
             pairs = zip(other[1], key[1], strict=True)
-            if all(a[1] in (b[1], ANY) for a, b in pairs):
+            if all(a[1] in (b[1], ANY, ABSENT) for a, b in pairs):
                 return other
         return None
 

@@ -162,7 +162,15 @@ class Study:
             return []
         found = points(single(self.sweep, rows), config_dirs=self.config_dirs)
         return [
-            TrialPoint(p.row, settings[trial_number(p.row)], p.seed, p.overrides, p.run, p.identity)
+            TrialPoint(
+                p.row,
+                settings[trial_number(p.row)],
+                p.seed,
+                p.overrides,
+                p.run,
+                p.identity,
+                p.resources,
+            )
             for p in found
         ]
 

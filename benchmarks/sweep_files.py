@@ -1,0 +1,62 @@
+"""A large sweep, and the run folders that it would leave if all of it were done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from vexp.config.composer import Composer
+from vexp.runs.evaluations import units
+from vexp.sweeps.points import points
+from vexp.sweeps.reader import read_sweep
+from vexp.sweeps.schema import Sweep
+from vexp.sweeps.span import Span
+
+ROWS = "{grpo: [], dapo: [experiment=dapo], ease: [experiment=ease], vicra: [experiment=vicra]}"
+
+
+def write_sweep(folder: Path, count: int) -> Path:
+    """A sweep of `count` points (a multiple of 200): four methods, three axes, seeds."""
+    path = folder / f"grid_{count}.yaml"
+    path.write_text(
+        "base: ['warm_start.seed=${seed}']\n"
+        f"rows: {ROWS}\n"
+        "axes:\n"
+        "  rl.learning_rate: [1e-6, 2e-6, 3e-6, 4e-6, 5e-6]\n"
+        "  rollout.group_size: [4, 8, 12, 16, 20]\n"
+        "  rl.prompts_per_step: [8, 16]\n"
+        f"seeds: {list(range(1, count // 200 + 1))}\n"
+    )
+    return path
+
+
+def overrides_of(path: Path) -> list[list[str]]:
+    """The overrides of each point, as Hydra takes them: `++` for keys that no file has."""
+    sweep: Sweep = read_sweep(path)
+    span = Span(sweep, Composer(), lambda _problems, _row: None)
+    return [[_forced(override.text) for override in place.overrides] for place in span.places()]
+
+
+def _forced(text: str) -> str:
+    return text if text.startswith("experiment=") else f"++{text}"
+
+
+def fabricate(path: Path, results: Path) -> int:
+    """Folders of finished, evaluated runs for every point; how many."""
+    made = 0
+    for point in points(read_sweep(path)):
+        folder, content = results / "runs" / point.identity.name, f"c-{point.identity.hash}"
+        (folder / "attempts" / "0001").mkdir(parents=True)
+        _write(folder / "run.json", {"format": 1, "config": {}, "science": {}})
+        _write(folder / "done.json", {"format": 1, "attempt": 1})
+        result = {"format": 1, "checkpoint": None, "checkpoint_hash": content, "step": 1}
+        _write(folder / "attempts" / "0001" / "result.json", result)
+        for unit in units(point.run, content):
+            (folder / "evaluations" / unit.folder_name).mkdir(parents=True)
+        made += 1
+    return made
+
+
+def _write(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content))
