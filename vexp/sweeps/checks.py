@@ -17,7 +17,7 @@ def check(sweep: Sweep, found: Sequence[Point]) -> None:
     """Raises:
     ConfigError: with everything in which the points contradict each other or the table.
     """
-    wrong = [*_contradictions(sweep, found), *_unproducible(sweep, found)]
+    wrong = [*_contradictions(sweep, found), *_unproducible(sweep, found)] if found else []
     if wrong:
         raise ConfigError(wrong)
 

@@ -20,7 +20,7 @@ if os.environ.get("VEXP_STUB") and "_run" in sys.argv[1:] + getattr(sys, "orig_a
     done = 0
 
     def pause() -> None:
-        """A few steps, then at a crawl for as long as a file is there: to be disturbed meanwhile."""
+        """A few steps, then a crawl for as long as a file is there: to be disturbed meanwhile."""
         global done
         done += 1
         fast()
