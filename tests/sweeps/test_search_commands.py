@@ -48,7 +48,7 @@ def found(plan, fabricate):
                 claim.release("pruned")
                 continue
             spec = planned.training.run
-            quality = -abs(math.log10(spec.rl.learning_rate) + 4)
+            quality = math.exp(-abs(math.log10(spec.rl.learning_rate) + 4))
             publish(claim, spec)
             length = abs(math.log10(spec.rl.learning_rate) + 5)
             score(fabricate.store, spec, {"accuracy": quality, "length": length})
@@ -129,8 +129,8 @@ def test_plan_status_and_table_of_a_search(found, run):
     assert [row["state"] for row in json.loads(out)["runs"]] == ["done", "done", "pruned"]
     code, out, _ = run("status", "small.yaml")
     assert "pruned" in out
-    code, out, _ = run("table", "small.yaml", "--format", "json")
-    assert code == 0
+    code, out, err = run("table", "small.yaml", "--format", "json")
+    assert code == 0, err
     rows = json.loads(out)["rows"]
     values = [now.values[0] for now in plan.search.outcomes if now.values]
     means = [cell.get("mean") for row in rows for cell in row["cells"]]

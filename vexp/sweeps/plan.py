@@ -157,7 +157,7 @@ def _searching(sweep: Sweep, search: Searching) -> Plan:
         )
         for run in plan.runs
     )
-    return replace(plan, runs=runs, search=search)
+    return replace(plan, sweep=replace(sweep, rows=search.rows), runs=runs, search=search)
 
 
 def reconcile(

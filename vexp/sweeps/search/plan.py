@@ -18,7 +18,7 @@ from vexp.errors import ConfigError, Problem, suggest
 from vexp.spec import RunSpec
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.points import Point
-from vexp.sweeps.schema import Sweep, shown_path
+from vexp.sweeps.schema import Row, Sweep, shown_path
 from vexp.sweeps.search.journal import storage_problem
 from vexp.sweeps.search.outcome import Outcome, outcome
 from vexp.sweeps.search.study import Study, settings_of, study_key, trial_number
@@ -59,6 +59,16 @@ class Searching:
         for point in self.study.points(new):
             found[trial_number(point.row)].append(point)
         return found
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """A row of the table for each trial; those that were pruned have no place in it."""
+        pairs = zip(self.trials, self.outcomes, strict=True)
+        return tuple(
+            self.study.row(trial.number, dict(trial.params))
+            for trial, now in pairs
+            if not trial.problem and now.state != "pruned"
+        )
 
     @property
     def open(self) -> int:
