@@ -91,7 +91,10 @@ def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project
     try:
         other = subprocess.Popen(
             [sys.executable, "-m", "vexp", "_run", str(run.folder)],
-            env=os.environ | project.stub(0.05) | {"PYTHONPATH": f"{ROOT}/tests/slurm/site:{ROOT}"},
+            env=os.environ
+            | project.stub(0)
+            | {"VEXP_HOLD": ""}
+            | {"PYTHONPATH": f"{ROOT}/tests/slurm/site:{ROOT}"},
         )
         assert other.wait(60) == 0
         assert run.published() == 2

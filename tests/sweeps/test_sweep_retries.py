@@ -113,6 +113,14 @@ def test_an_end_too_many_makes_a_failed_run_that_says_what_to_do(folder, plan):
     assert "micro_batch_size" in failure["message"]
 
 
+def test_ends_before_the_run_was_claimed_count_too(folder, plan):
+    _, run = folder
+    aftermath = Aftermath(run, Policy(Retry(infra=1)))
+    found = [aftermath.again("infra", "no progress", read_marks(run.folder).next) for _ in range(2)]
+    assert found == [True, False]
+    assert run.status().state == "failed"
+
+
 def test_an_attempt_that_failed_keeps_its_own_record(folder, fabricate, plan):
     _, run = folder
     first = read_marks(run.folder).next

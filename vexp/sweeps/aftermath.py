@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from vexp.files import write_json
@@ -56,8 +57,18 @@ class Aftermath:
                 self._record(marks.live, record)
             return
         last = max(marks.endings, default=0)
-        if last >= first and marks.endings[last] != "failed":
+        if last < first:
+            self._ended_before_it_began(record)
+        elif marks.endings[last] != "failed":
             self._record(last, record)
+
+    def _ended_before_it_began(self, record: Failure) -> None:
+        """Count an end that came before the process had claimed the run: else they never end."""
+        with contextlib.suppress(Busy):
+            claim = acquire(self.run.folder)
+            if claim is not None:
+                self._record(claim.attempt, record)
+                claim.release("stopped")
 
     def _record(self, attempt: int, record: Failure) -> None:
         write_json(attempt_folder(self.run.folder, attempt) / failure.RECORD, record.to_dict())
