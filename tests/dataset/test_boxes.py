@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.dataset._boxes import BadBoxes, read_boxes
+from vexp.dataset._boxes import BadBoxes, has_area, read_boxes
+from vexp.train.evidence import relative_boxes
 
 SIZE = (200, 100)
 
@@ -73,3 +74,29 @@ def test_what_is_no_box_is_named(cell, box_format, message) -> None:
 def test_boxes_need_an_image() -> None:
     with pytest.raises(BadBoxes, match="no image"):
         read_boxes([[1, 2, 3, 4]], "xyxy_px", None)
+
+
+@pytest.mark.parametrize(
+    "box", [[200, 200, 300, 300], [30, 30, 30, 60], [40, 50, 20, 60], [-50, 10, -5, 20]]
+)
+def test_bad_boxes_are_refused_or_come_uncut_to_be_dropped(box) -> None:
+    size = (112, 112)
+    with pytest.raises(BadBoxes):
+        read_boxes([box], "xyxy_px", size)
+    assert read_boxes([box], "xyxy_px", size, "dropped") == (tuple(map(float, box)),)
+    assert not has_area(tuple(map(float, box)), size)
+    assert relative_boxes([tuple(map(float, box))], size) == ((), 1)
+
+
+def test_a_box_that_reaches_out_is_cut_where_bad_ones_are_dropped() -> None:
+    (found,) = read_boxes([[0.5, 0.5, 1.5, 1.0]], "xyxy_norm", (100, 50), "dropped")
+    assert has_area(found, (100, 50))
+    assert relative_boxes([found], (100, 50)) == (((0.5, 0.5, 1.0, 1.0),), 0)
+
+
+@pytest.mark.parametrize(
+    ("box", "box_format"), [([0.1, 0.1, 0.5, 1.002], "xyxy_px"), ([10, 10, 50, 60], "xyxy_norm")]
+)
+def test_a_box_in_the_other_unit_is_never_dropped_silently(box, box_format) -> None:
+    with pytest.raises(BadBoxes, match="looks"):
+        read_boxes([box], box_format, (112, 112), "dropped")

@@ -110,7 +110,7 @@ def _row_problems(table: Table, place: Place) -> Iterator[str]:
     try:
         found = source(cells["image"], place.stamp.path.parent)
         size = None if found is None else header_size(found)
-        read_boxes(cells["boxes"], table.box_format, size)
+        read_boxes(cells["boxes"], table.box_format, size, table.bad_boxes)
     except (BadImage, BadBoxes) as error:
         yield str(error)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from vexp.config.types import UNHASHED, Fraction
+from vexp.config.types import UNHASHED, Fraction, Neutral
 from vexp.dataset import _check, _images
-from vexp.dataset._boxes import read_boxes
+from vexp.dataset._boxes import has_area, read_boxes
 from vexp.dataset._rows import Stamp, file_hash, open_rows
 from vexp.dataset._splits import Place, Rule, share_out
 from vexp.dataset.base import Dataset, Item, Split
@@ -44,6 +44,9 @@ class Table(Dataset):
     answer: str = "answer"  # column of the gold answer
     boxes: str = "boxes"  # column of the evidence boxes; may be missing
     box_format: Literal["xyxy_px", "xyxy_norm"] = "xyxy_px"  # pixels, or fractions of the image
+    # Boxes without an area or reaching out of the image: refused by row before training starts, or
+    # cut to the image and dropped where nothing is left, counted in the metric boxes_dropped.
+    bad_boxes: Annotated[Literal["refused", "dropped"], Neutral("refused")] = "refused"
     tag: str = "tag"  # column of `single` or `multi`; may be missing: then boxes are counted
     demonstration: str = (
         "demonstration"  # column of full responses for supervised stages; may be missing
@@ -142,8 +145,10 @@ class Table(Dataset):
         cells = self.fields_of(place)
         found = _images.source(cells["image"], place.stamp.path.parent)
         image = None if found is None else _images.decode(found)
-        boxes = read_boxes(cells["boxes"], self.box_format, image.size if image else None)
-        counted = {0: "", 1: "single"}.get(len(boxes), "multi")
+        size = image.size if image else None
+        boxes = read_boxes(cells["boxes"], self.box_format, size, self.bad_boxes)
+        usable = sum(has_area(box, size) for box in boxes) if size else 0
+        counted = {0: "", 1: "single"}.get(usable, "multi")
         return Item(
             id=place.id,
             question=_check.text(cells["question"], "question"),

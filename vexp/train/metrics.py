@@ -19,6 +19,7 @@ from vexp.target.base import Target
 from vexp.train import seeing
 from vexp.train.collect import Collected
 from vexp.train.diagnostics import grounded, mean_of_defined
+from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.optimizer import diverged
 from vexp.train.rewards import mean
@@ -49,6 +50,14 @@ def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
         "groups_kept": collected.kept,
         "batches": len(batches),
     }
+    dropped = sum(
+        relative_boxes(item.boxes, item.image.size)[1]
+        for batch in batches
+        for item in batch.items
+        if item.image is not None
+    )
+    if dropped:
+        row["boxes_dropped"] = dropped
     second = [batch.rethought for batch in batches if batch.rethought is not None]
     if second:
         row["rethink/tried"] = sum(found.tried for found in second)
