@@ -88,18 +88,20 @@ def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project
     (run,) = project.runs()
     owner = read_owner(run.folder, 1)
     os.kill(owner.pid, signal.SIGSTOP)
+    other = subprocess.Popen(
+        [sys.executable, "-m", "vexp", "_run", str(run.folder)],
+        env=os.environ
+        | project.stub(0)
+        | {"VEXP_HOLD": ""}
+        | {"PYTHONPATH": f"{ROOT}/tests/slurm/site:{ROOT}"},
+    )
     try:
-        other = subprocess.Popen(
-            [sys.executable, "-m", "vexp", "_run", str(run.folder)],
-            env=os.environ
-            | project.stub(0)
-            | {"VEXP_HOLD": ""}
-            | {"PYTHONPATH": f"{ROOT}/tests/slurm/site:{ROOT}"},
-        )
-        assert other.wait(60) == 0
+        assert other.wait(240) == 0
         assert run.published() == 2
         before = _content(run.folder)
     finally:
+        other.kill()
+        other.wait()
         os.kill(owner.pid, signal.SIGCONT)
     project.wait(lambda: not project.cluster.ask("squeue", "-h"))
     assert owner.gone() or not Path(f"/proc/{owner.pid}").exists()
