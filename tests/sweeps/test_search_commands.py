@@ -154,6 +154,16 @@ def test_what_cannot_be_answered_is_one_message(sweep, run, arguments, said):
     assert said in err
 
 
+@pytest.mark.parametrize("command", ["plan", "launch"])
+def test_a_launcher_that_proposes_no_trials_is_refused_before_anything_starts(
+    sweep, run, project, command
+):
+    path = sweep(search(4, "random"))
+    code, _, error = run(command, str(path), "launcher=slurm")
+    assert (code, "cannot run a search" in error) == (2, True)
+    assert not (project / "results").exists()
+
+
 def test_commands_of_sweeps_without_a_search_do_not_import_optuna(sweep):
     sweep()
     code = (

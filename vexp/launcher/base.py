@@ -69,6 +69,7 @@ class Launcher(Component):
     """Starts workers for a sweep; what it submits is only "work on run X"."""
 
     kind: ClassVar[str] = "launcher"
+    searches: ClassVar[bool] = False  # whether its workers propose the trials of a search
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never

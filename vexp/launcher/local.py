@@ -28,6 +28,8 @@ class Local(Launcher):
     launched, no more than `workers` of them are at it.
     """
 
+    searches = True
+
     workers: PositiveInt = 2  # runs at the same time
     threads: PositiveInt | None = None  # CPU threads per run; null: the cores shared out evenly
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs

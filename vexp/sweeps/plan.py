@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.errors import Problem, StorageError
+from vexp.errors import ConfigError, Problem, StorageError
 from vexp.runs.store import RunStatus, RunStore, State
 from vexp.sweeps.checks import check
 from vexp.sweeps.hold import Hold
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
-from vexp.sweeps.schema import Sweep
+from vexp.sweeps.schema import Sweep, shown_path
 from vexp.sweeps.state import SweepState
 from vexp.sweeps.units import Units, finished_of, look
 
@@ -133,6 +133,7 @@ def make_plan(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> Plan:
         from vexp.sweeps.search.plan import look_up
 
         search = look_up(sweep, dirs)
+        _check_proposes(search.corner.launcher, sweep)
         _check_folders(search.study.state)
         return _searching(sweep, search)
     found = points(sweep, config_dirs=dirs)
@@ -201,6 +202,17 @@ def _results_dir(sweep: Sweep, config_dirs: Iterable[Path]) -> str:
 
     texts = [override.text for override in (*sweep.base, *sweep.extra)]
     return resolve(texts, config_dirs=config_dirs).results_dir
+
+
+def _check_proposes(launcher: Launcher, sweep: Sweep) -> None:
+    if not launcher.searches:
+        raise ConfigError(
+            Problem(
+                f"launcher {launcher.name!r} cannot run a search: its jobs propose no trials",
+                where=f"{shown_path(sweep.path)}: search and launcher",
+                remedy="run it with launcher=local, for example within one long job of the cluster",
+            )
+        )
 
 
 def _check_folders(state: SweepState) -> None:
