@@ -12,6 +12,8 @@ from vexp.cli.sweeps import again, plan_of, sweep_arguments
 from vexp.errors import ConfigError, Problem, suggest
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vexp.sweeps.plan import Plan
     from vexp.tables.frame import Frame
     from vexp.tables.sheet import Sheet
@@ -83,10 +85,20 @@ def _show(sheet: Sheet, chosen: list[str], output: Path | None) -> bool:
         click.echo(FORMATS[chosen[0]](sheet), nl=False)
         return True
     if not chosen:
-        from rich.console import Console
-
-        Console().print(terminal(sheet))
+        _print(terminal(sheet))
     return False
+
+
+def _print(table: Table) -> None:
+    """To the terminal, but never so narrow that a number would be cut; whole where it is piped."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    wide = console.options.update(width=10_000)
+    needed = Measurement.get(console, wide, table)
+    width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
+    Console(width=width).print(table)
 
 
 def _write(sheet: Sheet, names: set[str], folder: Path, *, quiet: bool = False) -> None:
