@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vexp.config.types import UNHASHED, Fraction, Neutral
 from vexp.dataset import _check, _images
-from vexp.dataset._boxes import has_area, read_boxes
+from vexp.dataset._boxes import BadBoxesAre, has_area, read_boxes
 from vexp.dataset._rows import Stamp, file_hash, open_rows
 from vexp.dataset._splits import Place, Rule, share_out
 from vexp.dataset.base import Dataset, Item, Split
@@ -44,9 +44,8 @@ class Table(Dataset):
     answer: str = "answer"  # column of the gold answer
     boxes: str = "boxes"  # column of the evidence boxes; may be missing
     box_format: Literal["xyxy_px", "xyxy_norm"] = "xyxy_px"  # pixels, or fractions of the image
-    # Boxes without an area or reaching out of the image: refused by row before training starts, or
-    # cut to the image and dropped where nothing is left, counted in the metric boxes_dropped.
-    bad_boxes: Annotated[Literal["refused", "dropped"], Neutral("refused")] = "refused"
+    # A box with no area in the image; what reaches out is cut where they are dropped. Counted.
+    bad_boxes: Annotated[BadBoxesAre, Neutral("refused")] = "refused"  # by row, before training
     tag: str = "tag"  # column of `single` or `multi`; may be missing: then boxes are counted
     demonstration: str = (
         "demonstration"  # column of full responses for supervised stages; may be missing
