@@ -101,6 +101,9 @@ class RL(Optimization):
     # Whose attention and last hidden state a component reads for a response token: those of the
     # token itself, or those of the position before it, which predicts it.
     row_alignment: Annotated[RowAlignment, Neutral("own")] = "own"
+    # Log the entropy of the policy over its responses; the experience pass then looks at all tokens
+    # of the vocabulary.
+    log_entropy: Annotated[bool, UNHASHED] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -394,6 +394,7 @@ def asked(*overrides, several_updates=False):
 def test_a_plain_run_asks_for_nothing():
     assert not asked()
     assert asked(several_updates=True) == Request(old_logprobs=True)
+    assert asked("rl.log_entropy=true") == Request(entropy=True)
 
 
 def test_components_with_equal_distortions_ask_once():

@@ -185,10 +185,12 @@ def step(*overrides):
     return train_step(make_learner(run, None, None, "cpu"), State(), Clock()).metrics
 
 
-def test_a_vicra_step_logs_the_entropy_of_grounded_tokens():
+def test_a_vicra_step_logs_its_grounded_tokens_and_their_entropy_where_asked_to():
     found = step("experiment=vicra")
-    assert {"entropy", "grounded_share", "entropy/other", "credit/negative_share"} <= found.keys()
-    assert not [name for name in found if name.startswith("attention")]
+    assert {"grounded_share", "credit/negative_share"} <= found.keys()
+    assert not [name for name in found if name.startswith(("attention", "entropy"))]
+    found = step("experiment=vicra", "rl.log_entropy=true")
+    assert {"entropy", "grounded_share", "entropy/other"} <= found.keys()
 
 
 def test_a_sayo_step_logs_attention():

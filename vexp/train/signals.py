@@ -52,17 +52,12 @@ class Request:
 
 
 def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
-    """What the components of a run ask for, with equal questions asked once.
-
-    Where responses are read with and without an image anyway, their entropy is taken along, for the
-    log: it needs no pass of its own.
-    """
+    """What the components of a run ask for, with equal questions asked once."""
     found = asked_by(asking(run), layers)
-    both = bool(found.counterfactual) and found.own
     return dataclasses.replace(
         found,
         old_logprobs=several_updates or found.old_logprobs,
-        entropy=found.entropy or both,
+        entropy=run.rl.log_entropy or found.entropy,
         predictor=run.rl.row_alignment == "predictor",
     )
 
