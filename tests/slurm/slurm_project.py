@@ -57,7 +57,8 @@ class Project:
         settings = LAUNCHER | launcher
         given = settings.pop("environment", {})
         settings["environment"] = ({} if text else self.stub(step_s)) | dict(given)
-        settings["setup"] = [f"export PYTHONPATH={ROOT}/tests/slurm/site"]
+        lines = settings.get("setup", [])
+        settings["setup"] = [f"export PYTHONPATH={ROOT}/tests/slurm/site", *lines]
         text = text or STUBS.replace("STEPS", str(steps)).replace(
             "SEEDS", str(list(range(1, seeds + 1)))
         )

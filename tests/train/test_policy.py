@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,25 @@ def test_logprobs_and_gradients_equal_the_plain_forward_pass(index, attention):
             continue
         scale = other.grad.abs().max().clamp(min=1e-3)
         assert ((mine.grad - other.grad).abs().max() / scale) < 1e-4, name
+
+
+@pytest.mark.parametrize("index", GROUPS)
+def test_a_loose_pass_without_images_equals_the_plain_forward_pass(index):
+    items = [replace(one, image=None) for one in ragged_items()]
+    batch = policy().encode(items, PROMPT)
+    assert not batch.attention_mask.all()
+    tokens, mask = responses(len(index), 6)
+    reading = Reading(hidden=True, loose=True)
+    with torch.no_grad():
+        found = policy()(batch, tokens, mask, torch.tensor(index), 0.7, reading)
+        exact = policy()(batch, tokens, mask, torch.tensor(index), 0.7, Reading(hidden=True))
+    plain = plain_logprobs(policy("eager"), batch, tokens, mask, index, 0.7)
+    for row, expected in enumerate(plain):
+        torch.testing.assert_close(
+            found.logprobs[row, : len(expected)], expected, atol=1e-5, rtol=0
+        )
+    assert (found.logprobs[~mask] == 0).all()
+    torch.testing.assert_close(found.hidden, exact.hidden, atol=1e-5, rtol=1e-5)
 
 
 def test_entropy_is_that_of_the_plain_forward_pass():

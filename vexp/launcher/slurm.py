@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vexp.config.types import Count, Positive, PositiveInt
 from vexp.errors import Problem
@@ -31,7 +31,9 @@ class Slurm(Launcher):
     save and requeue themselves ahead of a time limit or a preemption.
     """
 
-    workers: PositiveInt = 16  # runs at the same time, of one submission
+    searches = True
+
+    workers: PositiveInt = 16  # runs at the same time, of one submission or of a search
     partition: str | None = None  # null: the cluster's default
     account: str | None = None  # who pays
     qos: str | None = None  # quality of service
@@ -46,6 +48,9 @@ class Slurm(Launcher):
     setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
     sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
+    # Who goes on with a search when a run has ended: a new job, or the same one (pull), which
+    # happens anyway where a node may not submit.
+    successor: Literal["submit", "pull"] = "submit"
     python: str | None = None  # command on the nodes; null: the interpreter that launches
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:

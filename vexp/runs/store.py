@@ -224,6 +224,14 @@ class RunStore:
         return found
 
 
+def status_of(folder: Path) -> RunStatus | None:
+    """Where the run in a folder stands; None if there is no such folder."""
+    try:
+        return RunFolder(folder).status()
+    except FileNotFoundError:
+        return None
+
+
 def read_record(folder: Path) -> Mapping[str, Any]:
     """The checked content of a folder's run.json.
 

@@ -2,6 +2,7 @@
 
     jobs/<batch>.json     one submission: its runs, in the order of the array's tasks
     jobs/<batch>/         the submitted script, and a log of each task
+    jobs/<batch>/<task>.json   the run that a task has gone on to: of a search, see search/chain.py
     jobs/submitting/      the claim of whoever is submitting
 
 The batch is written before Slurm is asked, and its name is part of the job's name. So a process
@@ -30,6 +31,8 @@ from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.workspace import now
 from vexp.sweeps import slurm, snapshot
 from vexp.sweeps.policy import Policy
+from vexp.sweeps.search.propose import entries, filled
+from vexp.sweeps.search.study import Study
 from vexp.sweeps.state import Entry, SweepState
 
 FORMAT = 1
@@ -43,6 +46,10 @@ _watched: dict[Path, tuple[float, list[Worker]]] = {}
 
 class Submitter(Protocol):
     """The launcher's side of a submission."""
+
+    @property
+    def workers(self) -> int:
+        """How many runs of a submission, or of a search, are at work at the same time."""
 
     def asking(self, resources: Mapping[str, Any]) -> Submitter:
         """The launcher with the resources of some runs."""
@@ -74,6 +81,15 @@ class Batch:
         content = {"format": FORMAT, "job": self.job, "code": self.code, "at": now()}
         write_json(_home(state) / f"{self.name}.json", content | {"runs": list(self.runs)})
 
+    def run(self, state: SweepState, task: int) -> str:
+        """The run that a task is at."""
+        moved = read_json(_logs(state, self.name) / f"{task}.json")
+        return str(moved["run"]) if isinstance(moved, dict) else self.runs[task]
+
+    def move(self, state: SweepState, task: int, run: str) -> None:
+        """Say that a task has gone on to another run."""
+        write_json(_logs(state, self.name) / f"{task}.json", {"run": run})
+
     def log(self, state: SweepState, job: str) -> Path:
         """Where the task that Slurm knows as `job` prints."""
         return _log(state, self.name, job)
@@ -85,32 +101,50 @@ class Batch:
 def submit_missing(state: SweepState, submitter: Submitter) -> list[Worker]:
     """Submit what is due and not in the queue; two processes that try take turns.
 
+    Of a search, trials are proposed until as many runs are at work as the launcher allows.
+
     Raises:
         SlurmError: Slurm is not there, or takes no such jobs.
     """
-    wanted = _missing(state, live(state))
-    if not wanted:
+    search = Study.load(state) is not None
+    wanted = missing(state, live(state))
+    if not wanted and not search:
         return []
-    for _, asked in _arrays(wanted, len(wanted)):
+    for asked in [asked for _, asked in _arrays(wanted, len(wanted))] or [{}]:
         _asking(submitter, asked).check(_home(state))
-    with _submitting(state):
-        missing = _missing(state, live(state))
-        if not missing:
+    with submitting(state):
+        living = live(state)
+        due = missing(state, living)
+        if search:
+            room = submitter.workers - len(at_work(state, living))
+            due = filled(state, lambda: missing(state, living), room)
+        if not due:
             return []
-        code = snapshot.take(state.folder / "code", _plugins(state, missing))
-        started: list[Worker] = []
-        for some, asked in _arrays(missing, slurm.max_array_size()):
-            batch = Batch(secrets.token_hex(5), tuple(entry.run for entry in some), code.name)
-            batch.write(state)
-            work = ["_task", str(state.folder), batch.name]
-            logs, name = _logs(state, batch.name), job_name(state, batch.name)
-            job = _asking(submitter, asked).submit(logs, name, code, work, len(some))
-            Batch(batch.name, batch.runs, batch.code, job).write(state)
-            started += [
-                Worker(f"{job}_{task}", _log(state, batch.name, f"{job}_{task}"), run, "pending")
-                for task, run in enumerate(batch.runs)
-            ]
-        return started
+        code = snapshot.take(state.folder / "code", _plugins(state, due))
+        return submit(state, submitter, due, code)
+
+
+def submit(
+    state: SweepState, submitter: Submitter, runs: Sequence[Entry], code: Path
+) -> list[Worker]:
+    """Submit runs that are nobody's, while `submitting`.
+
+    Raises:
+        SlurmError: Slurm is not there, or takes no such jobs.
+    """
+    started: list[Worker] = []
+    for some, asked in _arrays(runs, slurm.max_array_size()):
+        batch = Batch(secrets.token_hex(5), tuple(entry.run for entry in some), code.name)
+        batch.write(state)
+        work = ["_task", str(state.folder), batch.name]
+        logs, name = _logs(state, batch.name), job_name(state, batch.name)
+        job = _asking(submitter, asked).submit(logs, name, code, work, len(some))
+        Batch(batch.name, batch.runs, batch.code, job).write(state)
+        started += [
+            Worker(f"{job}_{task}", _log(state, batch.name, f"{job}_{task}"), run, "pending")
+            for task, run in enumerate(batch.runs)
+        ]
+    return started
 
 
 def _asking(submitter: Submitter, resources: Mapping[str, Any]) -> Submitter:
@@ -146,7 +180,7 @@ def live(state: SweepState) -> list[Worker]:
         if batch is not None and 0 <= task < len(batch.runs):
             found.append(
                 Worker(
-                    job.id, _log(state, name, job.id), batch.runs[task],
+                    job.id, _log(state, name, job.id), batch.run(state, task),
                     job.state.lower(), job.node, "" if job.runs else job.reason,
                 )
             )  # fmt: skip
@@ -182,8 +216,8 @@ def settle(state: SweepState, living: Iterable[Worker]) -> None:
     policy, here = Policy.read(state.folder), {worker.name for worker in living}
     ours = {batch.job for batch in _batches(state)}
     silent: dict[str, tuple[Entry, RunStatus]] = {}
-    for entry in state.queue():
-        status = _status(state, entry.run)
+    for entry in entries(state, state.queue()):
+        status = state.status(entry.run)
         if status is None or status.state != "running" or status.owner is None:
             continue
         job = status.owner.job
@@ -209,7 +243,28 @@ def job_name(state: SweepState, batch: str) -> str:
     return f"vexp-{batch}.{state.name}"
 
 
-def _missing(state: SweepState, living: Sequence[Worker]) -> list[Entry]:
+def at_work(state: SweepState, living: Iterable[Worker]) -> list[Worker]:
+    """Jobs whose run has not ended; those whose run has will hand over to a next one or have."""
+    ended = ("done", "failed", "pruned")
+    found = []
+    for worker in living:
+        status = state.status(worker.run or "")
+        if status is None or status.state not in ended or worker.state == "pending":
+            found.append(worker)
+    return found
+
+
+def submitted_runs(state: SweepState) -> set[str]:
+    """Every run that a task was ever given: what is taken where Slurm cannot be asked."""
+    return {
+        run
+        for batch in _batches(state)
+        for task, first in enumerate(batch.runs)
+        for run in (first, batch.run(state, task))
+    }
+
+
+def missing(state: SweepState, living: Sequence[Worker]) -> list[Entry]:
     """What is due and neither queued nor running in Slurm."""
     from vexp.sweeps.worker import due
 
@@ -217,10 +272,10 @@ def _missing(state: SweepState, living: Sequence[Worker]) -> list[Entry]:
     jobs = {worker.name for worker in living}
     settle(state, living)
     found = []
-    for entry in state.queue():
+    for entry in entries(state, state.queue()):
         if entry.run in taken:
             continue
-        status = _status(state, entry.run)
+        status = state.status(entry.run)
         if due(status, entry) or (status is not None and _abandoned(status, jobs, state)):
             found.append(entry)
     return found
@@ -253,7 +308,7 @@ def _end(status: RunStatus, entry: Entry, policy: Policy, job: str, last: str) -
 
 
 @contextlib.contextmanager
-def _submitting(state: SweepState) -> Iterator[None]:
+def submitting(state: SweepState) -> Iterator[None]:
     """Run the block in one process at a time, on whichever machine; a dead one's turn is over."""
     home = _home(state) / "submitting"
     with storage_errors(home):
@@ -282,13 +337,6 @@ def _batches(state: SweepState) -> Iterator[Batch]:
         batch = Batch.read(state, path.stem)
         if batch is not None:
             yield batch
-
-
-def _status(state: SweepState, run: str) -> RunStatus | None:
-    try:
-        return RunFolder(state.results_dir / "runs" / run).status()
-    except FileNotFoundError:
-        return None
 
 
 def _home(state: SweepState) -> Path:

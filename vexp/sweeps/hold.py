@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.store import RunStatus
 from vexp.sweeps.state import Entry, SweepState
 
 HOLD_AFTER = 3
@@ -46,10 +46,7 @@ def held(state: SweepState, queue: Iterable[Entry]) -> str | None:
     if record.get("done"):  # at the launch: these runs are not in the queue
         return None
     hold = Hold(int(record.get("hold_after", HOLD_AFTER)), bool(record.get("released")))
-    runs = state.results_dir / "runs"
-    return hold.signature(
-        (_status(RunFolder(runs / entry.run)), entry.retry_until or 0) for entry in queue
-    )
+    return hold.signature((state.status(entry.run), entry.retry_until or 0) for entry in queue)
 
 
 def signature(failure: Mapping[str, Any]) -> str:
@@ -60,13 +57,6 @@ def signature(failure: Mapping[str, Any]) -> str:
 
 def first_line(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else ""
-
-
-def _status(run: RunFolder) -> RunStatus | None:
-    try:
-        return run.status()
-    except FileNotFoundError:
-        return None
 
 
 def _normalised(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from vexp.errors import RunError
 from vexp.files import append_line, read_json, storage_errors, write_json
+from vexp.runs.store import RunStatus, status_of
 
 FORMAT = 1
 
@@ -59,6 +60,10 @@ class SweepState:
     @property
     def workers(self) -> Path:
         return self.folder / "workers"
+
+    def status(self, run: str) -> RunStatus | None:
+        """Where a run stands; None if its folder is gone."""
+        return status_of(self.results_dir / "runs" / run)
 
     def others(self) -> list[SweepState]:
         """The other sweeps of this results folder."""

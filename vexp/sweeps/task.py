@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vexp.errors import RunError
@@ -25,6 +26,8 @@ from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
 from vexp.sweeps.hold import held
 from vexp.sweeps.policy import SURVIVABLE, Policy
+from vexp.sweeps.search.propose import entries
+from vexp.sweeps.search.study import record_of
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
 from vexp.sweeps.worker import crash, due
@@ -32,32 +35,59 @@ from vexp.sweeps.worker import crash, due
 RUN = (sys.executable, "-P", "-m", "vexp", "_run")
 # How close to its limit a job is that is warned because of it: Slurm may be a minute early.
 _EARLY_S = 90.0
+_ENDED = ("done", "failed", "pruned")
 _TAIL = 4000  # bytes of a crashed process's output that are kept
 
 
 def work_on(state: SweepState, batch_name: str, task: int) -> int:
     """Work on the run of task number `task`; returns the exit code of the task.
 
+    Of a search, the task sees to the next run, which it may have to work on itself.
+
     Raises:
         RunError: if nobody knows which run that is.
     """
+    from vexp.sweeps.search.chain import hand_over
+
     batch = Batch.read(state, batch_name)
     if batch is None or task >= len(batch.runs):
         raise RunError("this job's list of runs is missing or damaged", where=str(state.folder))
-    entry = _entry(state, batch.runs[task])
-    run = RunFolder(state.results_dir / "runs" / entry.run)
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    name: str | None = batch.run(state, task)
+    ended = Outcome(0, False)
+    while name is not None:
+        ended = _work_on(state, batch, name, restarts)
+        name = hand_over(state, batch, task) if ended.for_good else None
+        restarts = 0
+    return ended.code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one start of a task."""
+
+    code: int  # exit code
+    for_good: bool  # the run has ended, and nobody has told this task to
+
+
+def _work_on(state: SweepState, batch: Batch, name: str, restarts: int) -> Outcome:
+    """Work on one run, which this job began `restarts` times before."""
+    entry = _entry(state, name)
+    run = RunFolder(state.results_dir / "runs" / entry.run)
     status = run.status()
     if not _to_do(status, entry, restarts, Policy.read(state.folder)):
         _say(f"{entry.label} ({entry.run}): nothing to do, {status.state}")
-        return 0
-    if not restarts and status.state in ("new", "stopped") and held(state, state.queue()):
+        return Outcome(0, status.state in _ENDED)
+    queue = entries(state, state.queue())
+    if not restarts and status.state in ("new", "stopped") and held(state, queue):
         _say(f"{entry.label} ({entry.run}): held, because the sweep's first runs all failed alike")
-        return 0
+        return Outcome(0, False)
     _say(f"{entry.label} ({entry.run}), start {restarts + 1} of job {slurm_job()}")
     arguments = [*RUN, str(run.folder), "--plugins", str(batch.code_folder(state) / "plugins")]
     if state.config(entry.run).exists():
         arguments += ["--config", str(state.config(entry.run))]
+    if entry.trial is not None and (record := record_of(state, entry.trial)):
+        arguments += ["--trial", str(record)]
     if restarts:  # the former start's process may still live, cut off from Slurm
         arguments.append("--wait")
     return _Task(state, entry, run, batch.log(state, slurm_job())).do(arguments)
@@ -72,9 +102,10 @@ class _Task:
         self._run = run
         self._log = log
         self._policy = Policy.read(state.folder)
+        self._again = False  # whether the run goes on after this start
         self._aftermath = Aftermath(run, self._policy, entry.retry_until or 0)
 
-    def do(self, command: Sequence[str]) -> int:
+    def do(self, command: Sequence[str]) -> Outcome:
         first = read_marks(self._run.folder).next
         self._event("started")
         with StopRequest() as stop:
@@ -88,7 +119,8 @@ class _Task:
             code = self._settle(ended, first, stop.signal)
         self._event("ended", exit_code=ended.code)
         _say(f"ended with exit code {ended.code}")
-        return code
+        ended_for_good = not stop and not self._again and self._run.status().state in _ENDED
+        return Outcome(code, ended_for_good)
 
     def _settle(self, ended: Ended, first: int, told: int | None) -> int:
         """Record why the attempt ended, where only we know, and see to it that the run goes on.
@@ -106,6 +138,7 @@ class _Task:
             output = self._tail()
             self._aftermath.fail(crash(ended.code, output), output)
         elif kind in SURVIVABLE and self._aftermath.again(kind, message, first):
+            self._again = True
             _say(f"{kind}: {message}; back into the queue")
             if not slurm.requeue(slurm_job()):
                 _say("the job could not be requeued; the next launch submits this run again")
@@ -163,7 +196,7 @@ def why_told(number: int) -> tuple[Kind, str]:
 
 def _entry(state: SweepState, run: str) -> Entry:
     """The queue's entry of a run; what was submitted is worked on even if a launch dropped it."""
-    for entry in state.queue():
+    for entry in entries(state, state.queue()):
         if entry.run == run:
             return entry
     return Entry(run=run, label=run, evaluate=True)

@@ -98,7 +98,7 @@ def next_entry(
     for entry in queue:
         if entry.run in taken or (entry.run, entry.launch) in served:
             continue
-        if not due(_status(state, entry), entry):
+        if not due(state.status(entry.run), entry):
             continue
         if entry.shares not in building:
             return entry
@@ -153,7 +153,7 @@ class _Worker:
         if entry.trial is not None and (record := record_of(self.state, entry.trial)):
             options += ["--trial", str(record)]
         ended = self._to_its_end([*self.command, str(folder), *options], entry)
-        status = _status(self.state, entry)
+        status = self.state.status(entry.run)
         if status is not None and status.state in ("new", "stopped") and self._crashed(ended.code):
             self._record_failure(RunFolder(folder), ended.code, begin)
         self._event("ended", entry, exit_code=ended.code)
@@ -208,14 +208,6 @@ def crash(code: int, output: str) -> failure.Failure:
         signature=f"process ended: {how}",
         at=now(),
     )
-
-
-def _status(state: SweepState, entry: Entry) -> RunStatus | None:
-    """Where a run stands; None if its folder is gone."""
-    try:
-        return RunFolder(state.results_dir / "runs" / entry.run).status()
-    except FileNotFoundError:
-        return None
 
 
 def _built(state: SweepState, stage: str) -> bool:

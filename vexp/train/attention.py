@@ -65,13 +65,18 @@ def forward(
     scaling: float,
     shared_prefix: SharedPrefix | None = None,
     probe: Probe | None = None,
+    causal: bool = False,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; returns [row, query, head, head size].
 
     With a shared prefix, the keys given are those of the rows' own responses: as many as queries
-    (then causal), or those of all steps so far for a single query.
+    (then causal), or those of all steps so far for a single query. `causal`: rows begin with their
+    own prompt, nothing is padded on the left, and no gradient is wanted.
     """
+    if causal:
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        return _flash(query, key, value, 0.0, True, scale=scaling)[0].transpose(1, 2), None
     probed = probe if probe is not None and module.layer_idx in probe.layers else None
     if shared_prefix is None:
         mask = options.get(MASK, attention_mask)

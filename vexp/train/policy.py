@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import re
@@ -64,6 +65,8 @@ class Reading:
     hidden: bool = False
     probe: Probe | None = None  # reads rows of the response tokens
     predictor: bool = False  # rows and states are those of what predicts a token, not its own
+    # Nothing is compared with it to the last bit, so prompts need not be encoded apart.
+    loose: bool = False
 
     @property
     def own(self) -> bool:
@@ -142,6 +145,10 @@ class Policy(nn.Module):
         so the last token of the longest response goes through the model only where its own hidden
         state or attention row is asked for.
         """
+        if reading.loose and self._whole_is_cheaper(prompts):
+            with self.autocast():
+                predicting = prefixes.whole(self.model, prompts, tokens, prompt_index)
+            return self._output(predicting, tokens, mask, temperature, reading)
         probe = reading.probe
         before = PredictorRows.of(probe) if probe and reading.predictor else None
         prefix = self.encode_prefix(prompts, before.ends if before else None)
@@ -152,22 +159,39 @@ class Policy(nn.Module):
         if before:
             before.answer(prompt_index)
         predicting = torch.cat([first, own[:, : tokens.shape[1] - 1]], dim=1)
-        hidden = predicting[mask]
-        logprobs, entropies = self._score(hidden, tokens[mask], temperature, reading.entropy)
-        empty = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
         similarity = None
         if reading.similarity:
             image = prefix.image_hidden[prompt_index].unsqueeze(1).float()
             state = (predicting if reading.predictor else own).float()
             similarity = torch.cosine_similarity(state, image, dim=-1).masked_fill(~mask, 0.0)
-        return PolicyOutput(
-            logprobs=empty.masked_scatter(mask, logprobs),
-            entropy=empty.masked_scatter(mask, entropies) if entropies is not None else None,
+        return dataclasses.replace(
+            self._output(predicting, tokens, mask, temperature, reading),
             similarity=similarity,
-            hidden=hidden if reading.hidden else None,
             attention=probe.found if probe else {},
             rows=probe.rows if probe else None,
         )
+
+    def _output(
+        self,
+        predicting: Tensor,  # [rollout, token, hidden]
+        tokens: Tensor,
+        mask: Tensor,
+        temperature: float,
+        reading: Reading,
+    ) -> PolicyOutput:
+        """What the states that predict the tokens say of them."""
+        hidden = predicting[mask]
+        logprobs, entropies = self._score(hidden, tokens[mask], temperature, reading.entropy)
+        empty = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+        return PolicyOutput(
+            logprobs=empty.masked_scatter(mask, logprobs),
+            entropy=empty.masked_scatter(mask, entropies) if entropies is not None else None,
+            hidden=hidden if reading.hidden else None,
+        )
+
+    def _whole_is_cheaper(self, prompts: PromptBatch) -> bool:
+        without_images = prompts.pixel_values is None and not torch.is_grad_enabled()
+        return without_images and self.kernel == attention_kernel.NAME
 
     def encode_prefix(self, prompts: PromptBatch, probe: Probe | None = None) -> Prefix:
         """Images and prompt texts through vision tower and decoder, with gradients.

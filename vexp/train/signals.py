@@ -126,7 +126,7 @@ def observe(
             found.put(rows, part, output, summary)
             hidden = output.hidden
         for distortion, with_kl in request.counterfactual.items():
-            reading = Reading(hidden=with_kl)
+            reading = Reading(hidden=with_kl, loose=True)
             other = forward(
                 policy, distorted(part, policy, distortion, seed, step), temperature, reading
             )

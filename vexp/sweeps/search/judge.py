@@ -10,7 +10,6 @@ from vexp.files import read_json
 from vexp.runs.store import RunFolder
 from vexp.search.base import Pruner
 from vexp.sweeps.search.journal import reconciled, trial_id
-from vexp.sweeps.search.outcome import run_status
 from vexp.sweeps.search.study import Study
 from vexp.sweeps.search.trials import Trial, locked, read_trials
 from vexp.sweeps.state import SweepState
@@ -79,6 +78,5 @@ class Judge:
         return bool(here.should_prune())
 
     def _first_is_pruned(self) -> bool:
-        first = self._study.state.results_dir / "runs" / self._trial.runs[0].run
-        status = run_status(first)
+        status = self._study.state.status(self._trial.runs[0].run)
         return status is not None and status.state == "pruned"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vexp.config.identity import evaluation_key
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.store import RunFolder, RunStatus, status_of
 from vexp.runs.workspace import METRICS
 from vexp.search.base import Pruner
 from vexp.sweeps.search.study import Study
@@ -35,7 +35,7 @@ def outcome(study: Study, trial: Trial) -> Outcome:
     if trial.problem:
         return Outcome("failed", curve={})
     folders = [study.state.results_dir / "runs" / run.run for run in trial.runs]
-    found = [run_status(folder) for folder in folders]
+    found = [status_of(folder) for folder in folders]
     curve = _curve(study.search.pruner, found[0])
     if any(status and status.state == "pruned" for status in found):
         return Outcome("pruned", curve=curve)
@@ -50,13 +50,6 @@ def outcome(study: Study, trial: Trial) -> Outcome:
         return Outcome("failed", curve=curve)
     columns = zip(*[[v for v in each or () if v is not None] for each in scores], strict=True)
     return Outcome("complete", tuple(math.fsum(c) / len(c) for c in columns), curve)
-
-
-def run_status(folder: Path) -> RunStatus | None:
-    try:
-        return RunFolder(folder).status()
-    except FileNotFoundError:
-        return None
 
 
 def _scores(study: Study, folder: Path, run: TrialRun) -> list[float | None] | None:

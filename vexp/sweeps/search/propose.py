@@ -7,7 +7,7 @@ what a killed one began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vexp.errors import ConfigError
@@ -16,7 +16,6 @@ from vexp.runs.store import RunStore
 from vexp.spec import RunSpec
 from vexp.sweeps.points import Point, trainings
 from vexp.sweeps.search.journal import reconciled
-from vexp.sweeps.search.outcome import run_status
 from vexp.sweeps.search.study import Study
 from vexp.sweeps.search.trials import (
     Trial,
@@ -53,6 +52,14 @@ def propose(state: SweepState) -> bool:
         return True
 
 
+def filled(state: SweepState, due: Callable[[], list[Entry]], room: int) -> list[Entry]:
+    """At most `room` of the runs that are `due`; trials are proposed until there are as many."""
+    found = due()
+    while len(found) < room and propose(state):
+        found = due()
+    return found[: max(0, room)]
+
+
 def take_up(study: Study) -> None:
     """What a launch does for the trials there are: restore lost records, mend the journal."""
     with locked(study, _PATIENCE_S):
@@ -73,7 +80,13 @@ def entries(state: SweepState, queue: Sequence[Entry]) -> list[Entry]:
     pruned = {run.run for trial in trials if _is_pruned(study, trial) for run in trial.runs}
     known = {entry.run for entry in queue}
     later = {
-        run.run: Entry(run=run.run, label=run.label, shares=run.shares, trial=trial.number)
+        run.run: Entry(
+            run=run.run,
+            label=run.label,
+            shares=run.shares,
+            resources=run.resources,
+            trial=trial.number,
+        )
         for trial in trials
         for run in trial.runs
         if run.run not in known
@@ -82,8 +95,8 @@ def entries(state: SweepState, queue: Sequence[Entry]) -> list[Entry]:
 
 
 def _is_pruned(study: Study, trial: Trial) -> bool:
-    folders = (study.state.results_dir / "runs" / run.run for run in trial.runs)
-    return any((status := run_status(f)) and status.state == "pruned" for f in folders)
+    found = (study.state.status(run.run) for run in trial.runs)
+    return any(status is not None and status.state == "pruned" for status in found)
 
 
 def _ask(study: Study, trials: Sequence[Trial]) -> Trial:
@@ -109,6 +122,7 @@ def runs_of(study: Study, found: Sequence[Point]) -> tuple[TrialRun, ...]:
             seed=training.points[0].seed,
             shares=training.shares,
             scored=_scored(study, training.run),
+            resources=training.points[0].resources,
         )
         for training in trainings(found)
     )

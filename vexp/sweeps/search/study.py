@@ -23,14 +23,29 @@ from vexp.config.identity import digest
 from vexp.config.schema import build, to_dict
 from vexp.errors import RunError
 from vexp.files import read_json, write_json
+from vexp.launcher.base import Resources
 from vexp.search.base import Search
 from vexp.spec import RunSpec
+from vexp.sweeps.conditions import Condition
 from vexp.sweeps.overrides import Override, grammar, shown_value
 from vexp.sweeps.points import Point, points
 from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.state import SweepState
 
 FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What trials that meet a condition ask of the launcher."""
+
+    accepted: dict[str, tuple[Any, ...]]
+    sources: dict[str, str]
+    resources: Resources
+
+    @classmethod
+    def of(cls, when: Condition, resources: Resources) -> _Asked:
+        return cls(accepted=dict(when.accepted), sources=dict(when.sources), resources=resources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,7 @@ class _Record:
     config_dirs: tuple[str, ...]
     steps: int
     search: Search
+    resources: tuple[_Asked, ...] = ()
 
 
 class TrialPoint(Point):
@@ -111,6 +127,7 @@ class Study:
             config_dirs=tuple(str(path.resolve()) for path in self.config_dirs),
             steps=self.steps,
             search=self.search,
+            resources=tuple(_Asked.of(*entry) for entry in self.sweep.resources),
         )
         path, content = home(self.state) / "study.json", to_dict(record)
         if read_json(path) != content:
@@ -142,6 +159,10 @@ class Study:
             seeds=record.seeds,
             extra=_overrides(record.extra),
             search=record.search,
+            resources=tuple(
+                (Condition(asked.accepted, asked.sources), asked.resources)
+                for asked in record.resources
+            ),
         )
         return cls(sweep, state, record.key, record.steps, tuple(map(Path, record.config_dirs)))
 

@@ -32,6 +32,7 @@ class TrialRun:
     # for each objective: name, protocol and version of its evaluator, which with the checkpoint's
     # content make the key of the evaluation
     scored: tuple[Mapping[str, Any], ...]
+    resources: Mapping[str, Any] = field(default_factory=dict)  # asked of the launcher
 
 
 @dataclass(frozen=True)
