@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 
 import pytest
 from slurm_project import ROOT
@@ -17,16 +19,17 @@ SEARCH = f"""
 base:
   - plugins=['{ROOT}/tests/runs/stub_plugin.py']
   - backbone=stub
-  - evaluator.dev={{{{name:stub,size:40}}}}
+  - evaluator.heldout={{{{name:stub,size:40}}}}
   - warm_start.steps=1
   - rl.steps={{steps}}
   - checkpoint.every=3
+table: {{{{columns: [{{{{metric: accuracy, evaluator: heldout}}}}]}}}}
 search:
   name: optuna
   sampler: tpe
   trials: {{trials}}
   seed: 3
-  objectives: [{{{{metric: accuracy}}}}]
+  objectives: [{{{{metric: accuracy, evaluator: heldout}}}}]
   {{pruner}}
   space:
     rl.learning_rate: {{{{type: float, low: 1e-6, high: 1e-2, log: true}}}}
@@ -55,7 +58,7 @@ def launched(project):
 
 
 def trials(project):
-    return json.loads(project.vexp("plan", "s.yaml", "--json"))["search"]["trials"]
+    return json.loads(project.vexp("plan", "s.yaml", "--json"))["trials"]
 
 
 def best(project):
@@ -100,9 +103,14 @@ def test_sixty_trials_on_four_jobs_are_sixty_and_survive_the_journal(project, la
 def test_links_that_are_killed_are_mended_by_any_launch(project, launched):
     launched(10, workers=3, step_s=0.3)
     project.wait(lambda: len(project.runs()) >= 4)
-    for job in project.jobs():  # the whole chain, at once
-        project.cluster.ask("scancel", "--signal=KILL", "--full", job["id"])
-    project.wait(lambda: not project.cluster.ask("squeue", "-h"), 60)
+
+    def chain_is_dead():
+        for kind in (["--signal=KILL", "--full"], ["--state=PENDING"]):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it has just ended
+                project.cluster.ask("scancel", "--user=root", *kind)
+        return not project.cluster.ask("squeue", "-h")
+
+    project.wait(chain_is_dead, 60)
     assert trials(project)["open"] > 0
     assert "started 3 workers" in project.vexp("launch", "s.yaml")
     wait_found(project, 10)

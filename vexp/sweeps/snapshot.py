@@ -1,6 +1,6 @@
 """The code that runs is the code that was submitted: a copy of it, named by its content.
 
-code/<hash>/vexp/        the package
+code/<hash>/vexp/        the package with the conf files that it ships
 code/<hash>/plugins/     the plugin files of the sweep's runs, by file name
 code/<hash>/code.json    where it came from: version, commit, whether there were changes
 code/<hash>/diff.patch   the changes, if there were any
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vexp import __version__
 from vexp.files import new_folder, write_json, write_text
+from vexp.paths import shipped
 from vexp.runs import provenance
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -51,5 +52,7 @@ def _contents(package: Path, plugins: Iterable[Path]) -> Iterator[tuple[str, Pat
     for path in package.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             yield f"vexp/{path.relative_to(package)}", path
+    for path in shipped("conf").rglob("*.yaml"):  # jobs of a search compose runs
+        yield f"vexp/_shipped/conf/{path.relative_to(shipped('conf'))}", path
     for plugin in plugins:
         yield f"plugins/{plugin.name}", plugin.expanduser().resolve()
