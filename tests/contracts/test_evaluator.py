@@ -35,6 +35,7 @@ COMMON = {
 OTHER = {
     "credit": COMMON
     | {"credit": component("credit", "vgpo"), "group_size": 3, "batch_size": 7, "keep": 3},
+    "avg_at_k": COMMON | {"k": 3, "temperature": 0.7, "top_p": 0.9, "seed": 5},
     "heldout": COMMON,
     "diagnostics": COMMON
     | {
@@ -75,6 +76,7 @@ RECORDED = {
         "focused_early": st.integers(0, 9).map(float),
     },
 }  # fmt: skip
+CLUSTERED = {"avg_at_k": {"accuracy", "pass", "run_std"}}  # n: questions, or answers to each
 PARTIAL = {name for values in RECORDED.values() for name in values} | {"late_early_focus"}
 SAMPLES = st.lists(
     st.builds(
@@ -138,7 +140,7 @@ def test_n_counts_the_samples(evaluator, samples):
     metrics = evaluator.metrics(samples)
     assert bool(metrics) == bool(samples)
     for name, found in metrics.items():
-        whole = "/" not in name and name not in PARTIAL
+        whole = "/" not in name and name not in PARTIAL | CLUSTERED.get(evaluator.name, set())
         assert found["n"] == len(samples) if whole else 1 <= found["n"] <= len(samples), name
 
 

@@ -90,26 +90,31 @@ class Heldout(Evaluator):
         }
 
     def samples(self, policy: Policy, run: RunSpec, start: int = 0) -> Iterator[Sample]:
-        places = self._places(run)
-        first = start - start % self.batch_size
+        places, each = self._places(run), self._sampling(run).group_size
+        first = start // each - start // each % self.batch_size
         for begin in range(first, len(places), self.batch_size):
             batch = self._score(policy, run, places[begin : begin + self.batch_size])
-            yield from batch[max(0, start - begin) :]
+            yield from batch[max(0, start - begin * each) :]
 
     def metrics(self, samples: list[Sample]) -> dict[str, dict[str, float | None]]:
         if not samples:
             return {}
-        found = _accuracies(samples, "")
-        datasets = sorted({sample.dataset for sample in samples})
-        if len(datasets) > 1:
-            for name in datasets:
-                found |= _accuracies([s for s in samples if s.dataset == name], f"{name}/")
+        found = accuracies([(s.dataset, s.tag, s.correct) for s in samples])
         unjudged = ("bad_gold", "timeout", "crashed")
         found["format"] = mean([float(sample.well_formed) for sample in samples])
         found["length"] = mean([float(sample.length) for sample in samples])
         found["truncated"] = mean([float(sample.truncated) for sample in samples])
         found["unjudged"] = mean([float(sample.status in unjudged) for sample in samples])
         return found
+
+    def _sampling(self, run: RunSpec) -> Sampling:
+        """How a question is answered."""
+        return Sampling(
+            group_size=1,
+            max_response_length=self._limit(run),
+            greedy=True,
+            purpose="evaluation",
+        )
 
     def _datasets(self, run: RunSpec) -> Mapping[str, Dataset]:
         return self.datasets or run.mix.datasets
@@ -125,17 +130,17 @@ class Heldout(Evaluator):
         ]
 
     def _score(self, policy: Policy, run: RunSpec, places: Sequence[Place]) -> list[Sample]:
-        """One batch: answer greedily, judge, and keep a record of each."""
+        """One batch: answer, judge, and keep a record of each answer."""
         items = [self._datasets(run)[name].item(self.split, index) for name, index in places]
         ids = [f"{name}/{item.id}" for (name, _), item in zip(places, items, strict=True)]
-        sampling = Sampling(
-            group_size=1,
-            max_response_length=self._limit(run),
-            greedy=True,
-            purpose="evaluation",
-        )
+        sampling = self._sampling(run)
         prompts = policy.encode(items, run.prompt).to(policy.device)
         generated = run.engine.generate(policy, prompts, ids, sampling)
+        each = sampling.group_size
+        items = [item for item in items for _ in range(each)]
+        places = [place for place in places for _ in range(each)]
+        if each > 1:
+            ids = [f"{name}#{number}" for name in ids for number in range(each)]
         texts = policy.decode(generated.tokens, generated.mask)
         verdicts = judge(run.verifier, texts, [item.answer for item in items])
         values = self._values(policy, run, items, prompts, generated)
@@ -203,9 +208,20 @@ def ratio(
     return {name: {"value": value, "stderr": stderr, "n": n}}
 
 
-def _accuracies(samples: Sequence[Sample], prefix: str) -> dict[str, dict[str, float | None]]:
-    found = {f"{prefix}accuracy": mean([sample.correct for sample in samples])}
-    for tag in sorted({sample.tag for sample in samples if sample.tag}):
-        tagged = [sample.correct for sample in samples if sample.tag == tag]
-        found[f"{prefix}accuracy/{tag}"] = mean(tagged)
+def accuracies(scores: Sequence[tuple[str, str, float]]) -> dict[str, dict[str, float | None]]:
+    """Accuracy of all, by tag, and with several datasets of each: from dataset, tag and score."""
+    found = _by_tag(scores, "")
+    datasets = sorted({dataset for dataset, _, _ in scores})
+    if len(datasets) > 1:
+        for name in datasets:
+            found |= _by_tag([score for score in scores if score[0] == name], f"{name}/")
+    return found
+
+
+def _by_tag(
+    scores: Sequence[tuple[str, str, float]], prefix: str
+) -> dict[str, dict[str, float | None]]:
+    found = {f"{prefix}accuracy": mean([score for _, _, score in scores])}
+    for wanted in sorted({tag for _, tag, _ in scores if tag}):
+        found[f"{prefix}accuracy/{wanted}"] = mean([s for _, tag, s in scores if tag == wanted])
     return found
