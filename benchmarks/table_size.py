@@ -9,6 +9,7 @@ file is resolved: every results file is read, every cell computed and tested, Ma
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import tempfile
 import time
@@ -77,6 +78,7 @@ def _folder(folder: Path, number: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def main(runs: int, repeats: int, as_json: bool) -> None:
     """Make, measure, and say whether the target was met."""
+    gc.disable()  # as `vexp table` does
     with tempfile.TemporaryDirectory() as folder:
         sweep, points = make(Path(folder), runs)
         trainings = [Training((point,)) for point in points]

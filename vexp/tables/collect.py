@@ -18,6 +18,8 @@ from vexp.sweeps.points import Training
 from vexp.tables.cells import Measurements, Results, Score
 
 _KEYS = {"format", "name", "key", "metrics"}
+_DECODER = json.JSONDecoder()
+_AT_ONCE = 1 << 16  # bytes
 
 
 def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = False) -> Results:
@@ -43,8 +45,8 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
     result = folder.result()
     if result is None:
         return None
-    home = folder.evaluations_dir
-    there = _evaluations(str(home))
+    home = str(folder.evaluations_dir)
+    there = _evaluations(home)
     metrics: dict[str, Mapping[str, Score]] = {}
     decoding: dict[str, str] = {}
     counted: set[str] = set()
@@ -61,7 +63,7 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
         if name in counted or found.get("checkpoint") != result["checkpoint_hash"]:
             continue
         if "benchmark" in found:
-            _add_benchmark(found, benchmarks, decoding, home / name)
+            _add_benchmark(found, benchmarks, decoding, f"{home}/{name}")
         elif found["name"] not in metrics and found["name"] in training.run.evaluator:
             remarks.append(_stale(found, folder))
     return Measurements(
@@ -81,8 +83,7 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name in names:
         try:
-            with open(f"{home}/{name}/{evaluations.RESULTS}", "rb") as file:  # noqa: PTH123
-                content = json.loads(file.read())
+            content = _DECODER.decode(_content(f"{home}/{name}/{evaluations.RESULTS}"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except ValueError:
@@ -94,6 +95,18 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def _content(path: str) -> str:
+    """A small file's text; `open` takes three times as long."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        parts = [os.read(handle, _AT_ONCE)]
+        while len(parts[-1]) == _AT_ONCE:
+            parts.append(os.read(handle, _AT_ONCE))
+    finally:
+        os.close(handle)
+    return b"".join(parts).decode()
+
+
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
     version = str(found.get("scorer", ""))
     return {
@@ -103,7 +116,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _add_benchmark(
-    found: Mapping[str, Any], scores: dict[str, Score], decoding: dict[str, str], folder: Path
+    found: Mapping[str, Any], scores: dict[str, Score], decoding: dict[str, str], folder: str
 ) -> None:
     from vexp.errors import RunError
 
@@ -111,7 +124,7 @@ def _add_benchmark(
     if name in scores:
         raise RunError(
             f"this run has two results of the benchmark {name!r}",
-            where=str(folder),
+            where=folder,
             accepted="one result for each run and benchmark; a table never averages two",
             remedy="delete the folder of the one that should not count",
         )

@@ -43,8 +43,8 @@ def sheet_of(frame: Frame) -> Sheet:
         lines=tuple(lines),
         notes=tuple(_notes(frame)),
         origin=f"Made by `vexp table {frame.sweep}` from results alone.",
-        records=list(_records(frame)),
-        document=_document(frame),
+        records=lambda: list(_records(frame)),
+        document=lambda: _document(frame),
     )
 
 

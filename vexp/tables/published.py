@@ -39,8 +39,8 @@ def sheet(name: str, found: Reference) -> Sheet:
         lines=tuple(lines),
         notes=tuple(_notes(found)),
         origin=f"Made by `vexp table {name} --source published` from results/reference.",
-        records=list(_records(found, ranked)),
-        document=_document(name, found, ranked),
+        records=lambda: list(_records(found, ranked)),
+        document=lambda: _document(name, found, ranked),
     )
 
 

@@ -34,17 +34,17 @@ def markdown(sheet: Sheet) -> str:
 def csv_text(sheet: Sheet) -> str:
     """One line per cell, on the metric's own scale, for scripts."""
     out = io.StringIO()
-    if sheet.records:
-        writer = csv.DictWriter(out, list(sheet.records[0]), lineterminator="\n")
+    if records := sheet.records():
+        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
         writer.writeheader()
-        for record in sheet.records:
+        for record in records:
             writer.writerow({key: _exact(value) for key, value in record.items()})
     return out.getvalue()
 
 
 def json_text(sheet: Sheet) -> str:
     """Everything the table knows, on the metrics' own scales."""
-    return json.dumps(sheet.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(sheet.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def terminal(sheet: Sheet) -> Table:

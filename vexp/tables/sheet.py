@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -45,8 +45,9 @@ class Sheet:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     origin: str  # how it was made
-    records: Sequence[Mapping[str, Any]] = field(repr=False)  # one for each cell, same keys in all
-    document: Mapping[str, Any] = field(repr=False)  # everything the table knows
+    # Made when asked for: one for each cell with the same keys in all, and everything it knows.
+    records: Callable[[], Sequence[Mapping[str, Any]]] = field(repr=False, compare=False)
+    document: Callable[[], Mapping[str, Any]] = field(repr=False, compare=False)
 
     def sections(self) -> list[tuple[str, list[Line]]]:
         """The lines by group, in their order."""
