@@ -51,6 +51,10 @@ class Submitter(Protocol):
     def workers(self) -> int:
         """How many runs of a submission, or of a search, are at work at the same time."""
 
+    @property
+    def successor(self) -> str:
+        """`submit` or `pull`: who goes on with a search."""
+
     def asking(self, resources: Mapping[str, Any]) -> Submitter:
         """The launcher with the resources of some runs."""
 

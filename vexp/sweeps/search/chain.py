@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import cast
 
 from vexp.launcher.base import Worker
-from vexp.launcher.slurm import Slurm
 from vexp.runs.owner import slurm_job
 from vexp.sweeps import arrays, slurm
-from vexp.sweeps.arrays import Batch
+from vexp.sweeps.arrays import Batch, Submitter
 from vexp.sweeps.hold import held
 from vexp.sweeps.search.propose import entries, filled
 from vexp.sweeps.search.study import Study
@@ -44,7 +43,9 @@ def hand_over(state: SweepState, batch: Batch, task: int) -> str | None:
         return found[0].run
 
 
-def _submitted(state: SweepState, launcher: Slurm, found: Sequence[Entry], batch: Batch) -> bool:
+def _submitted(
+    state: SweepState, launcher: Submitter, found: Sequence[Entry], batch: Batch
+) -> bool:
     try:
         arrays.submit(state, launcher, found, batch.code_folder(state))
     except slurm.SlurmError as error:
@@ -75,7 +76,7 @@ def _free(state: SweepState, others: Sequence[Worker] | None) -> list[Entry]:
     ]
 
 
-def _launcher(study: Study, entry: Entry) -> Slurm:
+def _launcher(study: Study, entry: Entry) -> Submitter:
     """The launcher of the trial that a run belongs to."""
     trial = read_trials(study)[entry.trial or 0]
-    return cast("Slurm", study.points([(trial.number, dict(trial.params))])[0].run.launcher)
+    return cast("Submitter", study.points([(trial.number, dict(trial.params))])[0].run.launcher)
