@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -109,3 +110,9 @@ files.write_text(files.Path({str(path)!r}), "after" * 1000)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert path.read_text() == "before"
+
+
+def test_a_place_that_takes_no_folder_is_one_message():
+    folder = files.new_folder(Path("/proc/nothing/runs/x"))
+    with pytest.raises(StorageError, match="no folder can be created here"), folder:
+        pass

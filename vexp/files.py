@@ -90,7 +90,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     aside = _aside(path)
     with storage_errors(path):
         try:
-            aside.mkdir(parents=True)
+            _make(aside)
             yield aside
             for file in aside.rglob("*"):
                 if file.is_file():
@@ -101,6 +101,18 @@ def new_folder(path: Path) -> Iterator[Path]:
             fsync_folder(path.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    """Create a folder with its parents; /proc, for one, says of what it refuses that it is absent."""
+    try:
+        folder.mkdir(parents=True)
+    except FileNotFoundError as error:
+        raise StorageError(
+            "cannot write: no folder can be created here",
+            where=str(folder.parent),
+            remedy="choose another results_dir, then run the same command",
+        ) from error
 
 
 def _rename_new(source: Path, target: Path) -> None:
