@@ -104,7 +104,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _make(folder: Path) -> None:
-    """Create a folder with its parents; /proc, for one, says of what it refuses that it is absent."""
+    """Create a folder with its parents; what /proc refuses it calls absent."""
     try:
         folder.mkdir(parents=True)
     except FileNotFoundError as error:
