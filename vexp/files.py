@@ -153,6 +153,6 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int | None]:
 def read_json(path: Path) -> Any | None:
     """The content of a JSON file; None if it is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8"))
     except (FileNotFoundError, ValueError):
         return None

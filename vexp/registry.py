@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -314,18 +314,34 @@ def unknown_component(kind: str, name: str, known: Iterable[str], where: str = "
     )
 
 
-def component_slots(component: Component) -> Iterator[tuple[str, Component]]:
+def component_slots(component: Any) -> list[tuple[str, Component]]:
     """Components held by a component's or section's fields, with dotted paths, depth first."""
-    for field in dataclasses.fields(component):  # type: ignore[arg-type]
-        value = getattr(component, field.name)
-        named = value.items() if isinstance(value, dict) else [("", value)]
-        for key, item in named:
-            path = f"{field.name}.{key}" if key else field.name
-            if isinstance(item, Component):
-                yield path, item
-            if dataclasses.is_dataclass(item) and not isinstance(item, type):
-                for below, found in component_slots(item):  # type: ignore[arg-type]
-                    yield f"{path}.{below}", found
+    found: list[tuple[str, Component]] = []
+    for name in _field_names(type(component)):  # type: ignore[arg-type]
+        value = getattr(component, name)
+        if isinstance(value, dict):
+            for key, item in value.items():
+                found += _with_slots(f"{name}.{key}", item)
+        elif hasattr(value, "__dataclass_fields__"):
+            found += _with_slots(name, value)
+    return found
+
+
+def _with_slots(path: str, value: Any) -> list[tuple[str, Component]]:
+    """What stands at a path, and all below. It is frozen, so it remembers what was found."""
+    if not hasattr(value, "__dataclass_fields__") or isinstance(value, type):
+        return []
+    remembered: dict[str, list[tuple[str, Component]]] = getattr(value, "__dict__", {})
+    place = f"components at {path}"
+    if place not in remembered:
+        below = [(f"{path}.{name}", held) for name, held in component_slots(value)]
+        remembered[place] = [(path, value), *below] if isinstance(value, Component) else below
+    return remembered[place]
+
+
+@functools.cache
+def _field_names(cls: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -183,9 +183,9 @@ class RunSpec:
 
     @functools.cached_property
     def _components(self) -> tuple[tuple[str, Component], ...]:
-        idle = set(STAGES) - set(self.stages)
-        found = component_slots(self)  # type: ignore[arg-type]
-        return tuple(entry for entry in found if entry[0].partition(".")[0] not in idle)
+        idle = tuple(f"{stage}." for stage in STAGES if stage not in self.stages)
+        found = component_slots(self)
+        return tuple([entry for entry in found if not entry[0].startswith(idle)])
 
     def emits(self, stage: str) -> Mapping[str, tuple[str, ...]]:
         """Special tokens that may be sampled in a stage, each with the words it starts from.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +50,9 @@ def plan_of(
 
     limit = [f"launcher.workers={workers}"] if workers else []
     if not is_adhoc(sweep):
-        extra = [*overrides, *limit]
-        return make_plan(read_sweep(find_sweep(sweep), extra=extra), config_dirs=config_dirs)
+        read = read_sweep(find_sweep(sweep), extra=[*overrides, *limit])
+        with _no_collection():
+            return make_plan(read, config_dirs=config_dirs)
     path, text = adhoc_sweep([sweep, *overrides])
     kept = path.is_file()
     read = read_sweep(path, extra=limit, text=None if kept else text)
@@ -59,6 +62,18 @@ def plan_of(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
     return plan
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Spare the garbage collector the many points of a plan, none of which is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def launcher_of(plan: Plan) -> Launcher:

@@ -263,15 +263,16 @@ def without(
     """
     kept = [g for g in parsed if g.parsed.key_or_group.partition(".")[0] not in unknown]
     last = {given.parsed.key_or_group: given for given in kept}
-    none = {key for key, given in last.items() if _is_null_option(given, dirs)}
+    none = {key for key, given in last.items() if is_null_option(given, dirs)}
     return [
         _deletion(given) if given.parsed.key_or_group in none else given
         for given in kept
-        if given.parsed.key_or_group in none or not _is_null_option(given, dirs)
+        if given.parsed.key_or_group in none or not is_null_option(given, dirs)
     ]
 
 
-def _is_null_option(given: Given, dirs: tuple[Path, ...]) -> bool:
+def is_null_option(given: Given, dirs: tuple[Path, ...]) -> bool:
+    """Whether an override says that nothing is chosen of a group that components do not make up."""
     group = given.parsed.key_or_group
     absent = given.parsed.value() is None and not given.parsed.is_delete()
     return absent and group not in KINDS and bool(_options(group, dirs))

@@ -2,12 +2,15 @@
 
 Hydra needs tens of milliseconds for the order of the files. It depends only on the overrides that
 choose files, so it is asked once for each combination of those; the other overrides set values and
-are laid on top. A section of the config that nothing touches is built once for its combination.
+are laid on top. A section of the config depends on the files, on what is set below it, and on the
+sections that it refers to by `${key}`: it is built once for each combination of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 from vexp.config.compose import (
     Composed,
     Overlay,
+    is_null_option,
     parse,
     plugins_of,
     unknown_options,
     without,
 )
 from vexp.config.folders import search_dirs
-from vexp.config.identity import Identity, plain, training_id
+from vexp.config.identity import Identity, plain, training_id, written
+from vexp.config.interpolation import referred
 from vexp.config.merge import Given, Merge
 from vexp.config.schema import build, build_field, field_types
 from vexp.errors import ConfigError, Problem
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
 
 Choice = tuple[str, ...]  # the overrides that choose files
+_Parted = tuple[tuple[str, ...], Mapping[str, Any]]  # sections that are set, the others built
+Settings = dict[str, tuple[str, ...]]  # the other ones, by the section that they set
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,12 @@ class _Files:
     """The files of one choice, merged."""
 
     merge: Merge
-    references: frozenset[str]  # top-level keys below which something refers to another key
+
+    @functools.cached_property
+    def references(self) -> Mapping[str, frozenset[str]]:
+        """Section -> other sections that it refers to; only those that do."""
+        found = {key: frozenset(referred(value)) for key, value in self.merge.values.items()}
+        return {key: others for key, others in found.items() if others}
 
 
 @dataclass(repr=False)
@@ -54,9 +66,14 @@ class Composer:
     )
     _known: set[tuple[str, str]] = field(default_factory=set)
     _chooses: dict[str, bool] = field(default_factory=dict)
+    _sound: dict[str, Given] = field(default_factory=dict)  # overrides without a catch, by text
+    _refers: dict[str, frozenset[str]] = field(default_factory=dict)  # sections that they name
     _files: dict[Choice, _Files | ConfigError] = field(default_factory=dict)
+    _shared: dict[tuple[Choice, tuple[str, ...]], _Parted] = field(default_factory=dict)
     _sections: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _unsaid: dict[str, Any] = field(default_factory=dict)
     _plain: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    _written: dict[int, str] = field(default_factory=dict)  # of the plain forms in `_plain`
 
     def __post_init__(self) -> None:
         self._dirs = search_dirs(self.config_dirs)
@@ -67,21 +84,7 @@ class Composer:
         Raises:
             ConfigError: with every problem found, each with its origin.
         """
-        from vexp.spec import RunSpec
-
-        found: list[Problem] = []
-        overlay = self._overlay(overrides, source, found)
-        choice = tuple(given.text for given in overlay.groups)
-        composed = self._composed(choice, overlay)
-        try:
-            run = self._built(choice, overlay, composed) or build(
-                RunSpec, composed.values, composed.reading()
-            )
-        except ConfigError as error:
-            raise ConfigError([*found, *error.problems]) from None
-        if found:
-            raise ConfigError(found)
-        return run
+        return self._from_sections(overrides, source) or self._whole(overrides, source)
 
     def values(self, overrides: Sequence[str], source: Sequence[str]) -> dict[str, Any]:
         """The merged config before the schema, as far as it can be composed.
@@ -94,7 +97,22 @@ class Composer:
 
     def identity(self, run: RunSpec) -> Identity:
         """As `training_id`."""
-        return training_id(run, self._plain_form)
+        return training_id(run, self._plain_form, self._written_form)
+
+    def _whole(self, overrides: Sequence[str], source: Sequence[str]) -> RunSpec:
+        """The run by the ordinary way, with all that is wrong with it."""
+        from vexp.spec import RunSpec
+
+        found: list[Problem] = []
+        overlay = self._overlay(overrides, source, found)
+        composed = self._composed(tuple(given.text for given in overlay.groups), overlay)
+        try:
+            run = build(RunSpec, composed.values, composed.reading())
+        except ConfigError as error:
+            raise ConfigError([*found, *error.problems]) from None
+        if found:
+            raise ConfigError(found)
+        return run
 
     def _overlay(
         self, overrides: Sequence[str], sources: Sequence[str], found: list[Problem]
@@ -114,6 +132,9 @@ class Composer:
                 found += wrong
             else:
                 self._known.add((one.text, one.source))
+                if not is_null_option(one, self._dirs):
+                    self._sound[one.text] = one
+                    self._refers[one.text] = frozenset(referred(one.parsed.value()))
         kept = without(given, unknown, self._dirs)
         groups = tuple(one for one in kept if self._is_choice(one))
         settings = tuple(one for one in kept if not self._is_choice(one))
@@ -134,54 +155,140 @@ class Composer:
             self._chooses[given.text] = chooses_files(given.parsed, self._dirs)
         return self._chooses[given.text]
 
-    def _composed(self, choice: Choice, overlay: Overlay) -> Composed:
+    def _merged(self, choice: Choice, overlay: Overlay) -> _Files:
         if choice not in self._files:
             try:
-                merge = overlay.files()
+                self._files[choice] = _Files(overlay.files())
             except ConfigError as error:
                 self._files[choice] = error
-            else:
-                refer = frozenset(k for k, v in merge.values.items() if _refers(v))
-                self._files[choice] = _Files(merge, refer)
         files = self._files[choice]
         if isinstance(files, ConfigError):
             raise files
-        touched = {given.key[0] for given in overlay.settings}
-        return overlay.composed(files.merge.copy(), files.references | touched)
+        return files
 
-    def _built(self, choice: Choice, overlay: Overlay, composed: Composed) -> RunSpec | None:
+    def _composed(self, choice: Choice, overlay: Overlay) -> Composed:
+        files = self._merged(choice, overlay)
+        touched = {given.key[0] for given in overlay.settings}
+        return overlay.composed(files.merge.copy(), files.references.keys() | touched)
+
+    def _from_sections(self, overrides: Sequence[str], source: Sequence[str]) -> RunSpec | None:
         """The run, from sections that may have been built before; None where that does not go."""
         from vexp.spec import RunSpec
 
-        files, reading = self._files[choice], composed.reading()
-        assert isinstance(files, _Files)
-        if not composed.values.keys() <= field_types(RunSpec).keys():
+        told = self._told(overrides) or self._told_anew(overrides, source)
+        if told is None:
             return None
-        own: dict[str, list[str]] = {key: [] for key in files.references}
-        for given in overlay.settings:
-            own.setdefault(given.key[0], []).append(given.text)
-        sections = {}
+        choice, settings = told
         try:
-            for key, tree in composed.values.items():
-                told = (repr(tree), *own[key]) if key in own else ()
-                place = (choice, key, told)
-                if place not in self._sections:
-                    self._sections[place] = build_field(RunSpec, key, tree, reading)
-                sections[key] = self._sections[place]
-            return RunSpec(**sections)
+            files = self._files.get(choice) or self._merged(choice, self._choosing(choice))
+            if isinstance(files, ConfigError) or not settings.keys() <= field_types(RunSpec).keys():
+                return None
+            touched, sections = self._untouched(choice, files, tuple(settings))
+            built = {key: self._section(choice, files, key, settings) for key in touched}
+            return RunSpec(**sections, **{k: v for k, v in built.items() if v is not _ABSENT})
         except (ConfigError, TypeError):
             return None
+
+    def _told(self, overrides: Sequence[str]) -> tuple[Choice, Settings] | None:
+        """The overrides told apart; None if one is new, or has a catch."""
+        choice: list[str] = []
+        settings: Settings = {}
+        for text in overrides:
+            given = self._sound.get(text)
+            if given is None:
+                return None
+            if self._is_choice(given):
+                choice.append(text)
+            else:
+                key = given.key[0]
+                settings[key] = (*settings.get(key, ()), text)
+        return tuple(choice), settings
+
+    def _told_anew(
+        self, overrides: Sequence[str], source: Sequence[str]
+    ) -> tuple[Choice, Settings] | None:
+        found: list[Problem] = []
+        self._overlay(overrides, source, found)
+        return None if found else self._told(overrides)
+
+    def _choosing(self, choice: Choice, settings: Iterable[str] = ()) -> Overlay:
+        sound = self._sound
+        groups, rest = (tuple(sound[text] for text in texts) for texts in (choice, settings))
+        return Overlay(groups, rest, self._dirs)
+
+    def _untouched(self, choice: Choice, files: _Files, keys: tuple[str, ...]) -> _Parted:
+        """The sections that settings below `keys` reach, and the others, built."""
+        place = (choice, keys)
+        known = self._shared.get(place)
+        if known is None:
+            set_here: Settings = dict.fromkeys(keys, ())
+            reached = [
+                key
+                for key in files.merge.values
+                if not set_here.keys().isdisjoint(self._read(files, key, set_here))
+            ]
+            rest = files.merge.values.keys() - reached
+            built = {key: self._section(choice, files, key, {}) for key in rest}
+            built |= {key: self._default(key) for key in _defaults().keys() - {*keys, *built}}
+            known = self._shared[place] = (tuple(dict.fromkeys((*keys, *reached))), built)
+        return known
+
+    def _default(self, key: str) -> Any:
+        """The section of every run that says nothing about it."""
+        if key not in self._unsaid:
+            self._unsaid[key] = _defaults()[key]()
+        return self._unsaid[key]
+
+    def _read(self, files: _Files, key: str, settings: Settings) -> list[str]:
+        """A section, and all that it refers to, those that they refer to among them."""
+        found = [key]
+        for one in found:  # grows
+            others = set(files.references.get(one, ()))
+            for text in settings.get(one, ()):
+                others |= self._refers[text]
+            found += sorted(others.difference(found))
+        return found
+
+    def _section(self, choice: Choice, files: _Files, key: str, settings: Settings) -> Any:
+        """One field of the run; _ABSENT where it was deleted.
+
+        Raises:
+            ConfigError: with everything that is wrong in this part.
+        """
+        from vexp.spec import RunSpec
+
+        read = self._read(files, key, settings)
+        place = (choice, *((one, settings.get(one)) for one in read))
+        if place not in self._sections:
+            texts = [text for one in read for text in settings.get(one, ())]
+            overlay = self._choosing(choice, texts)
+            composed = overlay.composed(files.merge.part(read), read)
+            self._sections[place] = (
+                build_field(RunSpec, key, composed.values[key], composed.reading())
+                if key in composed.values
+                else _ABSENT
+            )
+        return self._sections[place]
 
     def _plain_form(self, value: Any) -> Any:
         known = self._plain.get(id(value))
         if known is None:
-            known = self._plain[id(value)] = (value, plain(value))
+            form = plain(value)
+            known = self._plain[id(value)] = (value, form)
+            self._written[id(form)] = written(form)
         return known[1]
 
+    def _written_form(self, form: Any) -> str:
+        return self._written.get(id(form)) or written(form)
 
-def _refers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_refers, value.values()))
-    if isinstance(value, list):
-        return any(map(_refers, value))
-    return isinstance(value, str) and "${" in value
+
+_ABSENT = object()
+
+
+@functools.cache
+def _defaults() -> dict[str, Callable[[], Any]]:
+    """What makes the sections that a run has by itself."""
+    from vexp.spec import RunSpec
+
+    made = {f.name: f.default_factory for f in dataclasses.fields(RunSpec)}
+    return {name: make for name, make in made.items() if make is not dataclasses.MISSING}

@@ -22,6 +22,8 @@ from vexp.spec import RunSpec, science
 # Raised when the way of hashing changes; every id changes with it (tests/config/golden_ids.json).
 IDENTITY_VERSION = 1
 HASH_LENGTH = 12  # hex digits
+_VERSION = str(IDENTITY_VERSION)
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,17 @@ class Identity:
         return f"{self.slug}-{self.hash}"
 
 
-def training_id(run: RunSpec, form: Callable[[Any], Any] | None = None) -> Identity:
-    """The identity of a run's trained weights; `form` is a `plain` that may remember."""
+def training_id(
+    run: RunSpec,
+    form: Callable[[Any], Any] | None = None,
+    text: Callable[[Any], str] | None = None,
+) -> Identity:
+    """The identity of a run's trained weights.
+
+    `form` is a `plain` that may remember, `text` a `written`.
+    """
     inputs = _inputs(run, run.stages, form or plain)
-    return Identity(slug=slug(run), hash=digest(inputs), inputs=inputs)
+    return Identity(slug=slug(run), hash=digest(inputs, text), inputs=inputs)
 
 
 def stage_key(run: RunSpec, stage: str) -> str:
@@ -51,20 +60,40 @@ def stage_key(run: RunSpec, stage: str) -> str:
 
 
 def evaluation_key(
-    checkpoint: str, name: str, protocol: Mapping[str, Any], scorer_version: int
+    checkpoint: str,
+    name: str,
+    protocol: Mapping[str, Any],
+    scorer_version: int,
+    text: str | None = None,
 ) -> str:
-    """The key of one evaluation: checkpoint content hash, benchmark, protocol, scorer version."""
-    return digest(
-        {"checkpoint": checkpoint, "name": name, "protocol": protocol, "scorer": scorer_version}
-    )
+    """The key of one evaluation: checkpoint content hash, benchmark, protocol, scorer version.
+
+    `text` is `written(protocol)`, where that is known.
+    """
+    parts = {"checkpoint": checkpoint, "name": name, "scorer": scorer_version}
+    texts = {key: written(value) for key, value in parts.items()}
+    return _digest(texts | {"protocol": written(protocol) if text is None else text})
 
 
-def digest(inputs: Mapping[str, Any]) -> str:
-    """Hash of plain data; 1, 1.0, true and "1" all differ, the order of keys does not matter."""
-    text = json.dumps(
-        {"identity": IDENTITY_VERSION, **inputs}, sort_keys=True, ensure_ascii=True, allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+def digest(inputs: Mapping[str, Any], text: Callable[[Any], str] | None = None) -> str:
+    """Hash of plain data; 1, 1.0, true and "1" all differ, the order of keys does not matter.
+
+    `text` is a `written` that may remember.
+    """
+    form = text or written
+    return _digest({key: form(value) for key, value in inputs.items()})
+
+
+def _digest(texts: Mapping[str, str]) -> str:
+    """As `digest`, of values that are JSON already."""
+    parts = sorted({"identity": _VERSION, **texts}.items())
+    whole = ", ".join([f"{_JSON.encode(key)}: {text}" for key, text in parts])
+    return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:HASH_LENGTH]
+
+
+def written(form: Any) -> str:
+    """Plain data as JSON, equal for equal data."""
+    return _JSON.encode(form)
 
 
 def slug(run: RunSpec) -> str:

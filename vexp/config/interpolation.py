@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from vexp.config.schema import Path as Key
@@ -39,6 +39,18 @@ def interpolated(
         ),
         value,
     )
+
+
+def referred(value: Any) -> Iterator[str]:
+    """The top-level keys that a value refers to."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from referred(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from referred(item)
+    elif isinstance(value, str):
+        yield from (name.partition(".")[0] for name in _REFERENCE.findall(value))
 
 
 def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,11 @@ class Merge:
     def copy(self) -> Merge:
         """One that can be laid over without changing this one."""
         return Merge(_copied(self.values), dict(self.origins))
+
+    def part(self, keys: Collection[str]) -> Merge:
+        """A copy that holds only these top-level keys."""
+        values = {key: self.values[key] for key in keys if key in self.values}
+        return Merge(_copied(values), {k: o for k, o in self.origins.items() if k[0] in keys})
 
     def _where(self, key: Key) -> str:
         return (

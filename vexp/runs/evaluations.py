@@ -60,10 +60,25 @@ def units(run: RunSpec, checkpoint: str) -> list[Unit]:
 
     found: list[Unit] = []
     for label, evaluator in run.evaluator.items():
-        protocol = json.loads(json.dumps(dict(evaluator.protocol(run))))
-        key = evaluation_key(checkpoint, evaluator.name, protocol, evaluator.version)
+        protocol, text = _protocol(evaluator, run)
+        key = evaluation_key(checkpoint, evaluator.name, protocol, evaluator.version, text)
         found.append(Unit(label, evaluator, checkpoint, protocol, key))
     return found
+
+
+def _protocol(evaluator: Evaluator, run: RunSpec) -> tuple[Mapping[str, Any], str]:
+    """The protocol as JSON would bring it back, and its text; the evaluator remembers it."""
+    from vexp.config.identity import written
+    from vexp.config.reads import ByReads
+
+    def asked(run: RunSpec) -> tuple[Mapping[str, Any], str]:
+        protocol = json.loads(json.dumps(dict(evaluator.protocol(run))))
+        return protocol, written(protocol)
+
+    remembered: dict[str, Any] = getattr(evaluator, "__dict__", {})
+    ask: ByReads[tuple[Mapping[str, Any], str]]
+    ask = remembered.setdefault("protocol by what it reads", ByReads(asked))
+    return ask(run)
 
 
 def find(home: Path, key: str) -> Path | None:

@@ -38,8 +38,9 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
             )
     for run in trainings(found):
         yield from _two_evaluations(run, shown)
+    known: dict[tuple[str, int, int], list[str]] = {}
     for point, other in _same_but_seed(found):
-        for key in _differences(point.run, other.run):
+        for key in _differences(point.run, other.run, known):
             if key.rpartition(".")[2] != "seed":
                 yield Problem(
                     f"{point.label!r} and {other.label!r} differ in {key!r}, not only in the seed",
@@ -49,12 +50,20 @@ def _contradictions(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
                 )
 
 
-def _differences(one: RunSpec, other: RunSpec) -> Iterator[str]:
-    """Dotted keys in which two runs differ; sections that they share are not looked into."""
+def _differences(
+    one: RunSpec, other: RunSpec, known: dict[tuple[str, int, int], list[str]]
+) -> Iterator[str]:
+    """Dotted keys in which two runs differ; sections that they share are not looked into.
+
+    `known` remembers sections that were compared before, by their ids.
+    """
     for name in field_types(RunSpec):
         left, right = getattr(one, name), getattr(other, name)
-        if left is not right and left != right:
-            yield from differing_keys(to_dict(left), to_dict(right), name)
+        if left is not right:
+            pair = name, id(left), id(right)
+            if pair not in known:
+                known[pair] = list(differing_keys(to_dict(left), to_dict(right), name))
+            yield from known[pair]
 
 
 def _two_evaluations(run: Training, shown: str) -> Iterator[Problem]:

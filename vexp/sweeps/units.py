@@ -28,6 +28,9 @@ class Unit:
     log: Path | None = None  # its traceback
 
 
+_DONE = Unit("done")
+
+
 @dataclass(frozen=True)
 class Units:
     """All evaluations of one run."""
@@ -51,10 +54,10 @@ def look(training: Training, status: RunStatus | None) -> Units:
         ending = f"-{unit.key}"
         done = [name for name in finished if name.endswith(ending)]
         own.update(done)
-        area = work_area(run.evaluations_dir / unit.folder_name)
         if done:
-            found[unit.label] = Unit("done")
+            found[unit.label] = _DONE
         else:
+            area = work_area(run.evaluations_dir / unit.folder_name)
             found[unit.label] = _unfinished(area) if area.name in names else Unit()
     return Units(found, len(finished) - len(own))
 

@@ -1,0 +1,63 @@
+"""A function of a run that is asked for many runs: what it reads decides when it is called again.
+
+Of the ten thousand runs of a sweep, few differ in what an evaluator's protocol looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from vexp.config.schema import field_types
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+
+T = TypeVar("T")
+Names = tuple[str, ...]
+
+
+class ByReads(Generic[T]):
+    """Remembers the values of a pure function of a run by the sections that it read.
+
+    A run that holds the very same sections there has the same value. A function that reads a run
+    in another way than by its sections is called each time.
+    """
+
+    def __init__(self, function: Callable[[RunSpec], T]) -> None:
+        self._function = function
+        # The sections are kept, so that no other one can come to have their ids.
+        self._known: dict[Names, dict[tuple[int, ...], tuple[list[Any], T]]] = {}
+
+    def __call__(self, run: RunSpec) -> T:
+        for names, values in self._known.items():
+            found = values.get(tuple([id(getattr(run, name)) for name in names]))
+            if found is not None:
+                return found[1]
+        witness = _Witness(run)
+        try:
+            value = self._function(cast("RunSpec", witness))
+        except Exception:  # noqa: BLE001  (it may be one that no stand-in satisfies)
+            witness.whole = True
+        if witness.whole:
+            return self._function(run)
+        sections = list(witness.read.values())
+        self._known.setdefault(tuple(witness.read), {})[tuple(map(id, sections))] = sections, value
+        return value
+
+
+class _Witness:
+    """Stands in for a run and notes which sections are read; `whole` if it was more than that."""
+
+    def __init__(self, run: RunSpec) -> None:
+        self.run = run
+        self.read: dict[str, Any] = {}
+        self.whole = False
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.run, name)
+        if name in field_types(type(self.run)):
+            self.read[name] = value
+        else:
+            self.whole = True
+        return value
