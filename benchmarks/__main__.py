@@ -14,7 +14,9 @@ import click
 from benchmarks.machine import describe
 from benchmarks.report import write_report
 
-NAMES = ("startup", "losses_vs_trl", "step_vs_trl", "method_overhead")
+NAMES = (
+    "startup", "plan_vs_hydra", "many_runs", "losses_vs_trl", "step_vs_trl", "method_overhead",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 
 

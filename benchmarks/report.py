@@ -14,6 +14,8 @@ def write_report(found: dict[str, Any], path: Path) -> str:
         "method_overhead": _overhead,
         "losses_vs_trl": _losses,
         "startup": _startup,
+        "plan_vs_hydra": _planning,
+        "many_runs": _many_runs,
     }
     parts = [section(found[name]) for name, section in sections.items() if name in found]
     text = "\n".join([_head(found), *parts])
@@ -111,3 +113,30 @@ def _startup(found: dict[str, Any]) -> str:
         allowed = "" if limit is None else f"{limit:g}"
         rows.append(f"| {name} | {seconds * 1000:.1f} | {ratio} | {allowed} |")
     return "\n".join([*rows, ""])
+
+
+def _planning(found: dict[str, Any]) -> str:
+    ratio = f"{found['ratio']:.0f} in CPU time, {found['ratio_wall']:.0f} in time"
+    return "\n".join(
+        [
+            "## Planning beside Hydra\n",
+            f"Hydra's `compose` of a point over a planned point: {ratio}; "
+            f"wanted {found['target']:g}.\n",
+            *_command_rows(found),
+            "",
+        ]
+    )
+
+
+def _many_runs(found: dict[str, Any]) -> str:
+    head = [f"## Commands over {found['settings']['runs']:,} finished runs\n"]
+    return "\n".join([*head, *_command_rows(found), ""])
+
+
+def _command_rows(found: dict[str, Any]) -> Iterator[str]:
+    yield "| command | time (s) | CPU (s) | at most |"
+    yield "| --- | ---: | ---: | ---: |"
+    for name, took in found["commands"].items():
+        limit = found["limits_s"].get(name)
+        allowed = "" if limit is None else f"{limit:g}"
+        yield f"| {name} | {took['wall_s']:.2f} | {took['cpu_s']:.2f} | {allowed} |"

@@ -13,6 +13,10 @@ from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.schema import Sweep
 from vexp.sweeps.span import Span
 
+_METRICS = "".join(
+    json.dumps({"step": step, "reward": 0.5, "loss": -0.01, "length": 12.5}) + "\n"
+    for step in range(1, 61)
+)
 ROWS = "{grpo: [], dapo: [experiment=dapo], ease: [experiment=ease], vicra: [experiment=vicra]}"
 
 
@@ -51,9 +55,14 @@ def fabricate(path: Path, results: Path) -> int:
         _write(folder / "run.json", {"format": 1, "config": {}, "science": {}})
         _write(folder / "done.json", {"format": 1, "attempt": 1})
         result = {"format": 1, "checkpoint": None, "checkpoint_hash": content, "step": 1}
-        _write(folder / "attempts" / "0001" / "result.json", result)
+        attempt = folder / "attempts" / "0001"
+        _write(attempt / "result.json", result)
+        _write(attempt / "progress.json", {"stage": "rl", "step": 60, "total": 60, "metrics": {}})
+        (attempt / "metrics.jsonl").write_text(_METRICS)
         for unit in units(point.run, content):
-            (folder / "evaluations" / unit.folder_name).mkdir(parents=True)
+            results = folder / "evaluations" / unit.folder_name
+            results.mkdir(parents=True)
+            _write(results / "results.json", {"format": 1, "name": unit.label, "key": unit.key})
         made += 1
     return made
 

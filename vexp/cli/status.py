@@ -10,21 +10,28 @@ import click
 from vexp.cli.options import json_option
 from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments
 
+SHOWN = 100  # runs that are shown unless all are wanted: more than anybody reads
+
 
 @click.command("status")
 @sweep_arguments
 @click.option("--live", is_flag=True, help="Keep showing it until all is done or Ctrl-C.")
+@click.option("--all", "every", is_flag=True, help=f"Every run, not only {SHOWN} of them.")
 @json_option
 def command(
     sweep: str,
     overrides: tuple[str, ...],
     config_dirs: tuple[Path, ...],
     live: bool,
+    every: bool,
     as_json: bool,
 ) -> None:
-    """How far each run of SWEEP is; failures grouped by what they have in common."""
+    """How far each run of SWEEP is; failures grouped by what they have in common.
+
+    Of many runs, those that are at work or need attention are shown.
+    """
     from vexp.sweeps import show
-    from vexp.sweeps.status import failures, progress
+    from vexp.sweeps.status import failures, foremost, progress
 
     plan = plan_of(sweep, overrides, config_dirs)
     workers = launcher_of(plan).alive(plan.state.folder)
@@ -55,7 +62,8 @@ def command(
             click.echo("\nno longer watching; the runs go on")
             return
     else:
-        console.print(show.progress_table(plan, progress(plan)))
+        rows = progress(plan, foremost(plan.runs, None if every else SHOWN))
+        console.print(show.progress_table(plan, rows, "; --all shows them"))
     console.print(show.failures_text(failures(plan.runs)), end="")
     click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
     for name, state in plan.orphans:

@@ -86,9 +86,14 @@ def digest(inputs: Mapping[str, Any], text: Callable[[Any], str] | None = None) 
 
 def _digest(texts: Mapping[str, str]) -> str:
     """As `digest`, of values that are JSON already."""
-    parts = sorted({"identity": _VERSION, **texts}.items())
-    whole = ", ".join([f"{_JSON.encode(key)}: {text}" for key, text in parts])
+    parts = {"identity": _VERSION, **texts}
+    whole = ", ".join([_key(name) + parts[name] for name in sorted(parts)])
     return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:HASH_LENGTH]
+
+
+@functools.cache
+def _key(name: str) -> str:
+    return f"{_JSON.encode(name)}: "
 
 
 def written(form: Any) -> str:

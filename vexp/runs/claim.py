@@ -63,7 +63,7 @@ class Marks:
 
 
 def attempt_folder(folder: Path, attempt: int) -> Path:
-    return folder / "attempts" / f"{attempt:04d}"
+    return folder / f"attempts/{attempt:04d}"
 
 
 def live_file(folder: Path, attempt: int) -> Path:

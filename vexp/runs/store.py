@@ -104,9 +104,8 @@ class RunFolder:
         attempt = self.published()
         if attempt is None:
             return None
-        return cast(
-            "Mapping[str, Any] | None", read_json(attempt_folder(self.folder, attempt) / RESULT)
-        )
+        path = attempt_folder(self.folder, attempt) / RESULT
+        return cast("Mapping[str, Any] | None", read_json(path))
 
     def model(self, result: Mapping[str, Any]) -> Path | None:
         """The model folder that `result` names; None for a run without stages."""

@@ -7,24 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from vexp.launcher.base import Worker
 from vexp.sweeps.disk import Need, total
 from vexp.sweeps.plan import Plan
 from vexp.sweeps.status import Failures, Progress, duration
 from vexp.sweeps.worker import is_silent
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # those who want JSON need no rich
+    from rich.console import Group
+    from rich.text import Text
+
     from vexp.sweeps.search.plan import Searching
 
 _COLOURS = {
     "done": "green", "pruned": "blue", "running": "cyan", "failed": "red", "stopped": "yellow",
     "new": "dim",
 }  # fmt: skip
-_ATTENTION = ("running", "failed", "stopped", "new", "pruned", "done")
 
 
 def counts_line(plan: Plan) -> str:
@@ -46,30 +44,34 @@ def evaluations_line(plan: Plan) -> str:
     return f"{sum(counts.values())} declared: {_listed(counts)}"
 
 
-def progress_table(plan: Plan, rows: Sequence[Progress], limit: int | None = None) -> Group:
-    """One line per run: state, step, reward, accuracy, time left.
+def progress_table(plan: Plan, rows: Sequence[Progress], hint: str = "") -> Group:
+    """One line per run of `rows`: state, step, reward, accuracy, time left.
 
-    Of more than `limit` runs, those that are at work or need attention are shown.
+    How many of the plan's runs are not among them is said below, with `hint`.
     """
-    shown = rows
-    if limit is not None and len(rows) > limit:
-        shown = sorted(rows, key=lambda row: _ATTENTION.index(row.run.state))[: max(1, limit)]
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table()
     for heading, justify in (
         ("run", "left"), ("state", "left"), ("stage", "left"), ("step", "right"),
         ("reward", "right"), ("accuracy", "right"), ("time left", "right"), ("note", "left"),
     ):  # fmt: skip
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for row in shown:
+    for row in rows:
         state = Text(row.run.state, style=_COLOURS[row.run.state])
         table.add_row(Text(row.run.training.label), state, *map(Text, _cells(row)))
     title = Text(f"{plan.sweep.name}: {counts_line(plan)}")
-    more = [Text(f"… {len(rows) - len(shown)} more")] if len(shown) < len(rows) else []
+    left = len(plan.runs) - len(rows)
+    more = [Text(f"… {left:,} more{hint}")] if left else []
     return Group(title, table, *more)
 
 
 def failures_text(groups: Sequence[Failures]) -> Text:
     """Each group of failures with the end of one traceback and the way to its log."""
+    from rich.text import Text
+
     text = Text()
     for group in groups:
         text.append(f"{_counted(group)} failed ({group.kind}): {group.signature}\n", style="red")

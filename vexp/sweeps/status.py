@@ -18,6 +18,7 @@ from vexp.sweeps.plan import Plan, Planned
 
 _TAIL = 8192  # bytes read from the end of a growing file
 _RECENT = 5  # steps whose mean time is taken for the pace
+_ATTENTION = ("running", "failed", "stopped", "new", "pruned", "done")
 _TRACEBACK = 12  # lines shown of a failure
 
 
@@ -73,10 +74,21 @@ class Failures:
     log: Path
 
 
-def progress(plan: Plan) -> list[Progress]:
-    """How far every declared run is, in the order of declaration."""
+def progress(plan: Plan, runs: Iterable[Planned] | None = None) -> list[Progress]:
+    """How far these runs are (default: all that are declared, in that order)."""
     ends, workers = plan.state.ends(), plan.state.workers
-    return [_progress(run, ends.get(run.name, {}), workers) for run in plan.runs]
+    chosen = plan.runs if runs is None else runs
+    return [_progress(run, ends.get(run.name, {}), workers) for run in chosen]
+
+
+def foremost(runs: Sequence[Planned], limit: int | None) -> Sequence[Planned]:
+    """At most `limit` runs, those first that are at work or need attention; None: all of them."""
+    if limit is None or len(runs) <= limit:
+        return runs
+    order = {state: rank for rank, state in enumerate(_ATTENTION)}
+    first = (order[run.state] + (0 if run.complete else -0.5) for run in runs)
+    ranked = sorted(zip(first, range(len(runs)), strict=True))
+    return [runs[index] for _, index in ranked[: max(1, limit)]]
 
 
 def failures(runs: Iterable[Planned]) -> list[Failures]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from vexp.launcher.base import Launcher
 from vexp.sweeps.plan import Plan, Planned, refreshed
 from vexp.sweeps.show import counts_line, progress_table
-from vexp.sweeps.status import Progress, progress
+from vexp.sweeps.status import Progress, foremost, progress
 
 # So long may nobody be at a sweep that has work left, before watching gives up: a worker needs a
 # moment to start.
@@ -29,8 +29,8 @@ def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float
     with Live(console=console, auto_refresh=False) as live:
 
         def draw(now: Plan) -> None:
-            table = progress_table(now, progress(now), limit=console.height - 6)
-            live.update(table, refresh=True)
+            shown = foremost(now.runs, console.height - 6)
+            live.update(progress_table(now, progress(now, shown)), refresh=True)
 
         return _follow(plan, launcher, draw, interval_s)
 
@@ -79,13 +79,10 @@ class _Lines:
         self._shown: dict[str, str] = {}
 
     def show(self, plan: Plan) -> None:
-        for row in progress(plan):
-            if self._shown.get(row.run.name) != row.run.state:
-                self._shown[row.run.name] = row.run.state
-                if row.run.state != "new":
-                    self._console.print(
-                        _line(row, plan), markup=False, highlight=False, soft_wrap=True
-                    )
+        changed = [run for run in plan.runs if self._shown.get(run.name, "new") != run.state]
+        self._shown.update({run.name: run.state for run in plan.runs})
+        for row in progress(plan, (run for run in changed if run.state != "new")):
+            self._console.print(_line(row, plan), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(row: Progress, plan: Plan) -> str:
