@@ -28,16 +28,16 @@ LIMITS_S = {"status": 2.0, "launch": 2.0}
 def measure(runs: int, times: int) -> dict[str, Any]:
     """All of it, as one JSON object."""
     found: dict[str, Took] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         whole, few = write_sweep(folder, runs), write_sweep(folder, FEW)
         fabricate(whole, folder / "results")
         for path in (whole, few):
             timed(vexp("launch", path.name), folder, 1)  # takes note of the runs, once
         for name, (command, *options) in COMMANDS.items():
             found[name] = timed(vexp(command, whole.name, *options), folder, times)
-            of_few = timed(vexp(command, few.name, *options), folder, times)
-            found[f"{name}, {FEW} of them"] = of_few
+            took = timed(vexp(command, few.name, *options), folder, times)
+            found[f"{name}, {FEW} of them"] = took
     missed = [name for name, limit in LIMITS_S.items() if found[name].wall_s > limit]
     return {
         "commands": {name: asdict(took) for name, took in found.items()},

@@ -60,9 +60,9 @@ def fabricate(path: Path, results: Path) -> int:
         _write(attempt / "progress.json", {"stage": "rl", "step": 60, "total": 60, "metrics": {}})
         (attempt / "metrics.jsonl").write_text(_METRICS)
         for unit in units(point.run, content):
-            results = folder / "evaluations" / unit.folder_name
-            results.mkdir(parents=True)
-            _write(results / "results.json", {"format": 1, "name": unit.label, "key": unit.key})
+            scored = folder / "evaluations" / unit.folder_name
+            scored.mkdir(parents=True)
+            _write(scored / "results.json", {"format": 1, "name": unit.label, "key": unit.key})
         made += 1
     return made
 
