@@ -10,9 +10,11 @@ from vexp.config import compose
 from vexp.config.compose import resolve
 from vexp.config.composer import Composer
 from vexp.config.identity import training_id
+from vexp.config.schema import field_types
 from vexp.errors import ConfigError
 from vexp.paths import shipped
 from vexp.registry import KINDS, REGISTRY
+from vexp.spec import RunSpec
 
 SHIPPED = sorted(
     f"{path.parent.name}={path.stem}"
@@ -101,6 +103,54 @@ def test_hydra_is_asked_once_for_each_choice_of_files(monkeypatch):
             run = fast.resolve(overrides, sources(overrides))
             assert (run.rl.steps, run.seed) == (steps, steps % 3)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["warm_start.seed=${rl.steps}", "rl.steps=${checkpoint.every}", "checkpoint.every=7"],
+        ["warm_start.seed=${rl.steps}", "rl.steps=${checkpoint.every}", "checkpoint.every=9"],
+        ["warm_start.seed=${rl.steps}"],  # the schema's default, or a file's
+        ["experiment=linked", "seed=5"],
+        ["experiment=linked", "seed=6"],
+        ["experiment=linked", "seed=6", "rl.steps=8"],
+        ["experiment=linked", "seed=6", "rl.steps=${warm_start.steps}", "warm_start.steps=4"],
+        ["experiment=linked", "~rl.steps"],
+        ["experiment=linked", "~warm_start"],
+        ["~auxiliary"],
+        ["results_dir=there/${seed}/${rollout.group_size}", "seed=3", "rollout.group_size=4"],
+    ],
+)
+def test_a_section_follows_what_it_refers_to(composer_here, overrides):
+    alone = outcome(lambda: resolve(overrides, source=sources(overrides)))
+    together = outcome(lambda: composer_here.resolve(overrides, sources(overrides)))
+    assert repr(together) == repr(alone)
+
+
+@pytest.fixture(scope="module")
+def composer_here(tmp_path_factory):
+    """One composer in a project whose conf files refer from section to section."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "conf/experiment").mkdir(parents=True)
+    (folder / "conf/experiment/linked.yaml").write_text(
+        "# @package _global_\n"
+        "rl:\n  steps: ${seed}\n"
+        "warm_start:\n  steps: ${rl.steps}\n  seed: ${rl.steps}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield Composer()
+
+
+def test_sections_that_no_override_touches_are_built_once():
+    fast = Composer()
+    runs = [
+        fast.resolve(["experiment=ease", f"seed={seed}", "rl.steps=3"], ["a", "b", "c"])
+        for seed in (1, 2)
+    ]
+    one, two = runs
+    shared = {name for name in field_types(RunSpec) if getattr(one, name) is getattr(two, name)}
+    assert shared == field_types(RunSpec).keys() - {"seed"}
 
 
 def test_what_one_run_sets_does_not_leak_into_the_next(project):

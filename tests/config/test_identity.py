@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vexp.config.compose import resolve
-from vexp.config.identity import stage_key, training_id
+from vexp.config.identity import (
+    HASH_LENGTH,
+    IDENTITY_VERSION,
+    digest,
+    evaluation_key,
+    stage_key,
+    training_id,
+    written,
+)
 
 GOLDEN = Path(__file__).with_name("golden_ids.json")
 # every value that the shipped scale may change is set, so that tuning it changes no golden id
@@ -103,3 +114,26 @@ class Half(Uniform):
     registry._classes.pop(("credit", "half"))
     plugin.write_text(text + "\nCHANGED = True\n")
     assert identity(f"plugins=['{plugin}']", "credit=half") != first
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+FORMS = st.recursive(
+    LEAVES.filter(lambda x: x not in (float("inf"), float("-inf"))),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(), below, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text().filter(lambda key: key != "identity"), FORMS, max_size=5))
+def test_the_digest_is_that_of_the_whole_text(inputs):
+    text = json.dumps({"identity": IDENTITY_VERSION, **inputs}, sort_keys=True)
+    assert digest(inputs) == hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    known = {id(value): written(value) for value in inputs.values()}
+    assert digest(inputs, lambda value: known[id(value)]) == digest(inputs)
+
+
+def test_an_evaluation_s_key_does_not_depend_on_who_wrote_the_protocol():
+    protocol = {"size": 3, "datasets": {"b": 1.0, "a": [None, True]}}
+    plain = digest({"checkpoint": "c", "name": "n", "protocol": protocol, "scorer": 2})
+    assert evaluation_key("c", "n", protocol, 2) == plain
+    assert evaluation_key("c", "n", protocol, 2, written(protocol)) == plain

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from vexp.cli.status import SHOWN, command
 from vexp.files import write_json
+from vexp.sweeps import status
 from vexp.sweeps.show import failures_text, progress_data, progress_table, size
-from vexp.sweeps.status import duration, failures, progress, signature
+from vexp.sweeps.status import duration, failures, foremost, progress, signature
 
 FIVE = "rows: {a: []}\nseeds: [1, 2, 3, 4, 5]"
 
@@ -39,13 +42,34 @@ def test_the_supervised_stage_has_a_pace_too(plan, fabricate):
 def test_a_long_table_shows_what_needs_attention(plan, fabricate):
     runs = [run.training.run for run in plan(FIVE).runs]
     fabricate.done(runs[0])
+    fabricate.done(runs[1], evaluate=False)
     fabricate.failed(runs[4], RuntimeError("no"))
+    now = plan(FIVE)
+    ranked = [run.training.label for run in foremost(now.runs, 4)]
+    assert ranked == ["a seed=5", "a seed=3", "a seed=4", "a seed=2"]  # failed, new, not evaluated
+    assert foremost(now.runs, 5) is foremost(now.runs, None) is now.runs  # as declared
     console = Console(record=True, width=100)
-    console.print(progress_table(plan(FIVE), progress(plan(FIVE)), limit=2))
+    console.print(progress_table(now, progress(now, foremost(now.runs, 2)), "; hint"))
     text = console.export_text()
     assert "a seed=5" in text
     assert "a seed=1" not in text
-    assert "… 3 more" in text
+    assert "… 3 more; hint" in text
+
+
+def test_status_shows_a_hundred_runs_unless_all_are_wanted(sweep, monkeypatch):
+    path = sweep(f"rows: {{a: []}}\nseeds: {list(range(1, 104))}")
+    looked_at = []
+    real = status._progress
+    monkeypatch.setattr(status, "_progress", lambda *a: looked_at.append(a) or real(*a))
+    shown = CliRunner().invoke(command, [str(path)], catch_exceptions=False).output
+    assert len(looked_at) == SHOWN == 100
+    assert "… 3 more; --all shows them" in shown
+    assert "a seed=103" not in shown
+    every = CliRunner().invoke(command, [str(path), "--all"], catch_exceptions=False).output
+    assert "a seed=103" in every
+    assert "more" not in every
+    data = CliRunner().invoke(command, [str(path), "--json"], catch_exceptions=False).output
+    assert len(json.loads(data)["runs"]) == 103
 
 
 def test_a_run_without_a_folder_has_no_progress(plan):

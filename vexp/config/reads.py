@@ -49,10 +49,16 @@ class ByReads(Generic[T]):
 class _Witness:
     """Stands in for a run and notes which sections are read; `whole` if it was more than that."""
 
+    __slots__ = ("read", "run", "whole")  # so that `vars` fails instead of missing the sections
+
     def __init__(self, run: RunSpec) -> None:
         self.run = run
         self.read: dict[str, Any] = {}
         self.whole = False
+
+    @property
+    def __class__(self) -> type:  # type: ignore[misc]  # for `isinstance`
+        return type(self.run)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.run, name)
