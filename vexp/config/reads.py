@@ -56,8 +56,8 @@ class _Witness:
         self.read: dict[str, Any] = {}
         self.whole = False
 
-    @property
-    def __class__(self) -> type:  # type: ignore[misc]  # for `isinstance`
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:  # for `isinstance`
         return type(self.run)
 
     def __getattr__(self, name: str) -> Any:
