@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexp.errors import ConfigError
+from vexp.launcher.local import Local
 from vexp.sweeps.find import find_sweep
 from vexp.sweeps.overrides import as_overrides, grammar
+from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.schema import default_name, variant_name
 
@@ -167,3 +169,21 @@ def test_sweeps_are_found_by_path_by_name_here_and_by_shipped_name(project):
     with pytest.raises(ConfigError, match="there is no sweep 'quikstart'") as caught:
         find_sweep("quikstart")
     assert "did you mean 'quickstart'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["launcher=local", "launcher.name=local"])
+def test_another_launcher_on_the_command_line_takes_none_of_the_file_s_settings(sweep, text):
+    path = sweep("rows: {a: []}\nlauncher: {name: slurm, partition: x, workers: 50}")
+    assert make_plan(read_sweep(path)).launcher.partition == "x"
+    launcher = make_plan(read_sweep(path, extra=[text, "launcher.threads=3"])).launcher
+    assert launcher == Local(threads=3)  # 50 jobs of a cluster are not 50 processes here
+    same = ["launcher=slurm", "launcher.cpus=2"]
+    launcher = make_plan(read_sweep(path, extra=same)).launcher
+    assert (launcher.partition, launcher.workers, launcher.cpus) == ("x", 50, 2)
+
+
+def test_settings_without_a_launcher_s_name_are_for_any(sweep):
+    path = sweep("rows: {a: []}\nlauncher: {workers: 3}")
+    assert make_plan(read_sweep(path, extra=["launcher=slurm"])).launcher.workers == 3
+    with pytest.raises(ConfigError, match="launcher 'slurm' has no setting 'threads'"):
+        make_plan(read_sweep(path, extra=["launcher=slurm", "launcher.threads=3"]))

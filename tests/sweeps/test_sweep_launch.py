@@ -142,7 +142,9 @@ def test_workers_outlive_the_process_and_the_terminal_that_launched_them(plan, l
     eventually(lambda: plan(FOUR).complete)
 
 
-@pytest.mark.parametrize("place", ["results", "results/runs", "results/sweeps/small"])
+@pytest.mark.parametrize(
+    "place", ["results", "results/runs", "results/sweeps/small", "results/sweeps/small/jobs"]
+)
 def test_a_file_where_a_folder_has_to_be_is_one_message(plan, project, place):
     (project / place).parent.mkdir(parents=True, exist_ok=True)
     (project / place).write_text("a file")

@@ -220,7 +220,8 @@ def _check_folders(state: SweepState) -> None:
     StorageError: if a file stands where one of the folders has to be.
     """
     root = state.results_dir
-    for folder in (root, root / "runs", root / "sweeps", state.folder):
+    own = (state.folder / name for name in ("configs", "jobs", "search", "workers"))
+    for folder in (root, root / "runs", root / "sweeps", state.folder, *own):
         if folder.exists() and not folder.is_dir():
             raise StorageError(
                 "this is a file, but a folder has to be here",

@@ -104,7 +104,7 @@ class _Reader:
         axes = spans.axes()
         base = self._overrides(self.tree.get("base"), ("base",))
         base += self._at(self.tree.get("at"), ("at",))
-        launcher = self._below("launcher", self.tree.get("launcher"))
+        launcher = self._launcher(extra)
         evaluation = self._below("evaluator", self.tree.get("evaluation"), "evaluation")
         listed = self.tree.get("seeds")
         listed = listed if isinstance(listed, list) else []
@@ -208,6 +208,15 @@ class _Reader:
         except ConfigError as error:
             self.problems += error.problems
             return _About()
+
+    def _launcher(self, extra: Sequence[str]) -> tuple[Override, ...]:
+        """The file's launcher; with another one on the command line, its settings go with it."""
+        tree = self.tree.get("launcher")
+        name = tree.get("name") if isinstance(tree, Mapping) else tree
+        chosen = _chosen("launcher", extra) or _chosen("launcher.name", extra)
+        if chosen and isinstance(name, str) and chosen != name:
+            return ()
+        return self._below("launcher", tree)
 
     def _below(self, key: str, tree: Any, named: str = "") -> tuple[Override, ...]:
         """The settings of a part of the file as overrides below a key of the run."""
@@ -319,8 +328,13 @@ def _texts(tree: Any) -> list[str]:
 
 def _scale(overrides: Sequence[str]) -> str:
     """The scale that these overrides choose; the last one counts."""
-    chosen = [text.partition("=")[2] for text in overrides if text.startswith("scale=")]
-    return chosen[-1] if chosen else DEFAULT_SCALE
+    return _chosen("scale", overrides) or DEFAULT_SCALE
+
+
+def _chosen(key: str, overrides: Sequence[str]) -> str:
+    """What the last override of a key says; empty without one."""
+    found = [text.partition("=")[2] for text in overrides if text.startswith(f"{key}=")]
+    return found[-1] if found else ""
 
 
 def _without(tree: Located, keys: Sequence[str]) -> Located:
