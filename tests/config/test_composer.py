@@ -127,6 +127,21 @@ def test_a_section_follows_what_it_refers_to(composer_here, overrides):
     assert repr(together) == repr(alone)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=linked", "seed=5"],
+        ["experiment=linked", "~warm_start"],
+        ["warm_start.seed=${rl.steps}", "rl.steps=${checkpoint.every}"],
+        ["experiment=ease", "auxiliary.ease.target=hard_box", "seed=1"],
+        [],
+    ],
+)
+def test_a_sound_run_is_put_together_from_sections(composer_here, overrides, monkeypatch):
+    monkeypatch.delattr(Composer, "_whole")
+    assert repr(composer_here.resolve(overrides, sources(overrides))) == repr(resolve(overrides))
+
+
 @pytest.fixture(scope="module")
 def composer_here(tmp_path_factory):
     """One composer in a project whose conf files refer from section to section."""

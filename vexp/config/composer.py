@@ -227,10 +227,11 @@ class Composer:
                 for key in files.merge.values
                 if not set_here.keys().isdisjoint(self._read(files, key, set_here))
             ]
+            touched = tuple(dict.fromkeys((*keys, *reached)))
             rest = files.merge.values.keys() - reached
             built = {key: self._section(choice, files, key, {}) for key in rest}
-            built |= {key: self._default(key) for key in _defaults().keys() - {*keys, *built}}
-            known = self._shared[place] = (tuple(dict.fromkeys((*keys, *reached))), built)
+            built |= {key: self._default(key) for key in _defaults().keys() - {*touched, *built}}
+            known = self._shared[place] = (touched, built)
         return known
 
     def _default(self, key: str) -> Any:
