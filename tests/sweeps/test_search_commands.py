@@ -158,8 +158,18 @@ def test_what_cannot_be_answered_is_one_message(sweep, run, arguments, said):
 def test_a_launcher_that_proposes_no_trials_is_refused_before_anything_starts(
     sweep, run, project, command
 ):
+    plugin = project / "plugin.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from vexp.launcher.local import Local\n"
+        "from vexp.registry import register\n"
+        "@register('launcher', 'simple')\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Simple(Local):\n"
+        "    searches = False\n"
+    )
     path = sweep(search(4, "random"))
-    code, _, error = run(command, str(path), "launcher=slurm")
+    code, _, error = run(command, str(path), "plugins=[plugin.py]", "launcher=simple")
     assert (code, "cannot run a search" in error) == (2, True)
     assert not (project / "results").exists()
 

@@ -37,8 +37,8 @@ class AvgAtK(Heldout):
     produces = (*Heldout.produces, "pass", "run_std")
 
     k: Annotated[PositiveInt, Between(2)] = 8  # answers to a question
-    temperature: Positive = 1.0
-    top_p: Annotated[Positive, Between(0, 1)] = 1.0
+    temperature: Positive = 1.0  # of the draws
+    top_p: Annotated[Positive, Between(0, 1)] = 1.0  # share of the probability drawn from
     seed: Count = 0  # of the draws
     batch_size: Annotated[PositiveInt, UNHASHED] = 16  # questions per generation batch
 

@@ -48,9 +48,8 @@ class Slurm(Launcher):
     setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
     sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
-    # Who goes on with a search when a run has ended: a new job, or the same one (pull), which
-    # happens anyway where a node may not submit.
-    successor: Literal["submit", "pull"] = "submit"
+    # `pull` is what happens anyway where a node may not submit.
+    successor: Literal["submit", "pull"] = "submit"  # of a search: a new job, or the same one
     python: str | None = None  # command on the nodes; null: the interpreter that launches
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
