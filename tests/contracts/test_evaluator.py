@@ -34,7 +34,14 @@ COMMON = {
 }
 OTHER = {
     "credit": COMMON
-    | {"credit": component("credit", "vgpo"), "group_size": 3, "batch_size": 7, "keep": 3},
+    | {
+        "credit": component("credit", "vgpo"),
+        "group_size": 3,
+        "batch_size": 7,
+        "keep": 3,
+        "gallery": 3,
+        "layer": component("layer", "middle"),
+    },
     "avg_at_k": COMMON | {"k": 3, "temperature": 0.7, "top_p": 0.9, "seed": 5},
     "heldout": COMMON,
     "diagnostics": COMMON
@@ -44,6 +51,7 @@ OTHER = {
         "distortion": component("distortion", "black"),
         "target": component("target", "hard_box"),
         "kappa": 2.0,
+        "gallery": 3,
     },
 }
 # Metrics by what they are, as patterns; all others are shares in [0, 1].

@@ -82,6 +82,21 @@ def test_the_weights_are_those_of_training(method):
     assert some > 2
 
 
+def test_the_first_response_of_a_question_can_be_drawn():
+    samples = measured("vicra")
+    assert [bool(sample.gallery) for sample in samples] == [True, False, False, False] * 6
+    for sample in samples[::4]:
+        gallery = sample.gallery
+        assert gallery["tokens"] == [text for text, _ in sample.tokens]
+        weights = [weight for _, weight in sample.tokens]
+        assert gallery["values"]["credit"] == pytest.approx(weights, abs=1e-4)
+        assert gallery["image"].startswith("data:image/png;base64,")
+    fewer = evaluator("vicra", gallery=1)
+    again = tuple(fewer.samples(policy(), made()))
+    assert [bool(sample.gallery) for sample in again[:8]] == [True] + [False] * 7
+    assert [replace(s, gallery={}) for s in samples] == [replace(s, gallery={}) for s in again]
+
+
 def test_uniform_credit_is_exactly_1_for_every_word():
     for sample in measured("uniform"):
         assert {weight for _, weight in sample.tokens} == {1.0}

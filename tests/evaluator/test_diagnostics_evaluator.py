@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import json
 import math
 import statistics
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from tests.train.fakes import SMALLEST, Coin
@@ -19,6 +23,7 @@ from vexp.config.compose import resolve
 from vexp.dataset.base import Dataset
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
+from vexp.evaluator._gallery import image_data, quantised
 from vexp.evaluator.base import Sample
 from vexp.evaluator.diagnostics import COUNTS, VALUES, Diagnostics
 from vexp.registry import REGISTRY
@@ -409,3 +414,88 @@ def test_a_sample_without_values_is_stored_as_before():
     assert Sample(**plain_row) == sample(0)
     full = sample(1, values={"pointing": 1.0})
     assert Sample(**json.loads(json.dumps(full.row()))) == full
+
+
+def kept_map(gallery):
+    """The attention of a record as shares [token, image token], decoded by hand."""
+    kept = gallery["attention"]
+    raw = zlib.decompress(base64.b64decode(kept["data"]))
+    cells = kept["rows"] * kept["columns"]
+    assert len(raw) == len(gallery["tokens"]) * cells
+    values = torch.tensor(list(raw), dtype=torch.float64).view(-1, cells)
+    return values / 255 * kept["most"]
+
+
+def test_the_gallery_keeps_the_attention_that_a_plain_model_pays():
+    run = with_data(made(), main=Partly())
+    evaluator = Diagnostics(size=12, batch_size=5)
+    samples = measured()
+    assert [bool(sample.gallery) for sample in samples] == [True] * 8 + [False] * 4
+    seen = 0
+    for number in range(8):
+        item, gallery = Partly().item("test", number), samples[number].gallery
+        assert "".join(gallery["tokens"]).startswith(samples[number].response[:5])
+        if item.image is None:
+            assert gallery.keys() == {"tokens", "values"}
+            continue
+        seen += 1
+        ids = [evaluator_tokens(run, item)]
+        tokens = ids[0]
+        layer = evaluator.layer.index(policy().layers)
+        logprobs, attention, image, _ = plain(item, tokens)
+        heads = attention[layer][:, :, image]  # [head, token, image token], of all attention
+        expected = (heads / heads.sum(-1, keepdim=True)).mean(0)
+        found = kept_map(gallery)
+        assert found.shape == expected.shape
+        most = gallery["attention"]["most"]
+        assert (found - expected).abs().max() <= most / 510 + 1e-5
+        entropy = -(logprobs.exp() * logprobs.clamp(min=-1e9)).sum(-1)
+        assert gallery["values"]["entropy"] == pytest.approx(entropy.tolist(), abs=2e-4)
+        if item.boxes:
+            inside = expected[:, token_masks(gallery["boxes"], (2, 2)).any(0)].sum(-1)
+            assert gallery["values"]["attention on evidence"] == pytest.approx(
+                inside.tolist(), abs=2e-4
+            )
+        else:
+            assert "attention on evidence" not in gallery["values"]
+            assert gallery["boxes"] == []
+        picture = Image.open(io.BytesIO(base64.b64decode(gallery["image"].partition(",")[2])))
+        assert picture.convert("RGB").tobytes() == item.image.tobytes()
+    assert seen == 6
+
+
+def evaluator_tokens(run, item):
+    """The tokens of the greedy answer to one item."""
+    prompts = policy().encode([item], run.prompt)
+    sampling = Sampling(group_size=1, max_response_length=LENGTH, greedy=True, purpose="evaluation")
+    found = run.engine.generate(policy(), prompts, [f"main/{item.id}"], sampling)
+    return found.tokens[0][found.mask[0]]
+
+
+def test_the_gallery_changes_neither_scores_nor_key():
+    run = with_data(made(), main=Partly())
+    bare = Diagnostics(size=12, batch_size=5, gallery=0)
+    without = tuple(bare.samples(policy(), run))
+    assert [replace(sample, gallery={}) for sample in measured()] == list(without)
+    assert "gallery" not in without[0].row()
+    assert bare.protocol(run) == Diagnostics(size=12, batch_size=5).protocol(run)
+
+
+def test_a_kept_picture_survives_its_file():
+    sample = measured()[2]
+    again = Sample(**json.loads(json.dumps(sample.row())))
+    assert again.row() == json.loads(json.dumps(sample.row()))
+
+
+def test_large_photographs_are_kept_small():
+    noise = torch.randint(0, 256, (900, 1200, 3), generator=torch.Generator().manual_seed(1))
+    data = image_data(Image.fromarray(noise.to(torch.uint8).numpy()))
+    assert data.startswith("data:image/jpeg;base64,")
+    picture = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+    assert picture.size == (448, 336)
+
+
+def test_attention_of_zero_stays_zero():
+    kept = quantised(torch.zeros(3, 4), (2, 2))
+    assert kept["most"] == 0
+    assert set(kept_map({"attention": kept, "tokens": "abc"}).flatten().tolist()) == {0.0}

@@ -32,11 +32,13 @@ class Sample:
     truncated: bool = False  # cut off at the limit
     values: Mapping[str, float] = field(default_factory=dict)  # what else was measured, by name
     tokens: Sequence[tuple[str, float]] = ()  # text and weight of each token, where they are kept
+    # what a picture of the response needs, where it is kept: see vexp/evaluator/_gallery.py
+    gallery: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """The line of samples.jsonl; without `values` and `tokens` where there are none."""
+        """The line of samples.jsonl; without what is optional and not there."""
         found = asdict(self)
-        for name in ("values", "tokens"):
+        for name in ("values", "tokens", "gallery"):
             if not found[name]:
                 del found[name]
         return found

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vexp.config.types import Count, PositiveInt
+from vexp.config.types import UNHASHED, Count, PositiveInt
 from vexp.credit.base import CreditMethod
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import Problem
+from vexp.evaluator._gallery import picture
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout, Place, mean, ratio
-from vexp.registry import Component, component_slots, register
+from vexp.layer.base import Layer
+from vexp.registry import Component, component_slots, register, slot
 from vexp.reward.base import ObservedReward, Scored
 from vexp.train.responses import is_well_formed
 from vexp.train.words import KINDS, kinds
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from vexp.dataset.base import Item
     from vexp.spec import RunSpec
+    from vexp.train.experience import Experience
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
 
@@ -60,6 +63,9 @@ class Credit(Heldout):
     # Questions per batch, as in a step: some methods compare the groups of a step.
     batch_size: PositiveInt = 16
     keep: Count = 8  # questions whose responses keep the weight of each token in samples.jsonl
+    # Questions whose first response can be drawn by `vexp report`; no score's part.
+    gallery: Annotated[Count, UNHASHED] = 8
+    layer: Annotated[Layer, UNHASHED] = slot("layer", "two_thirds")  # whose attention is drawn
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         yield from super().problems(run)
@@ -134,9 +140,16 @@ class Credit(Heldout):
             response_format=run.prompt.response_format,
             emits=tuple(policy.emits),
         )
-        weights = self._weights(policy, run, items, prompts, generated, scored)
+        weights, seen = self._weights(policy, run, items, prompts, generated, scored)
+        drawn = {
+            number * self.group_size
+            for number, (_, index) in enumerate(places)
+            if index < self.gallery
+        }
+        layer = self.layer.index(policy.layers)
+        gallery = {row: picture(seen, policy, row, layer, {"credit": weights}) for row in drawn}
         return [
-            self._sample(run, ids, places, scored, row, pieces, own, first)
+            self._sample(ids, places, scored, row, pieces, own, first, gallery.get(row, {}))
             for row, (pieces, own) in enumerate(_tokens(policy, generated, weights))
         ]
 
@@ -161,7 +174,7 @@ class Credit(Heldout):
         prompts: PromptBatch,
         generated: Generated,
         scored: Scored,
-    ) -> Tensor:  # [rollout, token] float64
+    ) -> tuple[Tensor, Experience]:  # [rollout, token] float64, and what they were found from
         from vexp.train.collect import answers
         from vexp.train.experience import micro_batches
         from vexp.train.rewards import reward, with_observed
@@ -187,11 +200,10 @@ class Credit(Heldout):
         )
         outcome = run.algorithm.advantages(with_observed(terms, seen), seen.group).double()
         outcome = outcome.masked_fill(outcome == 0, 1.0)
-        return method.advantages(outcome, seen).double() / outcome[:, None]
+        return method.advantages(outcome, seen).double() / outcome[:, None], seen
 
     def _sample(
         self,
-        run: RunSpec,
         ids: Sequence[str],
         places: Sequence[Place],
         scored: Scored,
@@ -199,6 +211,7 @@ class Credit(Heldout):
         pieces: Sequence[str],
         weights: Sequence[float],
         first: int,
+        gallery: Mapping[str, Any],
     ) -> Sample:
         question, member = divmod(row, self.group_size)
         item, verdict, text = scored.items[row], scored.verdicts[row], scored.texts[row]
@@ -218,6 +231,7 @@ class Credit(Heldout):
             truncated=not scored.finished[row],
             values=_by_kind(pieces, weights),
             tokens=tuple(kept),
+            gallery=gallery,
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vexp.config.types import Positive, PositiveInt
+from vexp.config.types import UNHASHED, Count, Positive, PositiveInt
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated
+from vexp.evaluator._gallery import picture
 from vexp.evaluator.base import Sample
-from vexp.evaluator.heldout import Heldout, mean, ratio
+from vexp.evaluator.heldout import Heldout, Looked, Place, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
 from vexp.target.base import Target
@@ -64,6 +65,9 @@ class Diagnostics(Heldout):
         entropy/grounded, /other  in nats, of those and all other tokens; /gap is the difference
         without_evidence          answers that the metrics of evidence leave out: no image, no box
 
+    The answers to the first `gallery` questions of each dataset keep what `vexp report` draws: the
+    image, its boxes, and each token with its attention on the image.
+
     Means are over answers, each the mean over its tokens, so that long answers do not weigh more.
     Attention correlates with what was used; it proves nothing, and less so in a model of few
     layers.
@@ -82,6 +86,7 @@ class Diagnostics(Heldout):
     distortion: Distortion = slot("distortion", "discard")  # what grounded tokens are told by
     target: Target = slot("target", "gaussian_mixture")  # what attention_kl measures from
     kappa: Positive = 1.0  # a box is covered from this multiple of uniform attention on
+    gallery: Annotated[Count, UNHASHED] = 8  # questions whose answers can be drawn; no score's part
 
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
         from vexp.config.identity import plain
@@ -108,14 +113,15 @@ class Diagnostics(Heldout):
             found |= ratio(f"late_early_focus{part}", *([v[c] for v in known] for c in COUNTS))
         return found | _against_outcome(samples)
 
-    def _values(
+    def _looked(
         self,
         policy: Policy,
         run: RunSpec,
+        places: Sequence[Place],
         items: Sequence[Item],
         prompts: PromptBatch,
         generated: Generated,
-    ) -> Sequence[Mapping[str, float]]:
+    ) -> Sequence[Looked]:
         from vexp.train.collect import answers
         from vexp.train.experience import micro_batches
         from vexp.train.signals import Request, observe
@@ -135,9 +141,26 @@ class Diagnostics(Heldout):
         seen = observe(found, policy, None, portions, request, temperature=1.0, seed=0, step=0)
         columns = {name: values.tolist() for name, values in self._of(seen).items()}
         return [
-            {name: values[row] for name, values in columns.items() if not math.isnan(values[row])}
+            Looked(
+                {
+                    name: values[row]
+                    for name, values in columns.items()
+                    if not math.isnan(values[row])
+                },
+                self._picture(seen, policy, row) if places[row][1] < self.gallery else {},
+            )
             for row in rows
         ]
+
+    def _picture(self, seen: Experience, policy: Policy, row: int) -> dict[str, Any]:
+        from vexp.train import seeing
+
+        effect = seeing.image_effect(seen, self.distortion)
+        assert seen.entropy is not None and effect is not None
+        values = {"image effect": effect, "entropy": seen.entropy}
+        if int(seen.attended(self.layer).evidence_tokens[row]):
+            values["attention on evidence"] = seen.attended(self.layer).share
+        return picture(seen, policy, row, self.layer.index(policy.layers), values)
 
     def _of(self, seen: Experience) -> dict[str, Tensor]:  # of [answer], NaN where not defined
         from vexp.train import diagnostics, seeing

@@ -26,6 +26,14 @@ SMALLEST = 1e-6  # mean that a ratio may have as its denominator; a negative one
 Place = tuple[str, int]  # dataset name, item index
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What else is recorded of an answer."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    gallery: Mapping[str, Any] = field(default_factory=dict)
+
+
 @register("evaluator", "heldout")
 @dataclass(frozen=True, kw_only=True)
 class Heldout(Evaluator):
@@ -143,7 +151,7 @@ class Heldout(Evaluator):
             ids = [f"{name}#{number}" for name in ids for number in range(each)]
         texts = policy.decode(generated.tokens, generated.mask)
         verdicts = judge(run.verifier, texts, [item.answer for item in items])
-        values = self._values(policy, run, items, prompts, generated)
+        looked = self._looked(policy, run, places, items, prompts, generated)
         lengths: list[int] = generated.mask.sum(dim=1).tolist()
         finished: list[bool] = generated.finished.tolist()
         return [
@@ -162,21 +170,23 @@ class Heldout(Evaluator):
                     texts[i], run.prompt.response_format, tuple(policy.emits)
                 ),
                 truncated=not finished[i],
-                values=values[i],
+                values=looked[i].values,
+                gallery=looked[i].gallery,
             )
             for i in range(len(items))
         ]
 
-    def _values(
+    def _looked(
         self,
         policy: Policy,
         run: RunSpec,
+        places: Sequence[Place],
         items: Sequence[Item],
         prompts: PromptBatch,
         generated: Generated,
-    ) -> Sequence[Mapping[str, float]]:
+    ) -> Sequence[Looked]:
         """What else is recorded of each answer; nothing here."""
-        return [{} for _ in items]
+        return [Looked() for _ in items]
 
 
 def mean(values: Sequence[float]) -> dict[str, float | None]:
