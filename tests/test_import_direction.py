@@ -44,7 +44,7 @@ UPWARD = {
     ("evaluator", "train.collect"): OBSERVES,
     ("evaluator", "train.diagnostics"): OBSERVES,
     ("evaluator", "train.experience"): OBSERVES,
-    ("evaluator", "train.maps"): OBSERVES,
+    ("evaluator", "train.pictures"): OBSERVES,
     ("evaluator", "train.responses"): READS,
     ("evaluator", "train.rewards"): OBSERVES,
     ("evaluator", "train.seeing"): OBSERVES,

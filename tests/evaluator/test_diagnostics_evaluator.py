@@ -23,13 +23,13 @@ from vexp.config.compose import resolve
 from vexp.dataset.base import Dataset
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
-from vexp.evaluator._gallery import image_data, quantised
 from vexp.evaluator.base import Sample
 from vexp.evaluator.diagnostics import COUNTS, VALUES, Diagnostics
 from vexp.registry import REGISTRY
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.train.evidence import token_masks
+from vexp.train.pictures import image_data, quantised
 
 LENGTH = 6
 RUN = (*SMALLEST, "backbone.layers=4", f"rollout.max_response_length={LENGTH}")

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("cancel", "Stop a sweep's workers; runs can be resumed."),
     "eval": ("eval", "Evaluate a run or a checkpoint."),
     "table": ("table", "The table of a sweep, from results alone."),
+    "report": ("report", "Table, curves and examples of a sweep as one HTML page."),
     "tokens": ("tokens", "Responses with each token coloured by the credit it gets."),
     "search": ("search", "What a sweep's search found: best, pareto, importance."),
     "show": ("show", "A run's resolved config with the origin of each value."),

@@ -11,12 +11,12 @@ from vexp.config.types import UNHASHED, Count, PositiveInt
 from vexp.credit.base import CreditMethod
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import Problem
-from vexp.evaluator._gallery import picture
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout, Place, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import Component, component_slots, register, slot
 from vexp.reward.base import ObservedReward, Scored
+from vexp.train.pictures import picture
 from vexp.train.responses import is_well_formed
 from vexp.train.words import KINDS, kinds
 from vexp.verifier.pool import judge

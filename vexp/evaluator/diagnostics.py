@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vexp.config.types import UNHASHED, Count, Positive, PositiveInt
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated
-from vexp.evaluator._gallery import picture
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout, Looked, Place, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
 from vexp.target.base import Target
+from vexp.train.pictures import picture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -80,7 +80,7 @@ def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Fram
     """
     table = sweep.table
     assert table is not None
-    built = _Build(sweep, table, list(_groups(sweep, table, points)), results)
+    built = _Build(sweep, table, list(groups(sweep, table, points)), results)
     by_name = {row.name: row for row in sweep.rows}
     notes = [*table.notes]
     notes += [f"{row.heading}: {row.note}" for row in sweep.rows if row.note]
@@ -228,7 +228,7 @@ def _tested(pairs: Sequence[tuple[float, float]]) -> PairedT | None:
     return paired_t([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def _groups(sweep: Sweep, table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:
+def groups(sweep: Sweep, table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:
     """Points by row and axis values, in the table's order.
 
     Axis values whose points are the very same runs become one group, with `any` for that axis.

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from vexp.tables.sheet import Sheet, Shown
+from vexp.tables.sheet import Heading, Sheet, Shown
+
+_OPEN = '<table class="vexp-table">'
 
 
 def html(sheet: Sheet) -> str:
-    """The table; the best cell is `strong`, the second `u`. Every text is escaped."""
-    return "\n".join(_lines(sheet)) + "\n"
+    """The table with its notes; the best cell is `strong`, the second `u`. Texts are escaped."""
+    return "\n".join([_OPEN, *_lines(sheet), *_foot(sheet), "</table>"]) + "\n"
+
+
+def table_element(sheet: Sheet) -> str:
+    """The table alone, for a page that has the notes elsewhere."""
+    return "\n".join([_OPEN, *_lines(sheet), "</table>"]) + "\n"
 
 
 def _lines(sheet: Sheet) -> Iterator[str]:
-    yield '<table class="vexp-table">'
     yield f"<caption>{escape(sheet.title)}</caption>"
     yield "<thead>"
     if groups := sheet.column_groups():
@@ -35,13 +41,22 @@ def _lines(sheet: Sheet) -> Iterator[str]:
             yield f'<tr><th colspan="{width}" scope="rowgroup">{escape(group)}</th></tr>'
         for line in members:
             first, *rest = line.cells
-            cells = "".join(f"<td>{_marked(cell)}</td>" for cell in rest)
+            cells = "".join(map(_cell, rest, sheet.headings[1:]))
             yield f'<tr><th scope="row">{_marked(first)}</th>{cells}</tr>'
         yield "</tbody>"
+
+
+def _foot(sheet: Sheet) -> Iterator[str]:
     notes = [*sheet.notes, sheet.origin]
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     yield f'<tfoot><tr><td colspan="{len(sheet.headings)}"><ul>{items}</ul></td></tr></tfoot>'
-    yield "</table>"
+
+
+def _cell(cell: Shown, heading: Heading) -> str:
+    """A cell of a numeric column says the number to sort it by, which is empty where none is."""
+    value = "" if cell.value is None else repr(cell.value)
+    attribute = f' data-value="{value}"' if heading.numeric else ""
+    return f"<td{attribute}>{_marked(cell)}</td>"
 
 
 def _marked(cell: Shown) -> str:

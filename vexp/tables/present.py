@@ -24,7 +24,9 @@ def sheet_of(frame: Frame) -> Sheet:
                 Shown(row_label(row)),
                 *(Shown(row.axes[key]) for key in frame.axes),
                 *(
-                    Shown(cell_text(cell, row.column_as_shown(column), difference), rank)
+                    Shown(
+                        cell_text(cell, row.column_as_shown(column), difference), rank, _value(cell)
+                    )
                     for cell, column, difference, rank in zip(
                         row.cells, frame.columns, row.differences, ranked[index], strict=True
                     )
@@ -46,6 +48,15 @@ def sheet_of(frame: Frame) -> Sheet:
         records=lambda: list(_records(frame)),
         document=lambda: _document(frame),
     )
+
+
+def _value(cell: Cell) -> float | None:
+    """Our mean, on the metric's own scale; else the constant, or the p-value, that the cell is."""
+    if cell.summary is not None:
+        return cell.summary.mean
+    if cell.comparison is not None:
+        return cell.comparison.p
+    return cell.published.value if cell.published is not None and not cell.declared else None
 
 
 def row_label(row: TableRow) -> str:

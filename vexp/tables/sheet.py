@@ -16,6 +16,7 @@ class Shown:
 
     text: str
     rank: Rank = ""
+    value: float | None = None  # what it is sorted by; None: no number
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _BLUE, _GREY, _ORANGE = "#2f5d8a", "#9aa5b1", "#d9822b"
 
 def history(search: Searching, path: Path) -> None:
     """The value of each complete trial, and the best so far."""
-    figure, axes = _figure()
+    figure, axes = blank_figure()
     found = complete(search)
     numbers = [each.trial.number for each in found]
     values = [each.values[0] for each in found]
@@ -41,7 +41,7 @@ def history(search: Searching, path: Path) -> None:
 
 def pareto(search: Searching, front: Sequence[Found], path: Path) -> None:
     """Complete trials by the first two objectives; those of the front are joined and numbered."""
-    figure, axes = _figure()
+    figure, axes = blank_figure()
     best = {each.trial.number for each in front}
     others = [each for each in complete(search) if each.trial.number not in best]
     axes.scatter(*_columns(others), s=22, color=_GREY, label="other trials")
@@ -64,7 +64,7 @@ def pareto(search: Searching, front: Sequence[Found], path: Path) -> None:
 def importance(shares: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """A bar for each key, one panel for each objective."""
     count = max(len(each) for each in shares.values())
-    figure, all_axes = _figure(panels=len(shares), height=1.2 + 0.4 * count)
+    figure, all_axes = blank_figure(panels=len(shares), height=1.2 + 0.4 * count)
     for axes, (name, each) in zip(all_axes, shares.items(), strict=True):
         keys = list(each)[::-1]
         bars = axes.barh(keys, [each[key] for key in keys], color=_BLUE, height=0.6)
@@ -102,7 +102,8 @@ def _columns(found: Sequence[Found]) -> tuple[list[float], list[float]]:
     return [each.values[0] for each in found], [each.values[1] for each in found]
 
 
-def _figure(panels: int | None = None, height: float = 3.6) -> tuple[Figure, Any]:
+def blank_figure(panels: int | None = None, height: float = 3.6) -> tuple[Figure, Any]:
+    """A figure with its axes, or with a list of them for several panels; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6 * (panels or 1), height), layout="constrained")

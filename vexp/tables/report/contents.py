@@ -1,0 +1,103 @@
+"""A sweep's report as data: what is there, what is missing, and what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vexp.errors import VexpError
+from vexp.runs.store import RunStore
+from vexp.sweeps.plan import Plan
+from vexp.tables.cells import Measurements
+from vexp.tables.collect import collect
+from vexp.tables.frame import Frame, build_frame
+from vexp.tables.latex import latex
+from vexp.tables.present import sheet_of
+from vexp.tables.report.charts import Chart, Section
+from vexp.tables.report.curves import curves
+from vexp.tables.report.diagnostics import diagnostics
+from vexp.tables.report.gallery import Gallery, gallery
+from vexp.tables.report.lines import Line, lines_of
+from vexp.tables.report.sensitivity import sensitivity
+from vexp.tables.sheet import Sheet
+
+NO_TABLE = (
+    "the sweep declares no table: add e.g.  table: {columns: [{metric: accuracy, scale: percent}]}"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows."""
+
+    name: str
+    title: str
+    description: str
+    counts: Mapping[str, int]  # state -> runs
+    seeds: tuple[int, ...]
+    lines: tuple[Line, ...]
+    sheet: Sheet | None
+    latex: str
+    no_table: str  # why there is none
+    curves: Section
+    sensitivity: Section
+    diagnostics: Section
+    gallery: Gallery
+    problems: tuple[str, ...]  # results that are damaged or do not count, by name
+
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """Those that are shown without being asked for."""
+        return (*self.curves.charts, *self.sensitivity.charts, *self.diagnostics.charts)
+
+
+def report_of(plan: Plan) -> Report:
+    """Read the results of a sweep's finished runs. What is damaged is named, not raised."""
+    store = RunStore(plan.state.results_dir)
+    lines = lines_of(plan.sweep, plan.points)
+    problems: list[str] = []
+    results = _collected(plan, store, problems)
+    frame, why = _frame(plan, results)
+    sheet = sheet_of(frame) if frame else None
+    found_curves, found_gallery = curves(lines, store), gallery(lines, store)
+    remarks = {remark: None for found in results.values() for remark in found.remarks}
+    named = [*problems, *found_curves.problems, *found_gallery.problems, *remarks]
+    table = plan.sweep.table
+    return Report(
+        name=plan.sweep.name,
+        title=(table.title if table else "") or plan.sweep.name,
+        description=plan.sweep.description,
+        counts=plan.counts(),
+        seeds=plan.sweep.seeds,
+        lines=tuple(lines),
+        sheet=sheet,
+        latex=latex(sheet) if sheet else "",
+        no_table=why,
+        curves=found_curves,
+        sensitivity=sensitivity(plan.sweep, frame, lines) if frame else Section(),
+        diagnostics=diagnostics(lines, results),
+        gallery=found_gallery,
+        problems=tuple(dict.fromkeys(named)),
+    )
+
+
+def _collected(plan: Plan, store: RunStore, problems: list[str]) -> dict[str, Measurements]:
+    """As for a table, but a run whose results are damaged is left out and named."""
+    columns = plan.sweep.table.columns if plan.sweep.table else ()
+    costs = any(column.cost for column in columns)
+    found: dict[str, Measurements] = {}
+    for run in plan.runs:
+        try:
+            found |= collect([run.training], store, costs=costs)
+        except VexpError as error:
+            problems.append(f"{run.name} is left out: {error}")
+    return found
+
+
+def _frame(plan: Plan, results: Mapping[str, Measurements]) -> tuple[Frame | None, str]:
+    if plan.sweep.table is None:
+        return None, NO_TABLE
+    try:
+        return build_frame(plan.sweep, plan.points, results), ""
+    except VexpError as error:
+        return None, str(error)
