@@ -14,6 +14,7 @@ from vexp.tables.report.contents import Report
 
 COLOURS = ("#1b6ac9", "#c2570c", "#1a7f4b", "#8a3fc4", "#b3261e", "#007a87", "#a0457f", "#5c6770")
 _DASHES = ("-", "--", ":")
+_LONGEST = 60  # characters of a label
 _SETTINGS = {"svg.hashsalt": "vexp", "svg.fonttype": "path", "pdf.fonttype": 42}
 _NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -56,7 +57,7 @@ def _lines(axes: Any, chart: Chart, labels: Sequence[str]) -> None:
 
 
 def _dots(axes: Any, chart: Chart, labels: Sequence[str]) -> None:
-    names = [_literal(labels[each.line]) for each in chart.series]
+    names = [_literal(labels[each.line][:40]) for each in chart.series]
     for place, each in enumerate(chart.series):
         colour = _style(each.line)["color"]
         axes.plot([each.low[0], each.high[0]], [place, place], color=colour, linewidth=1.5)
@@ -73,6 +74,8 @@ def _style(line: int) -> dict[str, Any]:
 
 
 def _literal(text: str) -> str:
-    """Text that matplotlib sets as it is: no mathematics, one line, no leading underscore."""
-    shown = " ".join(text.split()).replace("$", r"\$")
+    """Text that matplotlib sets as it is: no mathematics, no leading underscore, one short line."""
+    shown = " ".join(text.split())
+    shown = f"{shown[: _LONGEST - 1]}…" if len(shown) > _LONGEST else shown
+    shown = shown.replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
