@@ -137,7 +137,7 @@ function lines(place, chart, series, width) {
     const points = each.x.map((x, n) => [X(x), each.low[n], each.high[n]]);
     const over = points.map(([x, , high]) => `${x.toFixed(1)},${Y(high).toFixed(1)}`);
     const under = points.map(([x, low]) => `${x.toFixed(1)},${Y(low).toFixed(1)}`).reverse();
-    if (points.length > 1) element(picture, "polygon", { class: `band ${kind(each.line)}`, points: [...over, ...under].join(" ") });
+    if (points.length > 1) element(picture, "polygon", { class: `band ${kind(each.line)}`, "fill-opacity": series.length > 4 ? 0.09 : 0.16, points: [...over, ...under].join(" ") });
   }
   for (const each of series) {
     const path = each.x.map((x, n) => `${n ? "L" : "M"}${X(x).toFixed(1)} ${Y(each.mean[n]).toFixed(1)}`);
