@@ -28,9 +28,7 @@ def column(page, number):
 
 
 def order(page):
-    return page.js(
-        "[...document.querySelectorAll('#table thead tr:last-child th')].map(t => t.ariaSort)"
-    )
+    return page.each("#table thead tr:last-child th", "e.ariaSort")
 
 
 def test_sorting_by_click_and_by_keyboard(page, report):
@@ -68,7 +66,7 @@ def test_latex_is_copied_as_vexp_table_writes_it(page, report):
 
 
 def test_a_browser_without_a_clipboard_still_copies(page, report):
-    page.js("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.js("void Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.one("#copy").click()
     page.wait("document.getElementById('copied').textContent")
     assert page.js("document.getElementById('latex').parentElement.open")
@@ -79,11 +77,9 @@ def selected(page, side="left"):
     return page.texts(f"[aria-label='{side} answer'] [aria-selected=true]")
 
 
-def strongest(page, side="left"):
-    """The cell with the darkest shade, once the shades are there."""
-    return page.js(
-        "[...document.querySelectorAll(arguments[0])].map(r => Number(r.getAttribute('fill-opacity')))",
-        f"[aria-label='{side} answer'] .cell",
+def shades(page, side="left"):
+    return page.each(
+        f"[aria-label='{side} answer'] .cell", "Number(e.getAttribute('fill-opacity'))"
     )
 
 
@@ -91,15 +87,13 @@ def test_stepping_through_tokens_shows_their_attention(page):
     tokens = page.one("[aria-label='left answer'] .tokens")
     page.wait("document.querySelectorAll('.cell').length == 8")
     assert selected(page) == []
-    assert max(strongest(page)) < 0.75  # the mean of all tokens
+    assert max(shades(page)) < 0.75  # the mean of all tokens
     for number in range(3):
         tokens.send_keys(*keys("ARROW_RIGHT"))
         assert selected(page) == [visible(TOKENS[number])]
-        page.wait(
-            "[...document.querySelectorAll('.cell')].some(c => c.getAttribute('fill-opacity') == '0.750')"
-        )
-        shades = strongest(page)
-        assert shades[number] == 0.75 and sum(shades) == 0.75
+        page.wait("document.querySelector('.cell[fill-opacity=\"0.750\"]')")
+        found = shades(page)
+        assert found[number] == 0.75 and sum(found) == 0.75
         assert tokens.get_attribute("aria-activedescendant") == f"left-token-{number}"
         about = page.one("[aria-label='left answer'] .about").text
         assert f"Token {number + 1} of 7" in about and "image effect" in about
@@ -110,9 +104,7 @@ def test_stepping_through_tokens_shows_their_attention(page):
     assert selected(page, "right") == []  # each answer has a place of its own
     tokens.send_keys(*keys("ESCAPE"))
     assert selected(page) == []
-    page.wait(
-        "[...document.querySelectorAll('.cell')].every(c => c.getAttribute('fill-opacity') < 0.7)"
-    )
+    page.wait("!document.querySelector('.cell[fill-opacity=\"0.750\"]')")
 
 
 def test_pointing_at_a_token_selects_it(page):
@@ -142,16 +134,13 @@ def test_rows_stand_side_by_side_with_a_chooser(page, report):
     assert all(HOSTILE not in text and "“<b>5</b>”, gold “5”" in text for text in verdicts)
     choose(page, "left", "Response", "sampled response 0")
     choose(page, "left", "Colour", "credit")
-    classes = page.js(
-        "[...document.querySelectorAll('[aria-label=\"left answer\"] .token')].map(t => t.className)"
-    )
+    classes = page.each("[aria-label='left answer'] .token", "e.className")
     assert [n for n, name in enumerate(classes) if "less" in name] == [2]
     assert [n for n, name in enumerate(classes) if "against" in name] == [2]
     assert page.js("document.querySelector('.token').title") == "credit 1"
     choose(page, "left", "Row", labels[2])
-    assert page.texts("[aria-label='left answer'] .verdict") == [
-        "No response of this row was kept."
-    ]
+    (verdict,) = page.texts("[aria-label='left answer'] .verdict")
+    assert verdict == "No response of this row was kept."
     assert page.texts("[aria-label='left answer'] .token") == []
     choose(page, "left", "Row", "DAPO rl.learning_rate=0.0001")
     before = page.one("#asked").text
@@ -194,11 +183,11 @@ def test_hostile_texts_stay_text_and_nothing_leaves_the_page(page, report):
 
 
 def test_the_policy_stops_what_would_be_put_into_the_page(page):
+    image = '<img src=http://evil.test/x onerror="window.hit=1">'
+    page.js("document.body.insertAdjacentHTML('beforeend', arguments[0])", image)
     page.js(
-        "document.body.insertAdjacentHTML('beforeend', '<img src=http://evil.test/x onerror=\"window.hit=1\">')"
-    )
-    page.js(
-        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.hit=1'}))"
+        "document.body.append(Object.assign(document.createElement('script'), arguments[0]))",
+        {"textContent": "window.hit=1"},
     )
     page.wait("document.images[document.images.length - 1].complete")
     assert page.js("window.hit") is None
@@ -229,7 +218,8 @@ def test_a_wide_table_scrolls_in_its_own_box_and_by_keyboard(chromium, report):
 CONTRAST = """(() => {
   const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
   const light = (text) => {
-    const [r, g, b] = rgb(text).map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const straight = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = rgb(text).map((v) => straight(v / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (e) => {
@@ -239,7 +229,8 @@ CONTRAST = """(() => {
     }
   };
   const found = {};
-  for (const e of document.querySelectorAll("h1, h2, p, td, th, a, button, label, summary, li, .verdict")) {
+  const all = "h1, h2, h3, p, td, th, a, button, label, summary, li, figcaption";
+  for (const e of document.querySelectorAll(all)) {
     if (!e.textContent.trim() || !e.getClientRects().length) continue;
     const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
@@ -280,9 +271,7 @@ def test_the_keyboard_reaches_everything_and_its_place_is_seen(page):
     for _ in range(60):
         page.driver.switch_to.active_element.send_keys(*keys("TAB"))
         style = page.js("getComputedStyle(document.activeElement).outlineStyle")
-        name = page.js(
-            "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
-        )
+        name = page.js("(e => e.id || e.className || e.tagName)(document.activeElement)")
         if page.driver.switch_to.active_element == body:
             break
         assert style != "none", name
@@ -299,10 +288,8 @@ def test_charts_follow_the_chosen_rows_and_are_told_in_numbers(page):
     assert label.startswith("Reward. Last values: ") and HOSTILE in label
     page.one("details.data[data-chart=curve-reward] summary").click()
     page.wait("document.querySelectorAll('details.data[data-chart=curve-reward] tbody tr').length")
-    rows = page.js(
-        "[...document.querySelectorAll('details.data[data-chart=curve-reward] tbody tr')].map(r => r.children.length)"
-    )
-    assert rows == [6] * (5 * 44)
+    cells = page.each("details.data[data-chart=curve-reward] tbody tr", "e.children.length")
+    assert cells == [6] * (5 * 44)
 
 
 def test_pointing_at_a_chart_reads_its_values(page):
