@@ -215,7 +215,7 @@ def test_an_interface_imports_only_interfaces(kind):
     assert not found, "\n".join(map(str, found))
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "table"])
+@pytest.mark.parametrize("command", ["plan", "status", "table", "report"])
 def test_planning_and_reading_load_no_torch(command):
     """Also not by what the command imports when it is called."""
     module = f"cli.{command}"

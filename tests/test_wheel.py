@@ -38,6 +38,7 @@ def test_a_wheel_stands_alone(tmp_path):
     assert "vexp/_shipped/conf/config.yaml" in names
     assert "vexp/_shipped/sweeps/quickstart.yaml" in names
     assert "vexp/_shipped/reference/vgpo/table12.yaml" in names
+    assert {f"vexp/tables/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "results/", "benchmarks/"))]
 
     sh(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)

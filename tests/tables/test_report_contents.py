@@ -192,6 +192,16 @@ def test_diagnostics_by_fifth_and_correlation(project):
     assert "diagnostics-focus-correlation" not in [c.name for c in found.charts]
 
 
+def test_a_handful_of_answers_shows_no_correlation(project):
+    for path in folders(project, "*/evaluations/diagnostics-*/results.json"):
+        content = json.loads(path.read_text())
+        for name, entry in content["metrics"].items():
+            entry["n"] = 9 if "bin" in name else 49
+        path.write_text(json.dumps(content))
+    found = report().diagnostics
+    assert not found.charts and found.missing
+
+
 def test_examples_stand_side_by_side_in_one_order(project):
     found = report().gallery
     assert [q.id for q in found.questions] == [f"main/test/{n:06d}" for n in range(3)]

@@ -108,7 +108,8 @@ def _write(sheet: Sheet, names: set[str], folder: Path, *, quiet: bool = False) 
     from vexp.tables.render import FORMATS
 
     for name in sorted(names):
-        path = folder / f"{sheet.name}.{name}"
+        # The report of the sweep is the page of that name; this is a part for other pages.
+        path = folder / f"{sheet.name}.{'part.html' if name == 'html' else name}"
         write_text(path, FORMATS[name](sheet))
         click.echo(f"written: {path}", err=quiet)
 

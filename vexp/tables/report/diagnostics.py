@@ -10,6 +10,7 @@ from vexp.tables.report.lines import Line
 
 EVALUATOR = "diagnostics"
 QUANTILES = 5
+LEAST = 50  # answers, ten in each fifth: fewer show nothing but noise
 QUANTILE = "answers in fifths by KL from attention to its target: 1 is nearest to the evidence"
 REMEDY = (
     "no `diagnostics` evaluated: add `+evaluator.diagnostics=diagnostics` to the sweep's `base` "
@@ -84,14 +85,19 @@ def _charts(evaluator: str, lines: Sequence[Line], results: Results) -> list[Cha
 
 def _quantiles(evaluator: str, line: Line, results: Results) -> Values:
     numbers = range(1, QUANTILES + 1)
-    return {float(n): _values(evaluator, f"wrong/kl_bin_{n}", line, results) for n in numbers}
+    least = LEAST // QUANTILES
+    return {
+        float(n): _values(evaluator, f"wrong/kl_bin_{n}", line, results, least) for n in numbers
+    }
 
 
-def _values(evaluator: str, metric: str, line: Line, results: Results) -> list[float]:
+def _values(
+    evaluator: str, metric: str, line: Line, results: Results, least: int = LEAST
+) -> list[float]:
     found = []
     for point in line.runs:
         measured = results.get(point.identity.hash)
         score = measured.metrics.get(evaluator, {}).get(metric) if measured else None
-        if score is not None:
+        if score is not None and (score.items is None or score.items >= least):
             found.append(score.value)
     return found
