@@ -209,6 +209,8 @@ def test_examples_stand_side_by_side_in_one_order(project):
     assert sorted(first.answers) == list(range(6))
     titles = [answer["title"] for answer in first.answers[0]]
     assert titles == ["greedy answer"] + [f"sampled response {n}" for n in range(3)]
+    assert [answer["title"] for answer in found.questions[1].answers[5]] == titles
+    assert [answer["title"] for answer in found.questions[2].answers[5]] == titles[:1]
     greedy, sampled, other, _ = first.answers[0]
     assert greedy["tokens"][2] == "<script>alert(1)</script>"
     assert greedy["correct"] is False

@@ -39,7 +39,7 @@ def command(
     from vexp.tables.report.page import page
 
     plan = plan_of(sweep, overrides, config_dirs)
-    if plan.points and not plan.counts()["done"]:
+    if (plan.points or plan.search) and not plan.counts()["done"]:
         click.echo("no run is finished yet, so no page is written", err=True)
         click.echo(f"next: {again('launch', sweep, overrides)} --wait", err=True)
         return

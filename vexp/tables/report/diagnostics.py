@@ -49,7 +49,7 @@ def diagnostics(lines: Sequence[Line], results: Results) -> Section:
     ]
     if charts:
         return Section(charts=tuple(charts))
-    waiting = "`diagnostics` is declared and no run has its results yet: `vexp launch`"
+    waiting = f"`diagnostics` is declared, but no run has its results over {LEAST} answers yet"
     return Section(missing=(waiting if names else REMEDY,))
 
 

@@ -92,13 +92,22 @@ def gallery(lines: Sequence[Line], store: RunStore) -> Gallery:
 class _Entry:
     """One scored response."""
 
-    evaluator: str  # the component's name
     label: str  # the evaluation's name in the config
     index: int  # among the responses of its dataset
     sample: Mapping[str, Any]
     split: str
     run: str
     where: str
+
+    @property
+    def question(self) -> str:
+        """Its id; the responses that were sampled to one question have a number after it."""
+        return str(self.sample["id"]).partition("#")[0]
+
+    @property
+    def member(self) -> str:
+        """The number of a sampled response; empty for a greedy answer."""
+        return str(self.sample["id"]).partition("#")[2]
 
 
 def _chosen(line: Line, store: RunStore, problems: list[str]) -> tuple[Point | None, list[_Entry]]:
@@ -131,24 +140,23 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
         if results["checkpoint"] != result["checkpoint_hash"] or "evaluator" not in results:
             continue
         split = str(results.get("protocol", {}).get("split", ""))
-        kind = str(results["evaluator"])
         seen: dict[str, int] = {}
         for sample in samples:
             index = seen.get(name := str(sample.get("dataset", "")), 0)
             seen[name] = index + 1
-            if "response" in sample and (sample.get("gallery") or index < QUESTIONS):
+            kept = sample.get("gallery") or sample.get("tokens")
+            if "response" in sample and "id" in sample and (kept or index < QUESTIONS):
                 label = str(results["name"])
-                found.append(_Entry(kind, label, index, sample, split, folder.name, str(home)))
-    yield from sorted(found, key=lambda e: (e.evaluator == "credit", not e.sample.get("gallery")))
+                found.append(_Entry(label, index, sample, split, folder.name, str(home)))
+    yield from sorted(found, key=lambda e: (e.member != "", not e.sample.get("gallery")))
 
 
 def _add(questions: dict[str, Question], line: int, point: Point, entry: _Entry) -> None:
-    sample = entry.sample
-    name, _, member = str(sample["id"]).partition("#")
+    sample, name, member = entry.sample, entry.question, entry.member
     kept = sample.get("gallery") or {}
-    if entry.evaluator == "credit" and not (member in _MEMBERS and (kept or sample.get("tokens"))):
+    if member and not (member in _MEMBERS and (kept or sample.get("tokens"))):
         return
-    answer = _answer(entry, kept, member)
+    answer = _answer(entry, kept)
     question = questions.get(name)
     if question is None:
         question = Question(
@@ -166,16 +174,15 @@ def _add(questions: dict[str, Question], line: int, point: Point, entry: _Entry)
         question.image, question.boxes = _image(kept, point, entry)
 
 
-def _answer(entry: _Entry, kept: Mapping[str, Any], member: str) -> dict[str, Any]:
+def _answer(entry: _Entry, kept: Mapping[str, Any]) -> dict[str, Any]:
     sample = entry.sample
-    sampled = entry.evaluator == "credit"
     tokens = kept.get("tokens") or [text for text, _ in sample.get("tokens", ())]
     values = dict(kept.get("values") or {})
-    if sampled and sample.get("tokens"):
+    if sample.get("tokens"):
         values.setdefault("credit", [float(weight) for _, weight in sample["tokens"]])
     count = len(tokens)
     found: dict[str, Any] = {
-        "title": f"sampled response {member}" if sampled else "greedy answer",
+        "title": f"sampled response {entry.member}" if entry.member else "greedy answer",
         "run": entry.run,
         "response": str(sample["response"]),
         "extracted": sample.get("extracted"),
@@ -231,7 +238,7 @@ def _made_again(point: Point, entry: _Entry) -> tuple[str, Sequence[Sequence[flo
     datasets = getattr(evaluator, "datasets", None) or point.run.mix.datasets
     dataset = datasets.get(str(entry.sample.get("dataset")))
     split = next((name for name in _SPLITS if name == entry.split), None)
-    if dataset is None or split is None or entry.evaluator == "credit":
+    if dataset is None or split is None or entry.member:
         return "", ()
     try:
         item = dataset.item(split, entry.index)

@@ -41,19 +41,25 @@ function sortable(table) {
   });
 }
 
+const BLANK = ["", "–", "any"]; // what stands where a setting does not apply
+const isNumber = (text) => text.trim() !== "" && Number.isFinite(Number(text));
+
 function sorted(rows, column, numeric, order) {
   if (!order) return rows;
   const sign = order === "ascending" ? 1 : -1;
+  const texts = rows.map((row) => row.cells[column]?.textContent ?? "");
+  const counted = texts.some(isNumber) && texts.every((text) => isNumber(text) || BLANK.includes(text));
   const fixed = rows.filter((row) => row.cells.length === 1 && row.cells[0].scope === "rowgroup");
   const key = (row) => {
     const cell = row.cells[column];
+    if (!numeric && counted) return isNumber(cell.textContent) ? Number(cell.textContent) : null;
     if (!numeric) return cell.textContent;
     return cell.dataset.value ? Number(cell.dataset.value) : null;
   };
   const compare = (a, b) => {
     const [left, right] = [key(a), key(b)];
     if (left === null || right === null) return (left === null) - (right === null);
-    return sign * (numeric ? left - right : left.localeCompare(right, undefined, { numeric: true }));
+    return sign * (typeof left === "number" ? left - right : left.localeCompare(right, undefined, { numeric: true }));
   };
   return [...fixed, ...rows.filter((row) => !fixed.includes(row)).sort(compare)];
 }
@@ -315,7 +321,7 @@ class Pane {
     const right = answer && answer.correct;
     this.verdict.className = `verdict ${right ? "right" : "wrong"}`;
     this.verdict.textContent = !answer ? "No response of this row was kept."
-      : `${right ? "✓ right" : "✗ wrong"}: “${answer.extracted ?? "no answer found"}”, gold “${question.answer}”${answer.status && answer.status !== "ok" ? ` (${answer.status})` : ""}`;
+      : `${right ? "✓ right" : "✗ wrong"}: ${answer.extracted === null ? "no answer found" : `“${answer.extracted}”`}, gold “${question.answer}”${answer.status && answer.status !== "ok" ? ` (${answer.status})` : ""}`;
     this.tokens.replaceChildren();
     this.spans = [];
     const texts = !answer ? [] : answer.tokens.length ? answer.tokens : [answer.response];
