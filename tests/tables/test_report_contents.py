@@ -23,6 +23,7 @@ from vexp.tables.report import gallery as galleries
 from vexp.tables.report.charts import series, slug
 from vexp.tables.report.contents import report_of
 from vexp.tables.report.curves import _binned
+from vexp.tables.report.page import page
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,36 @@ DAMAGE = {
     "no image": lambda g: g.update(image="https://evil.test/x.png"),
     "an SVG": lambda g: g.update(image="data:image/svg+xml;base64,AAAA"),
     "no boxes": lambda g: g.update(boxes="all"),
+    "half a box": lambda g: g.update(boxes=[[0.1, 0.2]]),
+    "no number": lambda g: g["values"].update(entropy=[math.nan] * 7),
 }
+ODD = (None, {}, "x", math.nan, [[1]], 10**400)
+
+
+@pytest.mark.parametrize("file", ["samples.jsonl", "results.json"])
+def test_no_damage_stops_the_report(project, file):
+    """Each value of an evaluation in turn becomes something else."""
+    (path, *_) = folders(project, f"grpo*/evaluations/diagnostics-*/{file}")
+    whole = path.read_text()
+    first, _, rest = whole.partition("\n") if file == "samples.jsonl" else (whole, "", "")
+    plan = make_plan(read_sweep(Path("demo.yaml")))
+    for keys in list(places(json.loads(first))):
+        for odd in ODD:
+            changed = json.loads(first)
+            inner = changed
+            for key in keys[:-1]:
+                inner = inner[key]
+            inner[keys[-1]] = odd
+            path.write_text(f"{json.dumps(changed)}\n{rest}")
+            assert page(report_of(plan)).endswith("</html>"), (keys, odd)
+
+
+def places(content, before=()):
+    """Paths to all values, down to the third level, but for what the protocol holds."""
+    for key, value in content.items():
+        yield (*before, key)
+        if isinstance(value, dict) and key not in ("protocol", "values") and len(before) < 2:
+            yield from list(places(value, (*before, key)))[:6]
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -103,7 +103,9 @@ def read_results(folder: Path) -> Mapping[str, Any]:
         RunError: if it is damaged or of a newer format.
     """
     found = read_json(folder / RESULTS)
-    if not isinstance(found, dict) or not {"format", "name", "key", "metrics"} <= found.keys():
+    keys = {"format", "name", "key", "metrics"}
+    whole = isinstance(found, dict) and keys <= found.keys()
+    if not whole or not isinstance(found["format"], int):
         raise RunError(
             f"{RESULTS} of an evaluation is damaged or missing",
             where=str(folder),

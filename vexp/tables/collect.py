@@ -89,7 +89,7 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
         except ValueError:
             content = None
         whole = isinstance(content, dict) and content.keys() >= _KEYS
-        if not whole or content["format"] > evaluations.FORMAT:
+        if not whole or content["format"] != evaluations.FORMAT:
             content = evaluations.read_results(Path(home, name))  # says what is wrong
         found[name] = content
     return found

@@ -48,6 +48,9 @@ class Section:
     problems: tuple[str, ...] = field(default=())  # damaged results, by name
 
 
+# What reading a damaged file by its keys may raise.
+DAMAGE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+
 Values = Mapping[float, Sequence[float]]  # x -> the values of the seeds that have one there
 
 

@@ -13,7 +13,7 @@ from vexp.tables.collect import collect
 from vexp.tables.frame import Frame, build_frame
 from vexp.tables.latex import latex
 from vexp.tables.present import sheet_of
-from vexp.tables.report.charts import Chart, Section
+from vexp.tables.report.charts import DAMAGE, Chart, Section
 from vexp.tables.report.curves import curves
 from vexp.tables.report.diagnostics import diagnostics
 from vexp.tables.report.gallery import Gallery, gallery
@@ -91,6 +91,8 @@ def _collected(plan: Plan, store: RunStore, problems: list[str]) -> dict[str, Me
             found |= collect([run.training], store, costs=costs)
         except VexpError as error:
             problems.append(f"{run.name} is left out: {error}")
+        except DAMAGE:
+            problems.append(f"{run.name} is left out: a results.json of its evaluations is damaged")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from vexp.tables.cells import Results
@@ -98,6 +99,8 @@ def _values(
     for point in line.runs:
         measured = results.get(point.identity.hash)
         score = measured.metrics.get(evaluator, {}).get(metric) if measured else None
-        if score is not None and (score.items is None or score.items >= least):
+        if score is None or not math.isfinite(score.value):
+            continue
+        if not (isinstance(score.items, int) and score.items < least):  # imported: not known
             found.append(score.value)
     return found

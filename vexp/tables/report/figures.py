@@ -35,6 +35,10 @@ def _written(chart: Chart, labels: Sequence[str], folder: Path) -> list[Path]:
         draw = _dots if chart.kind == "dots" else _lines
         draw(axes, chart, labels)
         axes.set_xlabel(_literal(chart.x), fontsize=9)
+        axes.tick_params(axis="x", labelsize=8)
+        if chart.kind == "lines":
+            columns = 3 if max(len(labels[each.line]) for each in chart.series) <= 24 else 1
+            figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=7)
         for kind, metadata in _NO_DATES.items():
             content = io.BytesIO()
             figure.savefig(content, format=kind, metadata=metadata)
@@ -53,7 +57,7 @@ def _lines(axes: Any, chart: Chart, labels: Sequence[str]) -> None:
     if chart.log_x:
         axes.set_xscale("log")
     axes.set_ylabel(_literal(chart.y), fontsize=9)
-    axes.legend(frameon=False, fontsize=7)
+    axes.tick_params(axis="y", labelsize=8)
 
 
 def _dots(axes: Any, chart: Chart, labels: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from vexp.runs.evaluations import read_results, read_samples
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.points import Point
+from vexp.tables.report.charts import DAMAGE
 from vexp.tables.report.lines import Line
 from vexp.tables.tokens import visible
 
@@ -70,7 +72,7 @@ def gallery(lines: Sequence[Line], store: RunStore) -> Gallery:
         for entry in entries:
             try:
                 _add(questions, number, point, entry)
-            except (KeyError, TypeError, ValueError):
+            except DAMAGE:
                 problems.append(f"a line of samples.jsonl in {entry.where} is damaged: left out")
     kept = [q for q in questions.values() if q.drawn] or [*questions.values()][:QUESTIONS]
     shown = _within(kept, MOST_BYTES)
@@ -137,9 +139,10 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
         except VexpError as error:
             problems.append(str(error))
             continue
-        if results["checkpoint"] != result["checkpoint_hash"] or "evaluator" not in results:
+        if results.get("checkpoint") != result["checkpoint_hash"] or "evaluator" not in results:
             continue
-        split = str(results.get("protocol", {}).get("split", ""))
+        protocol = results.get("protocol")
+        split = str(protocol.get("split")) if isinstance(protocol, Mapping) else ""
         seen: dict[str, int] = {}
         for sample in samples:
             index = seen.get(name := str(sample.get("dataset", "")), 0)
@@ -185,7 +188,7 @@ def _answer(entry: _Entry, kept: Mapping[str, Any]) -> dict[str, Any]:
         "title": f"sampled response {entry.member}" if entry.member else "greedy answer",
         "run": entry.run,
         "response": str(sample["response"]),
-        "extracted": sample.get("extracted"),
+        "extracted": None if sample.get("extracted") is None else str(sample["extracted"]),
         "correct": float(sample["correct"]) == 1,
         "status": str(sample.get("status", "")),
         "tokens": [visible(str(token)) for token in tokens],
@@ -197,7 +200,14 @@ def _answer(entry: _Entry, kept: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[Any]) -> list[float | None]:
-    return [None if value is None else float(value) for value in values]
+    return [None if value is None else _finite(value) for value in values]
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} cannot be drawn")
+    return number
 
 
 def _attention(kept: Mapping[str, Any], tokens: int) -> dict[str, Any]:
@@ -215,7 +225,7 @@ def _attention(kept: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         "layer": int(kept["layer"]),
         "rows": rows,
         "columns": columns,
-        "most": float(kept["most"]),
+        "most": _finite(kept["most"]),
         "data": str(kept["data"]),
     }
 
@@ -227,8 +237,13 @@ def _image(
     if kept.get("image"):
         if not _IMAGE.fullmatch(str(kept["image"])):
             raise ValueError("this is no image")
-        return str(kept["image"]), [[float(side) for side in box] for box in kept["boxes"]]
+        return str(kept["image"]), [_sides(box) for box in kept["boxes"]]
     return _made_again(point, entry)
+
+
+def _sides(box: Sequence[Any]) -> list[float]:
+    left, top, right, bottom = map(_finite, box)
+    return [left, top, right, bottom]
 
 
 def _made_again(point: Point, entry: _Entry) -> tuple[str, Sequence[Sequence[float]]]:
