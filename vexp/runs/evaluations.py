@@ -104,8 +104,7 @@ def read_results(folder: Path) -> Mapping[str, Any]:
     """
     found = read_json(folder / RESULTS)
     keys = {"format", "name", "key", "metrics"}
-    whole = isinstance(found, dict) and keys <= found.keys()
-    if not whole or not isinstance(found["format"], int):
+    if not (isinstance(found, dict) and keys <= found.keys() and isinstance(found["format"], int)):
         raise RunError(
             f"{RESULTS} of an evaluation is damaged or missing",
             where=str(folder),
