@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.looking import DESKTOP, PHONE
 from tests.tables.reported import HOSTILE, TOKENS
 from vexp.tables.latex import latex
 from vexp.tables.tokens import visible

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tables.reported import HOSTILE, STEPS, finished_sweep, metrics_row
+from tests.tables.reported import HOSTILE, STEPS, finished_sweep, metrics_row, png
 from vexp.files import append_line
+from vexp.registry import REGISTRY
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.report import gallery as galleries
@@ -24,6 +25,7 @@ from vexp.tables.report.charts import series, slug
 from vexp.tables.report.contents import report_of
 from vexp.tables.report.curves import _binned
 from vexp.tables.report.page import page
+from vexp.train.pictures import image_data
 
 
 @pytest.fixture(scope="module")
@@ -238,15 +240,37 @@ def test_without_kept_pictures_images_are_made_again(project):
     found = report().gallery
     assert len(found.questions) == galleries.QUESTIONS
     assert "+evaluator.gallery={name: diagnostics" in found.missing[0]
-    from vexp.registry import REGISTRY
-    from vexp.train.pictures import image_data
-
     item = REGISTRY.get("dataset", "digits_vqa")().item("test", 4)
     assert found.questions[4].image == image_data(item.image)
     assert len(found.questions[4].boxes) == len(item.boxes)
     assert found.questions[4].boxes[0] == pytest.approx(
         [side / 56 for side in item.boxes[0]], abs=1e-4
     )
+
+
+def test_rows_with_other_data_share_no_question(project):
+    """The same id and the same words, but another image."""
+    for path in folders(project, "dapo*/evaluations/*/samples.jsonl"):
+        rewrite(path, lambda row: row.get("gallery", {}).update(image=png("blue")))
+    found = report().gallery
+    assert [q.id[-1] for q in found.questions] == list("001122")
+    red, blue = found.questions[:2]
+    assert (red.image, blue.image) == (png("red"), png("blue"))
+    assert (sorted(red.answers), sorted(blue.answers)) == ([0, 1, 2], [3, 4, 5])
+    assert [len(own) for own in blue.answers.values()] == [4, 4, 4]
+
+
+def test_rows_with_other_data_have_images_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = "{label: B, mix.datasets.main.seed: 3}"
+    plan = finished_sweep(tmp_path, f"rows: {{a: {{label: A}}, b: {other}}}\nseeds: [1]\n")
+    found = report_of(plan).gallery.questions
+    assert len(found) == 2 * galleries.QUESTIONS
+    for number, question in enumerate(found):
+        index, row = divmod(number, 2)
+        assert list(question.answers) == [row]
+        item = plan.points[row].run.mix.datasets["main"].item("test", index)
+        assert question.image == image_data(item.image)
 
 
 DAMAGE = {

@@ -63,7 +63,7 @@ class Gallery:
 
 def gallery(lines: Sequence[Line], store: RunStore) -> Gallery:
     """The answers of one run of each line: the first seed that has kept pictures, or any."""
-    questions: dict[str, Question] = {}
+    questions: list[Question] = []
     problems: list[str] = []
     for number, line in enumerate(lines):
         point, entries = _chosen(line, store, problems)
@@ -74,7 +74,7 @@ def gallery(lines: Sequence[Line], store: RunStore) -> Gallery:
                 _add(questions, number, point, entry)
             except DAMAGE:
                 problems.append(f"a line of samples.jsonl in {entry.where} is damaged: left out")
-    kept = [q for q in questions.values() if q.drawn] or [*questions.values()][:QUESTIONS]
+    kept = _in_order([q for q in questions if q.drawn]) or _in_order(questions, QUESTIONS)
     shown = _within(kept, MOST_BYTES)
     missing = []
     if not kept:
@@ -88,6 +88,13 @@ def gallery(lines: Sequence[Line], store: RunStore) -> Gallery:
     if shown and without:
         missing.append(f"no responses of: {', '.join(without)}")
     return Gallery(tuple(shown), tuple(missing), tuple(dict.fromkeys(problems)))
+
+
+def _in_order(questions: Sequence[Question], most: int | None = None) -> list[Question]:
+    """Questions of one id together, in the order in which ids come up; of the first `most` ids."""
+    order = list(dict.fromkeys(question.id for question in questions))[:most]
+    chosen = [question for question in questions if question.id in order]
+    return sorted(chosen, key=lambda question: order.index(question.id))
 
 
 @dataclass(frozen=True)
@@ -154,27 +161,31 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
     yield from sorted(found, key=lambda e: (e.member != "", not e.sample.get("gallery")))
 
 
-def _add(questions: dict[str, Question], line: int, point: Point, entry: _Entry) -> None:
-    sample, name, member = entry.sample, entry.question, entry.member
+def _add(questions: list[Question], line: int, point: Point, entry: _Entry) -> None:
+    sample, member = entry.sample, entry.member
     kept = sample.get("gallery") or {}
     if member and not (member in _MEMBERS and (kept or sample.get("tokens"))):
         return
     answer = _answer(entry, kept)
-    question = questions.get(name)
-    if question is None:
-        question = Question(
-            name, str(sample["question"]), str(sample["answer"]), str(sample.get("tag", ""))
-        )
-        questions[name] = question
-    own = question.answers.setdefault(line, [])
+    texts = (entry.question, str(sample["question"]), str(sample["answer"]))
+    same = [q for q in questions if (q.id, q.question, q.answer) == texts]
+    own = [q for q in same if line in q.answers]
     # An evaluation without pictures says nothing new where another has the same greedy answer.
-    if any(known["title"] == answer["title"] for known in own):
+    if any(known["title"] == answer["title"] for q in own for known in q.answers[line]):
         return
-    own.append(answer)
-    if kept.get("tokens"):
-        question.drawn = True
-    if not question.image:
-        question.image, question.boxes = _image(kept, point, entry)
+    image, boxes = _image(kept, point, entry)
+    # Rows that differ in their data may ask the same of another image, under the same id.
+    fitting = [q for q in same if q.image == image] if image else own or same
+    fitting = fitting or [q for q in same if not q.image]
+    if fitting:
+        question = fitting[0]
+    else:
+        question = Question(*texts, str(sample.get("tag", "")))
+        questions.append(question)
+    if image and not question.image:
+        question.image, question.boxes = image, boxes
+    question.answers.setdefault(line, []).append(answer)
+    question.drawn = question.drawn or bool(kept.get("tokens"))
 
 
 def _answer(entry: _Entry, kept: Mapping[str, Any]) -> dict[str, Any]:
