@@ -118,6 +118,25 @@ def test_pointing_at_a_token_selects_it(page):
     assert selected(page, "right") == ["red "]
     ActionChains(page.driver).move_to_element(page.one("#asked")).perform()
     assert selected(page, "right") == []
+    token.click()
+    ActionChains(page.driver).move_to_element(page.one("#asked")).perform()
+    assert selected(page, "right") == ["red "]
+    token.click()
+    assert selected(page, "right") == []
+
+
+def test_a_tap_selects_a_token(chromium, report):
+    page = chromium.open(report[0], PHONE)
+    page.wait("document.querySelectorAll('.cell').length == 8")
+    token = page.all("[aria-label='left answer'] .token")[5]
+    page.js("arguments[0].scrollIntoView({block: 'center'})", token)
+    place = page.js("(r => ({x: r.x + r.width / 2, y: r.y + r.height / 2}))"
+                    "(arguments[0].getBoundingClientRect())", token)  # fmt: skip
+    touch = "Input.dispatchTouchEvent"
+    page.driver.execute_cdp_cmd(touch, {"type": "touchStart", "touchPoints": [place]})
+    page.driver.execute_cdp_cmd(touch, {"type": "touchEnd", "touchPoints": []})
+    page.wait("document.querySelector('[aria-selected=true]')")
+    assert selected(page) == ["5"]
 
 
 def choose(page, side, label, text):

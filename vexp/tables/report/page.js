@@ -282,9 +282,9 @@ class Pane {
     this.tokens = element(root, "div", { class: "tokens", tabindex: "0", role: "listbox", "aria-orientation": "horizontal", "aria-label": `Tokens of the ${side} answer` });
     this.about = element(root, "p", { class: "about", role: "status" });
     this.side = side;
-    this.at = -1;
+    this.at = this.pinned = -1; // the token that is shown, and the one that was chosen
     this.tokens.addEventListener("keydown", (event) => this.key(event));
-    this.tokens.addEventListener("pointerleave", () => this.step(-1));
+    this.tokens.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") this.step(this.pinned); });
   }
 
   choice(root, text, changed) {
@@ -327,11 +327,12 @@ class Pane {
     const texts = !answer ? [] : answer.tokens.length ? answer.tokens : [answer.response];
     texts.forEach((text, n) => {
       const span = element(this.tokens, "span", { class: "token", role: "option", id: `${this.side}-token-${n}`, "aria-selected": "false" }, text);
-      span.addEventListener("pointerenter", () => this.step(n));
+      span.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") this.step(n); });
+      span.addEventListener("click", () => this.pin(n === this.pinned ? -1 : n));
       this.spans.push(span);
     });
     this.paint();
-    this.step(-1);
+    this.pin(-1);
   }
 
   paint() {
@@ -358,7 +359,12 @@ class Pane {
     }[event.key];
     if (to === undefined || last < 0) return;
     event.preventDefault();
-    this.step(to);
+    this.pin(to);
+  }
+
+  pin(n) {
+    this.pinned = n;
+    this.step(n);
   }
 
   step(n) {
