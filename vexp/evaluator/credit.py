@@ -63,8 +63,7 @@ class Credit(Heldout):
     # Questions per batch, as in a step: some methods compare the groups of a step.
     batch_size: PositiveInt = 16
     keep: Count = 8  # questions whose responses keep the weight of each token in samples.jsonl
-    # Questions whose first response can be drawn by `vexp report`; no score's part.
-    gallery: Annotated[Count, UNHASHED] = 8
+    gallery: Annotated[Count, UNHASHED] = 8  # questions whose first response can be drawn
     layer: Annotated[Layer, UNHASHED] = slot("layer", "two_thirds")  # whose attention is drawn
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
