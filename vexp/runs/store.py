@@ -96,7 +96,7 @@ class RunFolder:
 
     def published(self) -> int | None:
         """Number of the attempt that was published, if one was."""
-        record = read_json(self.folder / DONE)
+        record = read_json(f"{self.folder}/{DONE}")
         return int(record["attempt"]) if record is not None and "attempt" in record else None
 
     def result(self) -> Mapping[str, Any] | None:
@@ -215,11 +215,12 @@ class RunStore:
     def statuses(self) -> list[RunStatus]:
         """State of every run; reads nothing of runs that are done, new or stopped."""
         found: list[RunStatus] = []
+        home = str(self.runs_dir)
         for name in self.names():
-            folder = self.runs_dir / name
+            folder = f"{home}/{name}"
             names = os.listdir(folder)  # noqa: PTH208  (ten thousand folders: names are enough)
             if RECORD in names:
-                found.append(_status(folder, names))
+                found.append(_status(Path(folder), names))
         return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vexp.files import read_lines
+from vexp.files import read_lines, read_text
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStore
@@ -19,7 +19,6 @@ from vexp.tables.cells import Measurements, Results, Score
 
 _KEYS = {"format", "name", "key", "metrics"}
 _DECODER = json.JSONDecoder()
-_AT_ONCE = 1 << 16  # bytes
 
 
 def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = False) -> Results:
@@ -83,7 +82,7 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name in names:
         try:
-            content = _DECODER.decode(_content(f"{home}/{name}/{evaluations.RESULTS}"))
+            content = _DECODER.decode(read_text(f"{home}/{name}/{evaluations.RESULTS}"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except ValueError:
@@ -93,18 +92,6 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
             content = evaluations.read_results(Path(home, name))  # says what is wrong
         found[name] = content
     return found
-
-
-def _content(path: str) -> str:
-    """A small file's text; `open` takes three times as long."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        parts = [os.read(handle, _AT_ONCE)]
-        while len(parts[-1]) == _AT_ONCE:
-            parts.append(os.read(handle, _AT_ONCE))
-    finally:
-        os.close(handle)
-    return b"".join(parts).decode()
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
