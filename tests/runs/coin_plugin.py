@@ -28,7 +28,7 @@ class Coin(Verifier):
 def _fault() -> None:
     from vexp.train import parallel
 
-    path = Path(os.environ.get("COIN_FAULT", "/nowhere"))
+    path = Path(os.environ.get("COIN_FAULT") or "/nowhere")
     if not path.exists():
         return
     rank, what = path.read_text().split()
