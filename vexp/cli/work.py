@@ -86,12 +86,16 @@ def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm:
 @click.argument("state", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("batch")
 @click.option("--task", type=int, envvar="SLURM_ARRAY_TASK_ID", required=True)
-def task(state: Path, batch: str, task: int) -> None:
+@click.option("--nodes", type=int, default=1, help="Nodes of this job.")
+@click.option("--processes-per-node", type=int, default=1, help="Processes of a run on each.")
+def task(state: Path, batch: str, task: int, nodes: int, processes_per_node: int) -> None:
     """Work on one run of the submission BATCH of the sweep whose state folder is STATE."""
+    from vexp.runs.processes import Span
     from vexp.sweeps.state import SweepState
     from vexp.sweeps.task import work_on
 
-    raise click.exceptions.Exit(work_on(SweepState(state), batch, task))
+    span = Span(nodes, processes_per_node)
+    raise click.exceptions.Exit(work_on(SweepState(state), batch, task, span))
 
 
 class Lines:

@@ -238,7 +238,8 @@ def _ended_by(error: BaseException, workspace: RunWorkspace) -> None:
         return
     described = failure.describe(error, now())
     workspace.log(f"{described.kind}: {failure.traceback_of(error)}")
-    stopped = described.kind == "interrupted"
+    # What a machine did to one of the processes is no failure of the run: the next call goes on.
+    stopped = described.kind in ("interrupted", "infra")
     try:
         write_json(workspace.folder / failure.RECORD, described.to_dict())
     except (StorageError, OSError) as second:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vexp.errors import Interrupted, ProcessLost, VexpError
 from vexp.runs import failure
-from vexp.runs.processes import COMING_S, FAILED, HERE, STORE_TIMEOUT, check_gpus
+from vexp.runs.processes import BEREFT, COMING_S, FAILED, HERE, STORE_TIMEOUT, check_gpus
 from vexp.runs.signals import StopRequest
 from vexp.runs.workspace import now
 from vexp.train.workspace import BuildStage, Value
@@ -101,8 +101,8 @@ def follow(run: RunSpec, place: Place) -> int:
                 train(run, Following(stop))
         except Interrupted:
             return 0
-        except ProcessLost:  # the first process knows
-            return 1
+        except ProcessLost:  # the first process knows why
+            return BEREFT
         except BaseException as error:  # noqa: BLE001  (the first process raises it again)
             _report(store, error, place.rank)
             return 1

@@ -39,6 +39,7 @@ _LEAVING_S = 20.0  # and to end, once there is nothing left to do
 _NOTICING_S = 60.0  # after which a process that cannot be told of a loss is killed
 _POLL_S = 0.1
 FAILED, HERE = "failed", "here"  # keys in the store
+BEREFT = 75  # exit code of a process that ended because it lost the others
 # A warning that comes before Python has said what it means must not end a process.
 _UNWARNED = ("sh", "-c", 'trap "" USR2; exec "$@"', "vexp")
 _SRUN = ("--overlap", "--kill-on-bad-exit=1", "--mpi=none", "--unbuffered")
@@ -58,6 +59,9 @@ class Span:
     def __str__(self) -> str:
         on_each = f"{self.nodes} nodes with {self.per_node} each"
         return str(self.processes) if self.nodes == 1 else f"{self.processes} ({on_each})"
+
+
+ALONE = Span()
 
 
 def span_of(run: RunSpec, given: Span | None) -> Span:
@@ -186,9 +190,11 @@ class _Followers:
         return cls(commands, threads)
 
     def lost(self) -> tuple[str, int] | None:
-        """One that has ended badly, with its exit code."""
-        codes = ((name, process.poll()) for name, process in self._processes.items())
-        return next(((name, code) for name, code in codes if code), None)
+        """One that has ended badly, with its exit code; one that others ended for, if there is."""
+        codes = [
+            (name, code) for name, process in self._processes.items() if (code := process.poll())
+        ]
+        return min(codes, key=lambda found: found[1] == BEREFT, default=None)
 
     @contextlib.contextmanager
     def watched(self, note: Callable[[str], None]) -> Iterator[None]:
@@ -280,8 +286,9 @@ def _explained(
     """The loss as the process that caused it tells, or else as its end does."""
     end = time.monotonic() + 3.0
     while not store.check([FAILED]):
-        if time.monotonic() > end:
-            return _ended(lost, followers)
+        gone = followers.lost()
+        if (gone is not None and gone[1] != BEREFT and gone[1] != 1) or time.monotonic() > end:
+            return _ended(lost, gone)
         time.sleep(_POLL_S)
     said = json.loads(store.get(FAILED))
     workspace.log(f"process {said['rank']}: {said['traceback']}")
@@ -292,9 +299,8 @@ def _explained(
     return error
 
 
-def _ended(lost: ProcessLost, followers: _Followers) -> ProcessLost:
-    gone = followers.lost()
-    if gone is None:
+def _ended(lost: ProcessLost, gone: tuple[str, int] | None) -> ProcessLost:
+    if gone is None or gone[1] == BEREFT:
         return lost
     name, code = gone
     killed = {-code, code - 128} & {number.value for number in signal.Signals}
