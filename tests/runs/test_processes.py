@@ -101,7 +101,7 @@ METHODS = {
         "experiment=dapo", "group_filter.max_batches=3", "rollout.max_response_length=8",
     ),
     "ease": ("experiment=ease", "rollout.max_response_length=8"),
-    "vicra": ("experiment=vicra",),
+    "vicra": ("experiment=vicra", "rl.log_entropy=true"),
     "sayo": ("experiment=sayo", "rollout.max_response_length=8"),
     "warm start and anchor": (
         "experiment=faithful_mr1", "stages=[warm_start,anchor,rl]", "rl.steps=1",
@@ -163,6 +163,7 @@ def at_step(folder, step, attempt=1):
     wait_for(there)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_serves_any_number_of_processes(tmp_path, alone):
     """Three stop, one goes on and stops, two finish: the rows of one that never stopped."""
     for attempt, number in ((1, 3), (2, 1)):
@@ -188,6 +189,7 @@ def test_sigterm_to_any_process_saves_and_stops_all(tmp_path):
     wait_for(lambda: gone(tmp_path), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_process_killed_ends_the_others_and_the_next_call_goes_on(tmp_path, alone, rank):
     process = start(tmp_path, *LONG, number=3)
