@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
 
 
+# By these accelerate would take a process for one of its own groups; Slurm's MPI plugins set some.
+_OTHERS_WORDS = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Place:
     """Which of the run's processes this is, and where they meet."""
@@ -89,6 +95,8 @@ def follow(run: RunSpec, place: Place) -> int:
     from vexp.train.device import device_name
     from vexp.train.stages import train
 
+    for name in _OTHERS_WORDS:
+        os.environ.pop(name, None)
     with StopRequest() as stop:
         store = _meet(place)
         try:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -159,9 +160,11 @@ class _Followers:
     """The processes besides the first, by what they are called."""
 
     def __init__(self, commands: Mapping[str, Sequence[str]], threads: int) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         code = str(Path(vexp.__file__).parents[1])
-        path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+        if code not in site.getsitepackages():  # they have to run the very code that runs here
+            known = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = f"{code}{os.pathsep}{known}" if known else code
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
             for name, command in commands.items():

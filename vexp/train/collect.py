@@ -173,6 +173,14 @@ def as_text(
     )
 
 
+def rewards_of(run: RunSpec, scored: Scored) -> Rewards:
+    """The rewards; one process finds them for all: a term may see the whole batch, or waver."""
+    if parallel.world() == 1:
+        return reward(run.reward.terms, scored)
+    found = parallel.from_first(lambda: vars(reward(run.reward.terms, scored)))
+    return Rewards(**{**found, "statuses": Counter(found["statuses"])})
+
+
 def rewarded(
     run: RunSpec,
     items: list[Item],
@@ -183,7 +191,7 @@ def rewarded(
 ) -> Rollouts:
     """Reward the judged responses, and ask the filter which groups may train."""
     size = run.rollout.responses_per_prompt
-    rewards = reward(run.reward.terms, scored)
+    rewards = rewards_of(run, scored)
     groups = [rewards.accuracies[i : i + size] for i in range(0, len(scored.texts), size)]
     keep = run.group_filter.keep(groups, step)
     return Rollouts(

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 
-from vexp.errors import ProcessLost, RunError
+from vexp.errors import Interrupted, ProcessLost, RunError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +35,7 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # how long a process waits for the others within a step
 _BUCKET = 1 << 26  # numbers that are summed over the processes at once
 _POLL_S = 0.02
+_LEAVING_S = 5.0  # how long a process that is done waits for the others to be
 
 
 @dataclass
@@ -83,10 +84,24 @@ def member(store: Store, rank: int, world: int, device: str) -> Iterator[None]:
     _group = _Group(rank, world, PrefixStore("messages", store))
     try:
         yield
+        _leave(store)
+    except Interrupted:
+        _leave(store)
+        raise
     finally:
         _group = None
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _leave(store: Store) -> None:
+    """Wait a moment until all are done: who hangs up too early breaks what others still read."""
+    with contextlib.suppress(RuntimeError):
+        end = time.monotonic() + _LEAVING_S
+        count = store.add("left", 1)
+        while count < world() and time.monotonic() < end:
+            time.sleep(_POLL_S)
+            count = store.add("left", 0)
 
 
 @contextlib.contextmanager
@@ -141,13 +156,23 @@ def told() -> Any:
     return value
 
 
+def from_first(ask: Callable[[], Any]) -> Any:
+    """What the first process answers with, as JSON has it; no other process asks."""
+    if not leading():
+        return told()
+    answer = ask()
+    tell(answer)
+    return answer
+
+
 def path_from_first(ask: Callable[[], Path | None]) -> Path | None:
-    """The path that the first process answers with; no other process asks."""
-    if leading():
+    """As `from_first`, for a path on a file system that all processes share."""
+
+    def absolute() -> str | None:
         path = ask()
-        tell(None if path is None else str(path.absolute()))
-        return path
-    found = told()
+        return None if path is None else str(path.absolute())
+
+    found = from_first(absolute)
     return None if found is None else Path(found)
 
 
