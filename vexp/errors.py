@@ -93,6 +93,15 @@ class StorageError(VexpError):
     """The disk refused a write (full, read-only, no permission); nothing published was touched."""
 
 
+class ProcessLost(VexpError):
+    """A process of a run on several processes failed, was killed or fell silent.
+
+    `kind` is the kind of failure (`vexp.runs.failure`) that the run ends in by it.
+    """
+
+    kind = "infra"
+
+
 class Interrupted(VexpError):
     """Stopped on request (Ctrl-C or SIGTERM) after saving; the same command goes on from there."""
 

@@ -120,7 +120,11 @@ class Compute:
     precision: Precision = "fp32"
     attention: Attention = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
-    threads: Annotated[PositiveInt | None, UNHASHED] = None  # CPU threads; null: torch's choice
+    # Processes that share the work, one per GPU; null: what the launcher gives, or else 1.
+    processes: Annotated[PositiveInt | None, UNHASHED] = None
+    threads: Annotated[PositiveInt | None, UNHASHED] = (
+        None  # CPU threads of a process; null: torch's
+    )
     micro_batch_size: Annotated[PositiveInt, UNHASHED] = 64  # responses per forward pass
     # compute activations again in the backward pass: less memory, more time, the same numbers
     gradient_checkpointing: Annotated[bool, UNHASHED] = False

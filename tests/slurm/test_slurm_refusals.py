@@ -62,8 +62,8 @@ def test_no_slurm_on_this_machine(project, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"nodes": 2}, "cannot be launched yet"),
-        ({"tasks_per_node": 4}, "cannot be launched yet"),
+        ({"tasks_per_node": 4, "cpus": 2}, "4 processes cannot share 2 CPUs"),
+        ({"tasks_per_node": 2, "gpus": 1, "cpus": 2}, "2 processes cannot share 1 GPU(s)"),
         ({"time_min": 2}, "leaves no time to train"),
     ],
 )

@@ -31,11 +31,20 @@ def work(state: Path, slot: int) -> None:
 @click.option("--trial", type=click.Path(path_type=Path), help="The trial that it belongs to.")
 @click.option("--plugins", type=click.Path(path_type=Path), help="Folder with copies of plugins.")
 @click.option("--wait", is_flag=True, help="Wait for another process that works on it.")
+@click.option("--nodes", type=int, default=1, help="Nodes of this Slurm job.")
+@click.option("--processes-per-node", type=int, help="Processes of the run on each node.")
 def run(
-    folder: Path, config: Path | None, trial: Path | None, plugins: Path | None, wait: bool
+    folder: Path,
+    config: Path | None,
+    trial: Path | None,
+    plugins: Path | None,
+    wait: bool,
+    nodes: int,
+    processes_per_node: int | None,
 ) -> None:
     """Run what the run folder FOLDER says, going on from what exists; exit codes as `vexp run`."""
     from vexp.runs.execute import execute
+    from vexp.runs.processes import Span
     from vexp.runs.store import RECORD, RunFolder, RunStore
 
     here = RunFolder(folder)
@@ -50,19 +59,43 @@ def run(
 
         judge = Judge.of(trial.resolve(), here)
     store = RunStore(folder.parents[1])
-    execute(spec, reporter=Lines(), store=store, folder=here, judge=judge, wait=wait)
+    span = Span(nodes, processes_per_node) if processes_per_node else None
+    execute(spec, reporter=Lines(), store=store, folder=here, judge=judge, wait=wait, span=span)
+
+
+@click.command("_follow", hidden=True)
+@click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--at", required=True, help="Where the run's processes meet: host:port.")
+@click.option("--world", type=int, required=True, help="How many they are.")
+@click.option("--rank", type=int, required=True, help="Number of this one, or of the step's first.")
+@click.option("--local-rank", type=int, default=0, help="Number of this one on its node.")
+@click.option("--slurm", is_flag=True, help="Slurm says which task of its step this one is.")
+def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm: bool) -> None:
+    """Do a share of the run that CONFIG describes, led by the process that started this one."""
+    from vexp.runs import follow as following
+
+    following.end_with_input()
+    place = following.Place(at, rank, local_rank, world)
+    if slurm:
+        place = following.Place.in_step(at, rank, world)
+    run = _spec(config, _read(config), None)
+    raise click.exceptions.Exit(following.follow(run, place))
 
 
 @click.command("_task", hidden=True)
 @click.argument("state", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("batch")
 @click.option("--task", type=int, envvar="SLURM_ARRAY_TASK_ID", required=True)
-def task(state: Path, batch: str, task: int) -> None:
+@click.option("--nodes", type=int, default=1, help="Nodes of this job.")
+@click.option("--processes-per-node", type=int, default=1, help="Processes of a run on each.")
+def task(state: Path, batch: str, task: int, nodes: int, processes_per_node: int) -> None:
     """Work on one run of the submission BATCH of the sweep whose state folder is STATE."""
+    from vexp.runs.processes import Span
     from vexp.sweeps.state import SweepState
     from vexp.sweeps.task import work_on
 
-    raise click.exceptions.Exit(work_on(SweepState(state), batch, task))
+    span = Span(nodes, processes_per_node)
+    raise click.exceptions.Exit(work_on(SweepState(state), batch, task, span))
 
 
 class Lines:

@@ -38,13 +38,13 @@ class Slurm(Launcher):
     account: str | None = None  # who pays
     qos: str | None = None  # quality of service
     constraint: str | None = None  # features that a node must have
-    gpus: Count = 1  # per run
-    cpus: PositiveInt = 4  # per run
-    mem_gb: Positive | None = None  # per run; null: what the cluster gives
+    gpus: Count = 1  # per run, on each of its nodes
+    cpus: PositiveInt = 4  # per run, on each of its nodes
+    mem_gb: Positive | None = None  # per run, on each of its nodes; null: what the cluster gives
     time_min: PositiveInt = 240  # limit of one start of a run; it goes on after it
     signal_delay_s: PositiveInt = 120  # notice before the limit: a step and a checkpoint must fit
     nodes: PositiveInt = 1  # per run
-    tasks_per_node: PositiveInt = 1  # processes of a run on each node
+    tasks_per_node: PositiveInt = 1  # processes of a run on each node: one per GPU
     setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
     sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
@@ -53,12 +53,25 @@ class Slurm(Launcher):
     python: str | None = None  # command on the nodes; null: the interpreter that launches
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
-        if self.nodes > 1 or self.tasks_per_node > 1:
+        processes = self.nodes * self.tasks_per_node
+        if run.compute.processes not in (None, processes):
             yield Problem(
-                f"a run on {self.nodes} nodes with {self.tasks_per_node} processes on each cannot "
-                "be launched yet",
-                where="launcher.nodes, launcher.tasks_per_node",
-                accepted="1 and 1: one process per run",
+                f"{run.compute.processes} processes are asked for, and {self.nodes} node(s) with "
+                f"{self.tasks_per_node} process(es) on each are {processes}",
+                where="compute.processes and launcher.nodes, launcher.tasks_per_node",
+                remedy="leave compute.processes out: the launcher decides",
+            )
+        if self.tasks_per_node > self.cpus:
+            yield Problem(
+                f"{self.tasks_per_node} processes cannot share {self.cpus} CPUs",
+                where="launcher.tasks_per_node and launcher.cpus",
+                accepted="at least one CPU for each process of a node",
+            )
+        if self.gpus and self.tasks_per_node > self.gpus and run.compute.device != "cpu":
+            yield Problem(
+                f"{self.tasks_per_node} processes cannot share {self.gpus} GPU(s)",
+                where="launcher.tasks_per_node and launcher.gpus",
+                accepted="one process per GPU, or compute.device=cpu",
             )
         if 60 * self.time_min < self.signal_delay_s + 60:
             yield Problem(
@@ -105,7 +118,8 @@ class Slurm(Launcher):
             SlurmError: Slurm refuses.
         """
         python = self.python or shlex.quote(sys.executable)
-        command = f"{_UNWARNED} {python} -P -u -m vexp {shlex.join(work)}"
+        spread = [f"--nodes={self.nodes}", f"--processes-per-node={self.tasks_per_node}"]
+        command = f"{_UNWARNED} {python} -P -u -m vexp {shlex.join([*work, *spread])}"
         return self._executor(logs, name, code).submit_tasks(command, count)
 
     def _executor(self, logs: Path, name: str, code: Path) -> ArrayExecutor:
@@ -122,14 +136,19 @@ class Slurm(Launcher):
             "mem": f"{round(self.mem_gb * 1024)}MB" if self.mem_gb else None,
             "time": self.time_min,
             "nodes": self.nodes,
-            "ntasks_per_node": self.tasks_per_node,
+            "ntasks_per_node": 1,  # the one in charge; it starts the run's other processes
             "signal_delay_s": self.signal_delay_s,
             "array_parallelism": self.workers,
             "wckey": None,
             "stderr_to_stdout": True,
             "setup": [*self._variables(), *self.setup, _python_path(code)],
             # Since Slurm 22.05 srun does not take over what the job asked for.
-            "srun_args": [f"--cpus-per-task={self.cpus}", "--open-mode=append"],
+            "srun_args": [
+                f"--cpus-per-task={self.cpus}",
+                "--open-mode=append",
+                "--nodes=1",
+                "--ntasks=1",
+            ],
             "additional_parameters": {"requeue": True}
             | {key.replace("_", "-"): value or True for key, value in self.sbatch.items()},
         }

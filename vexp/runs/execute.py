@@ -18,6 +18,7 @@ from vexp.runs.claim import acquire
 from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folder, units
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.owner import Owner
+from vexp.runs.processes import Span, span_of, together
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RESULT, RunFolder, RunStore, check_same_science
 from vexp.runs.workspace import CONFIG, LOG, Judge, Reporter, RunWorkspace, now
@@ -49,23 +50,27 @@ def execute(
     wait: bool = False,
     timing: Timing = DEFAULT,
     judge: Judge | None = None,
+    span: Span | None = None,
 ) -> Outcome:
     """Train and evaluate a run, going on from whatever exists of it.
 
+    `span` says on how many processes, where a launcher has decided that; otherwise the run does.
     `folder` is given by whoever means an existing one. With `wait`, another process that works on
     the run is waited for. `judge` may have it stop for good, after saving and without evaluations.
 
     Raises:
+        ConfigError: this machine has fewer GPUs than the run is to have processes.
         RunError: `folder` was written by another config.
         Busy: another living process works on it.
         Interrupted: stopped on request after saving; its exit code is the signal's.
         VexpError: whatever else ended the run, as a message; failure.json has its kind.
     """
     store = store or RunStore(run.results_dir)
+    span = span_of(run, span)
     if folder is None:
         folder = store.open(run, training_id(run))
     check_same_science(folder, training_id(run))
-    return _execute(run, folder, reporter, store, evaluate, wait, timing, judge)
+    return _execute(run, folder, reporter, store, evaluate, wait, timing, judge, span)
 
 
 def _execute(
@@ -77,6 +82,7 @@ def _execute(
     wait: bool,
     timing: Timing,
     judge: Judge | None,
+    span: Span,
 ) -> Outcome:
     def told(owner: Owner) -> None:
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
@@ -90,7 +96,7 @@ def _execute(
                 folder, claim, store.stages_dir, reporter, stop, timing, judge=judge
             )
             try:
-                return Outcome(folder, "finished", _attempt(run, workspace, evaluate))
+                return Outcome(folder, "finished", _attempt(run, workspace, evaluate, span))
             except Pruned:
                 return Outcome(folder, "pruned", Results())
         reporter.note(f"{folder.name} is done already")
@@ -137,12 +143,12 @@ def evaluate_checkpoint(
         return {unit.label: evaluation.results(unit) for unit in units(run, content)}
 
 
-def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool) -> Results:
+def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Span) -> Results:
     """This claim's attempt, to its publication or to an error that is recorded in its folder."""
     claim, found = workspace.claim, Results()
     try:
         workspace.log(f"attempt {claim.attempt} at {workspace.run.name} by {claim.owner}")
-        result = _train(run, workspace)
+        result = _train(run, workspace, span)
         if evaluate:
             evaluation = Evaluation(
                 run,
@@ -169,14 +175,15 @@ def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool) -> Results:
     return found
 
 
-def _train(run: RunSpec, workspace: RunWorkspace) -> dict[str, Any]:
+def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> dict[str, Any]:
     """Run the stages; what they ended in is written to result.json and returned."""
     from vexp.train.stages import train  # brings torch, which provenance describes
 
     config = to_dict(run)
     write_json(workspace.folder / CONFIG, config)
     provenance.record(workspace.folder, config, now())
-    trained = train(run, workspace)
+    with together(run, workspace, workspace.folder / CONFIG, span):
+        trained = train(run, workspace)
     model, content = trained.model, f"initial-{training_id(run).hash}"
     if trained.checkpoint is not None:
         model = _adopted(trained.checkpoint, workspace.checkpoint_dirs[0]) / MODEL
@@ -231,7 +238,8 @@ def _ended_by(error: BaseException, workspace: RunWorkspace) -> None:
         return
     described = failure.describe(error, now())
     workspace.log(f"{described.kind}: {failure.traceback_of(error)}")
-    stopped = described.kind == "interrupted"
+    # What a machine did to one of the processes is no failure of the run: the next call goes on.
+    stopped = described.kind in ("interrupted", "infra")
     try:
         write_json(workspace.folder / failure.RECORD, described.to_dict())
     except (StorageError, OSError) as second:

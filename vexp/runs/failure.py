@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from vexp.errors import (
     CheckpointError,
@@ -13,6 +13,7 @@ from vexp.errors import (
     DataError,
     Diverged,
     Interrupted,
+    ProcessLost,
     RunError,
     StorageError,
     VexpError,
@@ -75,6 +76,8 @@ def kind_of(error: BaseException) -> Kind:
     """What kind of failure an error is."""
     if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit):
         return "interrupted"
+    if isinstance(error, ProcessLost):
+        return cast("Kind", error.kind)
     if isinstance(error, ConfigError | CheckpointError):
         return "config"
     if isinstance(error, DataError):

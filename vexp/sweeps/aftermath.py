@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from vexp.files import write_json
+from vexp.files import read_json, write_json
 from vexp.runs import failure
 from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
 from vexp.runs.failure import Failure, Kind
@@ -33,6 +33,17 @@ class Aftermath:
         if self.run.status().state != "failed":
             self.fail(self.policy.exhausted(kind, message))
         return False
+
+    def lost(self, first: int) -> tuple[Kind, str] | None:
+        """How the run lost one of its processes, as it says itself; None if it did not.
+
+        `first` is as above.
+        """
+        last = max(read_marks(self.run.folder).endings, default=0)
+        record = read_json(attempt_folder(self.run.folder, last) / failure.RECORD)
+        if last < first or not isinstance(record, dict) or record.get("kind") != "infra":
+            return None
+        return "infra", str(record.get("message", ""))
 
     def fail(self, record: Failure, output: str = "") -> None:
         """Make the run a failed one by a new attempt at it; `output` is kept as that one's log."""

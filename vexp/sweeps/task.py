@@ -19,6 +19,7 @@ from vexp.errors import RunError
 from vexp.runs.claim import read_marks
 from vexp.runs.failure import Kind
 from vexp.runs.owner import slurm_job
+from vexp.runs.processes import ALONE, Span
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
 from vexp.sweeps import slurm
@@ -39,10 +40,11 @@ _ENDED = ("done", "failed", "pruned")
 _TAIL = 4000  # bytes of a crashed process's output that are kept
 
 
-def work_on(state: SweepState, batch_name: str, task: int) -> int:
+def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -> int:
     """Work on the run of task number `task`; returns the exit code of the task.
 
-    Of a search, the task sees to the next run, which it may have to work on itself.
+    This task is in charge of the run, on however many nodes it is. Of a search, it sees to the next
+    run, which it may have to work on itself.
 
     Raises:
         RunError: if nobody knows which run that is.
@@ -56,7 +58,7 @@ def work_on(state: SweepState, batch_name: str, task: int) -> int:
     name: str | None = batch.run(state, task)
     ended = Outcome(0, False)
     while name is not None:
-        ended = _work_on(state, batch, name, restarts)
+        ended = _work_on(state, batch, name, restarts, span)
         name = hand_over(state, batch, task) if ended.for_good else None
         restarts = 0
     return ended.code
@@ -70,7 +72,7 @@ class Outcome:
     for_good: bool  # the run has ended, and nobody has told this task to
 
 
-def _work_on(state: SweepState, batch: Batch, name: str, restarts: int) -> Outcome:
+def _work_on(state: SweepState, batch: Batch, name: str, restarts: int, span: Span) -> Outcome:
     """Work on one run, which this job began `restarts` times before."""
     entry = _entry(state, name)
     run = RunFolder(state.results_dir / "runs" / entry.run)
@@ -88,6 +90,7 @@ def _work_on(state: SweepState, batch: Batch, name: str, restarts: int) -> Outco
         arguments += ["--config", str(state.config(entry.run))]
     if entry.trial is not None and (record := record_of(state, entry.trial)):
         arguments += ["--trial", str(record)]
+    arguments += [f"--nodes={span.nodes}", f"--processes-per-node={span.per_node}"]
     if restarts:  # the former start's process may still live, cut off from Slurm
         arguments.append("--wait")
     return _Task(state, entry, run, batch.log(state, slurm_job())).do(arguments)
@@ -133,7 +136,7 @@ class _Task:
         if status.state == "running":  # somewhere else: it is in good hands
             _say(f"another process works on this run: {status.owner}")
             return 0
-        kind, message = self._kind(ended, status, told)
+        kind, message = self._kind(ended, status, told, first)
         if kind == "code" and status.state != "failed":
             output = self._tail()
             self._aftermath.fail(crash(ended.code, output), output)
@@ -144,7 +147,9 @@ class _Task:
                 _say("the job could not be requeued; the next launch submits this run again")
         return ended.code if ended.code > 0 else 128 - ended.code
 
-    def _kind(self, ended: Ended, status: RunStatus, told: int | None) -> tuple[Kind, str]:
+    def _kind(
+        self, ended: Ended, status: RunStatus, told: int | None, first: int
+    ) -> tuple[Kind, str]:
         seen = ended.seen()
         if seen is not None:
             return seen
@@ -153,6 +158,8 @@ class _Task:
             return found.get("kind", "code"), str(found.get("message", ""))
         if told is not None:
             return why_told(told)
+        if lost := self._aftermath.lost(first):
+            return lost
         return ("interrupted", "stopped by hand") if ended.stopped else ("code", "")
 
     def _tail(self) -> str:

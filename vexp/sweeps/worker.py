@@ -172,9 +172,10 @@ class _Worker:
                 stopping=lambda: bool(self.stop),
                 stuck_after_s=policy.stuck_after_s,
             )
-            seen = ended.seen()
             # One that was killed by hand goes on at the next launch, not against somebody's will.
-            if seen is None or self.stop or not (ended.stuck_s or ended.out_of_memory):
+            watched = ended.seen() if ended.stuck_s or ended.out_of_memory else None
+            seen = watched or aftermath.lost(first)
+            if seen is None or self.stop:
                 return ended
             _say(f"{entry.label}: {': '.join(seen)}")
             if not aftermath.again(*seen, first):

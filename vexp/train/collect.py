@@ -16,6 +16,7 @@ from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuing
+from vexp.train import parallel
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.responses import is_well_formed
@@ -23,6 +24,7 @@ from vexp.train.rethinking import Rethought, rethought
 from vexp.train.rewards import Rewards, reward
 from vexp.train.sampling import generate, widened
 from vexp.train.timing import Clock
+from vexp.verifier.base import Verdict
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Rollouts:
     """One rollout batch: a group of responses to each of some prompts, scored."""
 
     items: list[Item]  # one per prompt
-    prompts: PromptBatch
+    prompts: PromptBatch | None  # None: this process has encoded only its share of them
     generated: Generated
     lengths: list[int]  # tokens, per response
     finished: list[bool]
@@ -44,6 +46,16 @@ class Rollouts:
     rewards: Rewards
     kept: list[int]  # prompts whose group may train
     rethought: Rethought | None = None  # what forced rethinking did to the responses
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The judged responses to some items."""
+
+    prompts: PromptBatch | None
+    generated: Generated
+    scored: Scored
+    rethought: Rethought | None = None
 
 
 @dataclass
@@ -66,22 +78,58 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
         with clock("generate_s"):
             items = draw(run.mix, collected.cursor, run.rl.prompts_per_step, seed=run.seed)
             keys = distinct([item.id for item in items], seen)
-            prompts, generated = generate(run, policy, items, keys, step)
+        found = answered_by_all(run, policy, items, keys, step, clock)
         with clock("score_s"):
-            scored = judged(run, policy, items, generated)
-        second = None
-        if isinstance(run.rollout, Continuing):
-            second = rethought(
-                run, run.rollout, policy, keys, prompts, generated, scored, step, clock
-            )
-            generated, scored = second.generated, second.scored
-        with clock("score_s"):
-            batch = rewarded(run, items, prompts, generated, scored, step)
-        collected.batches.append(dataclasses.replace(batch, rethought=second))
+            batch = rewarded(run, items, found.prompts, found.generated, found.scored, step)
+        collected.batches.append(dataclasses.replace(batch, rethought=found.rethought))
         collected.cursor += run.rl.prompts_per_step
         if collected.kept >= run.rl.prompts_per_step:
             break
     return collected
+
+
+def answered_by_all(
+    run: RunSpec, policy: Policy, items: list[Item], keys: list[str], step: int, clock: Clock
+) -> Answered:
+    """The judged responses to all items, of which every process makes those to its share."""
+    if parallel.world() == 1:
+        return answered(run, policy, items, keys, step, clock)
+    here = parallel.share(len(items))
+    own: tuple[dict[str, Tensor], Any] = {}, None
+    if items[here]:
+        found = answered(run, policy, items[here], keys[here], step, clock)
+        second = found.rethought
+        verdicts = [dataclasses.asdict(verdict) for verdict in found.scored.verdicts]
+        counts = (second.tried, second.kept) if second else (0, 0)
+        own = vars(found.generated), {"verdicts": verdicts, "counts": counts}
+    with clock("generate_s"):
+        parts = [part for part in parallel.gathered(*own) if part[1] is not None]
+    padding = {"tokens": policy.pad_id, "mask": False, "logprobs": 0.0}
+    tensors = {
+        name: stacked([part[name] for part, _ in parts], value) for name, value in padding.items()
+    }
+    tensors["finished"] = torch.cat([part["finished"] for part, _ in parts])
+    generated = Generated(**{name: value.to(policy.device) for name, value in tensors.items()})
+    judgements = [Verdict(**verdict) for _, plain in parts for verdict in plain["verdicts"]]
+    scored = as_text(run, policy, items, generated, judgements)
+    if not isinstance(run.rollout, Continuing):
+        return Answered(None, generated, scored)
+    tried, kept = (sum(plain["counts"][k] for _, plain in parts) for k in (0, 1))
+    return Answered(None, generated, scored, Rethought(generated, scored, tried, kept))
+
+
+def answered(
+    run: RunSpec, policy: Policy, items: list[Item], keys: list[str], step: int, clock: Clock
+) -> Answered:
+    """The judged responses to items, after whatever the rollout method makes of them."""
+    with clock("generate_s"):
+        prompts, generated = generate(run, policy, items, keys, step)
+    with clock("score_s"):
+        scored = judged(run, policy, items, generated)
+    if not isinstance(run.rollout, Continuing):
+        return Answered(prompts, generated, scored)
+    second = rethought(run, run.rollout, policy, keys, prompts, generated, scored, step, clock)
+    return Answered(prompts, second.generated, second.scored, second)
 
 
 def draw(mix: Mix, start: int, count: int, *, seed: int) -> list[Item]:
@@ -100,31 +148,50 @@ def distinct(ids: Sequence[str], seen: Counter[str]) -> list[str]:
 
 def judged(run: RunSpec, policy: Policy, items: list[Item], generated: Generated) -> Scored:
     """The responses as text, each with its verdict."""
-    texts = policy.decode(generated.tokens, generated.mask)
-    repeated = [item for item in items for _ in range(run.rollout.responses_per_prompt)]
+    found = as_text(run, policy, items, generated, ())
+    answers = [item.answer for item in found.items]
+    return dataclasses.replace(found, verdicts=judge(run.verifier, found.texts, answers))
+
+
+def as_text(
+    run: RunSpec,
+    policy: Policy,
+    items: list[Item],
+    generated: Generated,
+    verdicts: Sequence[Verdict],
+) -> Scored:
+    """The responses as text, with verdicts that are known."""
     return Scored(
-        texts=texts,
+        texts=policy.decode(generated.tokens, generated.mask),
         lengths=generated.mask.sum(dim=1).tolist(),
         finished=generated.finished.tolist(),
-        items=repeated,
-        verdicts=judge(run.verifier, texts, [item.answer for item in repeated]),
+        items=[item for item in items for _ in range(run.rollout.responses_per_prompt)],
+        verdicts=verdicts,
         max_response_length=run.rollout.max_response_length,
         response_format=run.prompt.response_format,
         emits=tuple(policy.emits),
     )
 
 
+def rewards_of(run: RunSpec, scored: Scored) -> Rewards:
+    """The rewards; one process finds them for all: a term may see the whole batch, or waver."""
+    if parallel.world() == 1:
+        return reward(run.reward.terms, scored)
+    found = parallel.from_first(lambda: vars(reward(run.reward.terms, scored)))
+    return Rewards(**{**found, "statuses": Counter(found["statuses"])})
+
+
 def rewarded(
     run: RunSpec,
     items: list[Item],
-    prompts: PromptBatch,
+    prompts: PromptBatch | None,
     generated: Generated,
     scored: Scored,
     step: int,
 ) -> Rollouts:
     """Reward the judged responses, and ask the filter which groups may train."""
     size = run.rollout.responses_per_prompt
-    rewards = reward(run.reward.terms, scored)
+    rewards = rewards_of(run, scored)
     groups = [rewards.accuracies[i : i + size] for i in range(0, len(scored.texts), size)]
     keep = run.group_filter.keep(groups, step)
     return Rollouts(
@@ -220,9 +287,9 @@ def of_prompts(
 
 
 def _prompts(run: RunSpec, policy: Policy, collected: Collected, items: list[Item]) -> PromptBatch:
-    """The prompts of `items`; encoded again only when they come from several batches."""
+    """The prompts of `items`; encoded again when no one batch has them all."""
     first = collected.batches[0]
-    if len(collected.batches) > 1:
+    if len(collected.batches) > 1 or first.prompts is None:
         return policy.encode(items, run.prompt)
     return first.prompts if len(items) == len(first.items) else first.prompts.select(first.kept)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,22 @@ def micro_batches(group: Sequence[int], rows: Iterable[int], size: int) -> list[
                 portions.append([])
             portions[-1].extend(piece)
     return [portion for portion in portions if portion]
+
+
+def even_portions(
+    group: Sequence[int], rows: Sequence[int], size: int, shares: int
+) -> list[list[int]]:
+    """As `micro_batches`, but in as many portions as `shares` processes can do at a time.
+
+    They get smaller for it, never larger than `size`, and as few more as whole groups allow.
+    """
+    if shares == 1 or not rows:
+        return micro_batches(group, rows, size)
+    wanted = shares * math.ceil(len(rows) / (size * shares))
+    smaller = math.ceil(len(rows) / wanted)
+    while smaller < size and len(micro_batches(group, rows, smaller)) > wanted:
+        smaller += 1
+    return micro_batches(group, rows, smaller)
 
 
 def forward(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vexp.errors import VexpError
-from vexp.train import auxiliary, checkpoint, metrics
+from vexp.errors import ProcessLost, VexpError
+from vexp.train import auxiliary, checkpoint, metrics, parallel
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
-from vexp.train.experience import Experience, micro_batches
+from vexp.train.experience import Experience, even_portions
 from vexp.train.objective import loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 from vexp.train.rewards import with_observed
@@ -65,7 +65,7 @@ class Learner:
         run, group = self.run, experience.group.tolist()
         slots = group if experience.slot is None else experience.slot.tolist()
         mini_batches = list(self._mini_batches(slots))
-        everything = [micro_batches(group, rows, self._size) for rows in mini_batches]
+        everything = [self._portions(group, rows) for rows in mini_batches]
         asked = requested(run, experience.layers, several_updates=several_updates(run))
         plain = Request(old_logprobs=True, predictor=asked.predictor)
         only_old = asked == plain and "old_logprobs" not in needs(run)
@@ -91,7 +91,7 @@ class Learner:
                     useful |= (weights != 0).any(dim=1)
             keep = set(useful.nonzero().flatten().tolist())
             chosen = [[row for row in rows if row in keep] for rows in mini_batches]
-            updates = [micro_batches(group, rows, self._size) for rows in chosen if rows]
+            updates = [self._portions(group, rows) for rows in chosen if rows]
         if only_old:
             experience = self._observe(experience, updates, asked, step)
         experience = dataclasses.replace(
@@ -140,8 +140,10 @@ class Learner:
     ) -> dict[str, float]:
         run, where = self.run, f"step {step}"
         sums: dict[str, Tensor] = {}
+        here: list[dict[str, Tensor]] = []
+        own = parallel.mine(portions)
         self.optimizer.zero_grad()
-        for rows in portions:
+        for rows in own:
             part = experience.select(rows)
             output = auxiliary.forward(
                 run.auxiliary,
@@ -154,10 +156,10 @@ class Learner:
             )
             loss, counts = loss_and_counts(run.algorithm, output, part, run.auxiliary)
             self.accelerator.backward(loss)
-            seen.append(metrics.of_update(run, output, part))
+            here.append(metrics.of_update(run, output, part))
             sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
-        values = torch.stack([value.double() for value in sums.values()]).tolist()
-        row = dict(zip(sums, values, strict=True))
+        row = _of_all(portions, own, _numbers(sums), here, seen)
+        parallel.add_up_gradients(self.policy)
         if not math.isfinite(row["loss"]):
             raise diverged("the loss", row["loss"], where)
         limit = run.rl.max_grad_norm
@@ -166,9 +168,10 @@ class Learner:
         )
         return row | {"learning_rate": rate}
 
-    @property
-    def _size(self) -> int:
-        return self.run.compute.micro_batch_size
+    def _portions(self, group: Sequence[int], rows: Sequence[int]) -> list[list[int]]:
+        """The micro-batches of an update; with several processes, as many for each as can be."""
+        size = self.run.compute.micro_batch_size
+        return even_portions(group, rows, size, parallel.world())
 
     def _credited(self, outcome: Tensor, experience: Experience) -> Tensor:  # [rollout, token]
         advantages = self.run.credit.advantages(outcome, experience).to(torch.float32)
@@ -247,6 +250,39 @@ def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:
     if run.compute.gradient_checkpointing:
         policy.recompute()
     return policy
+
+
+def _numbers(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """The sums as numbers, brought from the device at once."""
+    if not sums:
+        return {}
+    values = torch.stack([value.double() for value in sums.values()]).tolist()
+    return dict(zip(sums, values, strict=True))
+
+
+def _of_all(
+    portions: Sequence[Sequence[int]],
+    own: Sequence[Sequence[int]],
+    row: dict[str, float],
+    here: list[dict[str, Tensor]],
+    seen: list[dict[str, Tensor]],
+) -> dict[str, float]:
+    """The sums of an update over all processes; what they have seen of it is put to `seen`.
+
+    No sample may be lost on the way, and none may count twice.
+    """
+    if parallel.world() == 1:
+        seen += here
+        return row
+    names = here[0] if here else {}
+    joined = {name: torch.cat([part[name] for part in here]) for name in names}
+    found = parallel.gathered(joined, {"row": row, "rows": [list(rows) for rows in own]})
+    done = sorted(index for _, plain in found for rows in plain["rows"] for index in rows)
+    if done != sorted(index for rows in portions for index in rows):
+        raise ProcessLost("the processes of this run do not agree on what to train on")
+    seen += [dict(tensors) for tensors, plain in found if plain["rows"]]
+    rows = [plain["row"] for _, plain in found if plain["row"]]
+    return {name: math.fsum(each[name] for each in rows) for name in rows[0]}
 
 
 def _seen(updates: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, memory, metrics, replay
+from vexp.train import checkpoint, memory, metrics, parallel, replay
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.device import arithmetic
@@ -27,7 +27,7 @@ def train_rl(
 ) -> Path | None:
     """Train from the model `initial` (None: the backbone), or on from the checkpoint `found`.
 
-    Returns the last checkpoint (None if there is no step to do).
+    Returns the last checkpoint (None if there is no step to do, or if another process writes it).
 
     Raises:
         Interrupted: after saving, when the workspace asked to stop.
@@ -37,11 +37,12 @@ def train_rl(
     workspace.resumed(state.step)
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
+        parallel.check_agreement(learner.policy)
         while state.step < run.rl.steps:
             clock = Clock()
             state = train_step(learner, state, clock)
             _tell(run, workspace, trackers, state, clock)
-            stop = workspace.stop_requested()
+            stop = parallel.anybody(workspace.stop_requested())
             if stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps:
                 found = _save(learner, workspace, state)
             if stop and state.step < run.rl.steps:
@@ -86,7 +87,10 @@ def _tell(
     trackers.log(state.step, state.metrics | times)
 
 
-def _save(learner: Learner, workspace: Workspace, state: State) -> Path:
+def _save(learner: Learner, workspace: Workspace, state: State) -> Path | None:
+    parallel.check_agreement(learner.policy)
+    if not parallel.leading():
+        return None
     workspace.sync()
     homes = workspace.checkpoint_dirs
     folder = checkpoint.save(homes[0], state, learner.policy, learner.optimizer)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vexp.probe.attention import ImageLogits, Probe
 from vexp.registry import Component
+from vexp.train import parallel
 from vexp.train.evidence import token_mask
 from vexp.train.experience import Counterfactual, Experience, ImageAttention, forward
 from vexp.train.policy import Reading
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from vexp.layer.base import Layer
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy, PolicyOutput
+
+
+# What attention a portion has seen: `image_tokens`, `evidence_tokens`, and by `<layer>/<name>` the
+# values of `ImageAttention`
+Seen = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,12 +111,13 @@ def observe(
 ) -> Experience:
     """The experience with what was requested, found over `portions` of its rows.
 
-    Rows in no portion keep zeros; what is not asked for stays None.
+    Rows in no portion keep zeros; what is not asked for stays None. Each process looks at its share
+    of the portions, which have no row in common, and all get the whole.
     """
     if not request:
         return experience
     found = _Found(experience, request)
-    for rows in portions:
+    for rows in parallel.mine(list(portions)):
         part = experience.select(rows)
         hidden = None
         if request.own:
@@ -141,6 +148,7 @@ def observe(
                 part,
                 forward(reference, part, temperature).logprobs,
             )
+    found.share()
     return found.experience()
 
 
@@ -188,7 +196,7 @@ class _Found:
             distortion: Counterfactual(empty(), empty() if kl else None)
             for distortion, kl in request.counterfactual.items()
         }
-        self.summaries: list[tuple[Sequence[int], _Summary]] = []
+        self.summaries: list[tuple[Sequence[int], Seen]] = []
 
     def place(self, target: Tensor, rows: Sequence[int], part: Experience, value: Tensor) -> None:
         target[rows, : value.shape[1]] = value.masked_fill(~part.mask, 0.0)
@@ -205,7 +213,7 @@ class _Found:
             if name in self.tokens and value is not None:
                 self.place(self.tokens[name], rows, part, value)
         if summary is not None:
-            self.summaries.append((rows, summary))
+            self.summaries.append((rows, summary.seen()))
 
     def put_counterfactual(
         self,
@@ -220,6 +228,14 @@ class _Found:
         if target.kl is not None and kl is not None:
             empty = torch.zeros(part.mask.shape, device=kl.device)
             self.place(target.kl, rows, part, empty.masked_scatter(part.mask, kl))
+
+    def share(self) -> None:
+        """Put together what the processes have found; a row of another one's portions is 0."""
+        known = self.counterfactual.values()
+        kl = [found.kl for found in known if found.kl is not None]
+        parallel.add_up([*self.tokens.values(), *(found.logprobs for found in known), *kl])
+        if parallel.world() > 1 and self.request.attention:
+            self.summaries = _from_all(self.summaries, self.before.mask.device)
 
     def experience(self) -> Experience:
         old, has_image = self._old_logprobs(), self.before.has_image
@@ -267,6 +283,15 @@ class _Summary:
         self.count = counts.to(device)[part.group]
         self.layers: dict[int, dict[str, Tensor]] = {}
 
+    def seen(self) -> Seen:
+        """What was summed up, once all layers have been through."""
+        counts = {"image_tokens": self.count, "evidence_tokens": self.evidence.sum(dim=1)}
+        return counts | {
+            f"{layer}/{name}": value
+            for layer, kept in self.layers.items()
+            for name, value in kept.items()
+        }
+
     def __call__(self, layer: int, piece: ImageLogits) -> None:
         if layer not in self.layers:
             tokens = {name: torch.zeros(self.mask.shape) for name in ("image", "evidence", "share")}
@@ -290,26 +315,44 @@ class _Summary:
         kept["pooled"][:, : conditional.shape[-1]] += conditional.sum(1)
 
 
+def _from_all(
+    summaries: Sequence[tuple[Sequence[int], Seen]], device: torch.device
+) -> list[tuple[Sequence[int], Seen]]:
+    """The summaries of all processes."""
+    tensors = {
+        f"{number}/{name}": value
+        for number, (_, seen) in enumerate(summaries)
+        for name, value in seen.items()
+    }
+    found = []
+    for theirs, portions in parallel.gathered(tensors, [list(rows) for rows, _ in summaries]):
+        for number, rows in enumerate(portions):
+            names = [name for name in theirs if name.startswith(f"{number}/")]
+            seen = {name.partition("/")[2]: theirs[name].to(device) for name in names}
+            found.append((rows, seen))
+    return found
+
+
 def _merged(
-    before: Experience, layer: int, summaries: Sequence[tuple[Sequence[int], _Summary]]
+    before: Experience, layer: int, summaries: Sequence[tuple[Sequence[int], Seen]]
 ) -> ImageAttention:
     rollouts, width = before.mask.shape
     device = before.mask.device
     names = ["image", "evidence", "share"]
-    if all("response" in summary.layers[layer] for _, summary in summaries):
+    if all(f"{layer}/response" in seen for _, seen in summaries):
         names.append("response")
     tokens = {name: torch.zeros(rollouts, width, device=device) for name in names}
-    most = max(summary.evidence.shape[1] for _, summary in summaries)
+    most = max(seen[f"{layer}/pooled"].shape[1] for _, seen in summaries)
     pooled = torch.zeros(rollouts, most, device=device)
     counts = torch.zeros(2, rollouts, dtype=torch.int64, device=device)
     lengths = before.mask.sum(dim=1, keepdim=True).clamp(min=1)
-    for rows, summary in summaries:
+    for rows, seen in summaries:
         for name, target in tokens.items():
-            value = summary.layers[layer][name]
+            value = seen[f"{layer}/{name}"]
             target[rows, : value.shape[1]] = value
-        value = summary.layers[layer]["pooled"]
+        value = seen[f"{layer}/pooled"]
         pooled[rows, : value.shape[1]] = value / lengths[rows]
-        counts[0, rows], counts[1, rows] = summary.count, summary.evidence.sum(dim=1)
+        counts[0, rows], counts[1, rows] = seen["image_tokens"], seen["evidence_tokens"]
     return ImageAttention(
         **tokens, pooled=pooled, image_tokens=counts[0], evidence_tokens=counts[1]
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint
+from vexp.train import checkpoint, parallel
 from vexp.train.checkpoint import MODEL, State
 from vexp.train.learner import needs
 from vexp.train.loop import train_rl
@@ -39,19 +39,26 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
     if not run.stages:
         return Trained(None, None, 0)
     if "rl" not in run.stages:
-        run.mix.check_data()
+        _check_data(run)
         return Trained(_initial(run, workspace), None, settings_of(run, run.stages[-1]).steps)
     total = run.rl.steps
-    found = checkpoint.newest(workspace.checkpoint_dirs, total, workspace.note)
+    found = parallel.path_from_first(
+        lambda: checkpoint.newest(workspace.checkpoint_dirs, total, workspace.note)
+    )
     if found is not None and State.read(found).step >= total:
         workspace.resumed(total)
         return Trained(found / MODEL, found, total)
-    run.mix.check_data()
+    _check_data(run)
     initial: Path | None = None
     if found is None or "reference_logprobs" in needs(run):
         initial = _initial(run, workspace)
     last = train_rl(run, workspace, initial, found)
     return Trained(last / MODEL if last else initial, last, total)
+
+
+def _check_data(run: RunSpec) -> None:
+    if parallel.leading():
+        run.mix.check_data()
 
 
 def _initial(run: RunSpec, workspace: Workspace) -> Path | None:

@@ -18,15 +18,15 @@ from vexp.dataset.base import Item
 from vexp.errors import CheckpointError, DataError
 from vexp.files import append_line, read_lines, write_text
 from vexp.spec import Anchor, Keep, Supervised
-from vexp.train import auxiliary, checkpoint
+from vexp.train import auxiliary, checkpoint, parallel
 from vexp.train.checkpoint import MODEL, State
 from vexp.train.collect import draw, of_prompts
 from vexp.train.device import arithmetic, make_accelerator
-from vexp.train.experience import Experience, micro_batches
+from vexp.train.experience import Experience, even_portions
 from vexp.train.learner import load
 from vexp.train.metrics import of_auxiliary
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
-from vexp.train.workspace import stopped
+from vexp.train.workspace import BuildStage, stopped
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,7 +50,7 @@ def supervised(run: RunSpec, workspace: Workspace, stage: str, initial: Path | N
         CheckpointError: if the stage's folder was damaged after it was built.
     """
     build = functools.partial(_build, run, workspace, stage, initial)
-    folder = workspace.build_once(stage, stage_key(run, stage), build)
+    folder = _built(workspace, stage, stage_key(run, stage), build)
     wrong = checkpoint.damage(folder)
     if wrong is not None:
         raise CheckpointError(
@@ -61,6 +61,22 @@ def supervised(run: RunSpec, workspace: Workspace, stage: str, initial: Path | N
     return folder / MODEL
 
 
+def _built(workspace: Workspace, stage: str, key: str, build: BuildStage) -> Path:
+    """The folder of a stage. The first process claims it, and all build it together."""
+    if not parallel.leading():
+        while "folder" not in (said := parallel.told()):
+            build(Path(said["work"]), Path(said["output"]))
+        return Path(said["folder"])
+
+    def together(work: Path, output: Path) -> None:
+        parallel.tell({"work": str(work.absolute()), "output": str(output.absolute())})
+        build(work, output)
+
+    folder = workspace.build_once(stage, key, together)
+    parallel.tell({"folder": str(folder.absolute())})
+    return folder
+
+
 def _build(
     run: RunSpec, workspace: Workspace, stage: str, initial: Path | None, work: Path, output: Path
 ) -> None:
@@ -68,7 +84,7 @@ def _build(
     settings = settings_of(run, stage)
     total = settings.steps
     with arithmetic(run.compute) as device:
-        found = checkpoint.newest([work], total, workspace.note)
+        found = parallel.path_from_first(lambda: checkpoint.newest([work], total, workspace.note))
         state = State.read(found) if found else State()
         policy = load(run, found / MODEL if found else initial, device, stage)
         optimizer = make_optimizer(policy, settings)
@@ -76,21 +92,33 @@ def _build(
             checkpoint.load_optimizer(found, policy, optimizer)
         accelerator = make_accelerator(run.compute)
         policy, optimizer = accelerator.prepare(policy, optimizer)
-        _cut_back(work / METRICS, state.step)
+        parallel.check_agreement(policy)
+        if parallel.leading():
+            _cut_back(work / METRICS, state.step)
         while state.step < total:
             state = _step(run, stage, policy, optimizer, accelerator, state)
-            append_line(work / METRICS, {"step": state.step, **state.metrics})
+            if parallel.leading():
+                append_line(work / METRICS, {"step": state.step, **state.metrics})
             workspace.progress(stage, state.step, total, state.metrics)
-            stop = workspace.stop_requested()
+            stop = parallel.anybody(workspace.stop_requested())
             if stop or state.step % run.checkpoint.every == 0:
-                checkpoint.save(work, state, policy, optimizer)
-                checkpoint.prune([work], Keep(), state.step)
+                _save(work, state, policy, optimizer)
             if stop and state.step < total:
                 raise stopped(stage, state.step, total)
+        parallel.check_agreement(policy)
+        if not parallel.leading():
+            return
         with checkpoint.tensor_write_errors(output):
             policy.save(output / MODEL)
         write_text(output / METRICS, (work / METRICS).read_text("utf-8"))
         checkpoint.write_manifest(output)
+
+
+def _save(work: Path, state: State, policy: Policy, optimizer: Optimizer) -> None:
+    parallel.check_agreement(policy)
+    if parallel.leading():
+        checkpoint.save(work, state, policy, optimizer)
+        checkpoint.prune([work], Keep(), state.step)
 
 
 def settings_of(run: RunSpec, stage: str) -> Supervised:
@@ -126,7 +154,8 @@ def _step(
     count = batch.mask.sum()
     sums: dict[str, float] = {"loss": 0.0} | {f"auxiliary/{name}": 0.0 for name in terms}
     optimizer.zero_grad()
-    for rows in micro_batches(every, every, run.compute.micro_batch_size):
+    portions = even_portions(every, every, run.compute.micro_batch_size, parallel.world())
+    for rows in parallel.mine(portions):
         part = batch.select(rows)
         output = auxiliary.forward(terms, policy, part, 1.0, seed=settings.seed, step=step)
         loss = -output.logprobs.masked_fill(~part.mask, 0.0).sum() / count
@@ -134,6 +163,10 @@ def _step(
         loss, counts = auxiliary.added(loss, terms, output, part)
         sums |= {name: sums[name] + float(value) for name, value in counts.items()}
         accelerator.backward(loss)
+    if parallel.world() > 1:
+        found = [theirs for _, theirs in parallel.gathered({}, sums)]
+        sums = {name: math.fsum(each[name] for each in found) for name in sums}
+        parallel.add_up_gradients(policy)
     for name, value in sums.items():
         if not math.isfinite(value):
             raise diverged("the loss" if name == "loss" else f"the loss {name!r}", value, where)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vexp.config.schema import to_dict
 from vexp.tracker.base import Tracking
+from vexp.train import parallel
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
@@ -21,7 +22,7 @@ class Trackers:
         self._note = workspace.note
         self._open: dict[str, Tracking] = {}
         folder = workspace.tracking_dir
-        for name, tracker in run.tracker.items():
+        for name, tracker in run.tracker.items() if parallel.leading() else ():
             with self._survive(name):
                 folder.mkdir(parents=True, exist_ok=True)
                 self._open[name] = tracker.start(
