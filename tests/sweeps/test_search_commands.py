@@ -156,7 +156,7 @@ def test_what_cannot_be_answered_is_one_message(sweep, run, arguments, said):
 
 @pytest.mark.parametrize("command", ["plan", "launch"])
 def test_a_launcher_that_proposes_no_trials_is_refused_before_anything_starts(
-    sweep, run, project, command
+    sweep, run, project, registry, command
 ):
     plugin = project / "plugin.py"
     plugin.write_text(
