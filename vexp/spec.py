@@ -191,6 +191,11 @@ class RunSpec:
         found = component_slots(self)
         return tuple([entry for entry in found if not entry[0].startswith(idle)])
 
+    @functools.cached_property
+    def _checked(self) -> tuple[tuple[str, Component], ...]:
+        """The components that may be at odds with the run: few, and a sweep has many runs."""
+        return tuple([entry for entry in self._components if _has_checks(type(entry[1]))])  # type: ignore[arg-type]
+
     def emits(self, stage: str) -> Mapping[str, tuple[str, ...]]:
         """Special tokens that may be sampled in a stage, each with the words it starts from.
 
@@ -229,7 +234,7 @@ class RunSpec:
         yield from self._unmet_needs()
         yield from self._unsaid_needs()
         yield from self._layer_problems()
-        for path, component in self.components():
+        for path, component in self._checked:
             for problem in component.problems(self):
                 where = f"{path} ({component.name})" + (
                     f": {problem.where}" if problem.where else ""
@@ -273,7 +278,7 @@ class RunSpec:
 
     def _unsaid_needs(self) -> Iterator[Problem]:
         """Needs of components that lack the field which says what exactly they need."""
-        for path, component in self.components():
+        for path, component in self._checked:
             live = component.live if isinstance(component, Auxiliary) else ()
             for need in (*component.required(), *live):
                 if need in WHICH and not hasattr(component, WHICH[need]):
@@ -287,7 +292,7 @@ class RunSpec:
     def _layer_problems(self) -> Iterator[Problem]:
         """Layers that the backbone does not have, as far as that is known before it is loaded."""
         layers = self.backbone.decoder_layers
-        for path, component in self.components():
+        for path, component in self._checked:
             if layers is not None and isinstance(component, Layer):
                 try:
                     component.index(layers)
@@ -306,7 +311,7 @@ class RunSpec:
             return
         per_dataset = [set(d.provides) for d in self.mix.datasets.values()]
         provided = set(self.backbone.provides) | set.intersection(*per_dataset)
-        for path, component in self.components():
+        for path, component in self._checked:
             if "boxes" in component.required() and "boxes" not in provided:
                 lacking = [n for n, d in self.mix.datasets.items() if "boxes" not in d.provides]
                 yield Problem(
@@ -315,6 +320,15 @@ class RunSpec:
                     where=f"{path} and mix.datasets.{lacking[0]}",
                     remedy="choose a dataset with boxes, or another component",
                 )
+
+
+@functools.cache
+def _has_checks(cls: Any) -> bool:
+    """Whether a component of this class asks for anything or checks anything."""
+    own = (cls.problems, cls.required, cls.needs)
+    return own != (Component.problems, Component.required, ()) or issubclass(
+        cls, (Auxiliary, Layer)
+    )
 
 
 # Sections that each stage reads; together with backbone, data, prompt and compute they decide what

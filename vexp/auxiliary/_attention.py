@@ -41,7 +41,9 @@ def attended(logits: Tensor) -> Tensor:  # [rollout, row, image token]
 
     logits [rollout, head, row, image token], -inf where there is no image token.
     """
-    empty = logits.isneginf().all(dim=-1, keepdim=True)
+    empty = logits.detach().amax(dim=-1, keepdim=True).isneginf()
+    if not bool(empty.any()):
+        return logits.softmax(-1).mean(dim=1)
     # Rows without an image get equal logits first: NaN would poison the gradient of all others.
     return logits.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0).mean(dim=1)
 

@@ -25,7 +25,7 @@ from vexp.config.compose import (
     without,
 )
 from vexp.config.folders import search_dirs
-from vexp.config.identity import Identity, plain, training_id, written
+from vexp.config.identity import Hashed, Identity, training_id
 from vexp.config.interpolation import referred
 from vexp.config.merge import Given, Merge
 from vexp.config.schema import build, build_field, field_types
@@ -72,8 +72,8 @@ class Composer:
     _shared: dict[tuple[Choice, tuple[str, ...]], _Parted] = field(default_factory=dict)
     _sections: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _unsaid: dict[str, Any] = field(default_factory=dict)
-    _plain: dict[int, tuple[Any, Any]] = field(default_factory=dict)
-    _written: dict[int, str] = field(default_factory=dict)  # of the plain forms in `_plain`
+    # By the section's id; it is kept, so that no other one can come to have that id.
+    _hashed: dict[int, tuple[Any, Hashed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._dirs = search_dirs(self.config_dirs)
@@ -97,7 +97,7 @@ class Composer:
 
     def identity(self, run: RunSpec) -> Identity:
         """As `training_id`."""
-        return training_id(run, self._plain_form, self._written_form)
+        return training_id(run, self._hash_once)
 
     def _whole(self, overrides: Sequence[str], source: Sequence[str]) -> RunSpec:
         """The run by the ordinary way, with all that is wrong with it."""
@@ -244,10 +244,12 @@ class Composer:
         """A section, and all that it refers to, those that they refer to among them."""
         found = [key]
         for one in found:  # grows
-            others = set(files.references.get(one, ()))
+            named = files.references.get(one) or ()
             for text in settings.get(one, ()):
-                others |= self._refers[text]
-            found += sorted(others.difference(found))
+                if refers := self._refers[text]:
+                    named = refers.union(named)
+            if named:
+                found += sorted(set(named).difference(found))
         return found
 
     def _section(self, choice: Choice, files: _Files, key: str, settings: Settings) -> Any:
@@ -271,16 +273,11 @@ class Composer:
             )
         return self._sections[place]
 
-    def _plain_form(self, value: Any) -> Any:
-        known = self._plain.get(id(value))
+    def _hash_once(self, value: Any) -> Hashed:
+        known = self._hashed.get(id(value))
         if known is None:
-            form = plain(value)
-            known = self._plain[id(value)] = (value, form)
-            self._written[id(form)] = written(form)
+            known = self._hashed[id(value)] = (value, Hashed.of(value))
         return known[1]
-
-    def _written_form(self, form: Any) -> str:
-        return self._written.get(id(form)) or written(form)
 
 
 _ABSENT = object()

@@ -40,23 +40,33 @@ class Identity:
         return f"{self.slug}-{self.hash}"
 
 
-def training_id(
-    run: RunSpec,
-    form: Callable[[Any], Any] | None = None,
-    text: Callable[[Any], str] | None = None,
-) -> Identity:
+@dataclass(frozen=True)
+class Hashed:
+    """What is hashed of a section: its plain form, and that as JSON."""
+
+    form: Any
+    text: str
+
+    @classmethod
+    def of(cls, value: Any) -> Hashed:
+        form = plain(value)
+        return cls(form, written(form))
+
+
+def training_id(run: RunSpec, hashed: Callable[[Any], Hashed] | None = None) -> Identity:
     """The identity of a run's trained weights.
 
-    `form` is a `plain` that may remember, `text` a `written`.
+    `hashed` is a `Hashed.of` that may remember.
     """
-    inputs = _inputs(run, run.stages, form or plain)
-    return Identity(slug=slug(run), hash=digest(inputs, text), inputs=inputs)
+    inputs = _inputs(run, run.stages, hashed or Hashed.of)
+    key = _digest({name: value.text for name, value in inputs.items()})
+    return Identity(slug(run), key, {name: value.form for name, value in inputs.items()})
 
 
 def stage_key(run: RunSpec, stage: str) -> str:
     """The key under which the weights after `stage` are shared: a hash of all they depend on."""
     stages = run.stages[: run.stages.index(stage) + 1]
-    return digest(_inputs(run, stages, plain))
+    return _digest({n: value.text for n, value in _inputs(run, stages, Hashed.of).items()})
 
 
 def evaluation_key(
@@ -75,13 +85,9 @@ def evaluation_key(
     return _digest(texts | {"protocol": written(protocol) if text is None else text})
 
 
-def digest(inputs: Mapping[str, Any], text: Callable[[Any], str] | None = None) -> str:
-    """Hash of plain data; 1, 1.0, true and "1" all differ, the order of keys does not matter.
-
-    `text` is a `written` that may remember.
-    """
-    form = text or written
-    return _digest({key: form(value) for key, value in inputs.items()})
+def digest(inputs: Mapping[str, Any]) -> str:
+    """Hash of plain data; 1, 1.0, true and "1" all differ, the order of keys does not matter."""
+    return _digest({key: written(value) for key, value in inputs.items()})
 
 
 def _digest(texts: Mapping[str, str]) -> str:
@@ -152,8 +158,10 @@ def _hashed_fields(cls: Hashable) -> tuple[tuple[str, tuple[Neutral, ...]], ...]
     return tuple(found)
 
 
-def _inputs(run: RunSpec, stages: tuple[str, ...], form: Callable[[Any], Any]) -> dict[str, Any]:
-    found = {name: form(value) for name, value in science(run, stages).items()}
+def _inputs(
+    run: RunSpec, stages: tuple[str, ...], hashed: Callable[[Any], Hashed]
+) -> dict[str, Hashed]:
+    found = {name: hashed(value) for name, value in science(run, stages).items()}
     if "plugins" in found:
-        found["plugins"] = REGISTRY.plugin_hashes()
+        found["plugins"] = Hashed.of(REGISTRY.plugin_hashes())
     return found

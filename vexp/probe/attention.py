@@ -81,12 +81,14 @@ class Probe:
             raise ValueError("this kernel has no log-sum-exp that a gradient could flow through")
         place = self.image_index[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
         image_keys = keys.gather(2, place)
+        padded = not bool(self.image_mask.all())
         for start, chosen, positions in self._pieces(query):
             logits = grouped_logits(chosen, image_keys, scaling)
-            share = len(query) // len(keys)
-            here = self.image_mask.repeat_interleave(share, dim=0)[:, None, None]
+            if padded:
+                here = self.image_mask.repeat_interleave(len(query) // len(keys), dim=0)
+                logits = logits.masked_fill(~here[:, None, None], -torch.inf)
             lse, own = lse_of(chosen, positions) if self.lse and lse_of else (None, None)
-            piece = ImageLogits(logits.masked_fill(~here, -torch.inf), lse, start, own)
+            piece = ImageLogits(logits, lse, start, own)
             if self.consume is not None:
                 self.consume(layer, piece)
             else:

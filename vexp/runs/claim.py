@@ -62,8 +62,13 @@ class Marks:
         return max([self.live or 0, *self.endings], default=0) + 1
 
 
+def attempt_name(attempt: int) -> str:
+    """Where an attempt lies in its folder."""
+    return f"attempts/{attempt:04d}"
+
+
 def attempt_folder(folder: Path, attempt: int) -> Path:
-    return folder / f"attempts/{attempt:04d}"
+    return folder / attempt_name(attempt)
 
 
 def live_file(folder: Path, attempt: int) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from vexp import __version__
 from vexp.errors import ConfigError, RunError, suggest
 from vexp.files import new_folder, read_json, write_json
-from vexp.runs.claim import DONE, attempt_folder, marks_of, read_owner
+from vexp.runs.claim import DONE, attempt_folder, attempt_name, marks_of, read_owner
 from vexp.runs.owner import Owner
 
 if TYPE_CHECKING:
@@ -99,12 +99,19 @@ class RunFolder:
         record = read_json(f"{self.folder}/{DONE}")
         return int(record["attempt"]) if record is not None and "attempt" in record else None
 
-    def result(self) -> Mapping[str, Any] | None:
-        """What the published attempt ended with: its checkpoint and that checkpoint's hash."""
-        attempt = self.published()
-        if attempt is None:
-            return None
-        path = attempt_folder(self.folder, attempt) / RESULT
+    def result(self, likely: int | None = None) -> Mapping[str, Any] | None:
+        """What the published attempt ended with: its checkpoint and that checkpoint's hash.
+
+        `likely` is the attempt that a done run's status counts last; where it left a result, no
+        other one did, and done.json need not be read.
+        """
+        found = self._result_of(likely) if likely is not None else None
+        if found is None and (attempt := self.published()) is not None:
+            found = self._result_of(attempt)
+        return found
+
+    def _result_of(self, attempt: int) -> Mapping[str, Any] | None:
+        path = f"{self.folder}/{attempt_name(attempt)}/{RESULT}"
         return cast("Mapping[str, Any] | None", read_json(path))
 
     def model(self, result: Mapping[str, Any]) -> Path | None:

@@ -44,10 +44,10 @@ def look(training: Training, status: RunStatus | None) -> Units:
     if status is None or status.state != "done":
         return Units(dict.fromkeys(training.run.evaluator, Unit()))
     run = RunFolder(status.folder)
-    result = run.result()
+    result = run.result(status.attempts)
     if result is None:
         return Units(dict.fromkeys(training.run.evaluator, Unit()))
-    names = _names(run.evaluations_dir)
+    names = _names(f"{run.folder}/evaluations")
     finished = [name for name in names if name[0] != "."]
     found, own = {}, set()
     for unit in evaluations.units(training.run, result["checkpoint_hash"]):
@@ -79,7 +79,7 @@ def _unfinished(area: Path) -> Unit:
     return Unit(state, status.failure or {}, log)
 
 
-def _names(home: Path) -> list[str]:
+def _names(home: Path | str) -> list[str]:
     try:
         return os.listdir(home)  # noqa: PTH208  (ten thousand runs: names are enough)
     except FileNotFoundError:

@@ -302,15 +302,15 @@ class _Summary:
         valid = self.mask[:, here, None]
         evidence = self.evidence[:, None, None, : piece.logits.shape[-1]].float()
         if piece.lse is not None:
-            full = (piece.logits - piece.lse.unsqueeze(-1)).exp()
+            full = (piece.logits - piece.lse.unsqueeze(-1)).exp_()
             kept["image"][:, here] = full.sum(-1).mean(1).masked_fill(~valid[..., 0], 0.0)
-            inside = (full * evidence).sum(-1).mean(1)
+            inside = full.mul_(evidence).sum(-1).mean(1)
             kept["evidence"][:, here] = inside.masked_fill(~valid[..., 0], 0.0)
         if piece.lse is not None and piece.own_lse is not None:
             own = (piece.own_lse - piece.lse).exp().mean(1).masked_fill(~valid[..., 0], 0.0)
             kept.setdefault("response", torch.zeros_like(kept["image"]))[:, here] = own
         # A row without image tokens has no distribution over them: zeros, not NaN.
-        conditional = piece.logits.softmax(-1).nan_to_num(0.0).mean(1).masked_fill(~valid, 0.0)
+        conditional = piece.logits.softmax(-1).nan_to_num_(0.0).mean(1).masked_fill(~valid, 0.0)
         kept["share"][:, here] = (conditional * evidence[:, 0]).sum(-1)
         kept["pooled"][:, : conditional.shape[-1]] += conditional.sum(1)
 
