@@ -182,3 +182,15 @@ def test_commands_of_sweeps_without_a_search_do_not_import_optuna(sweep):
         "assert 'optuna' not in sys.modules and 'matplotlib' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_report_of_a_search_shows_its_trials(found, run, project):
+    plan = found(search(4, "random"), 4)
+    code, out, err = run("report", "small.yaml")
+    assert (code, err) == (0, "")
+    (page,) = (project / "results/tables").glob("*.html")
+    assert page.name in out
+    text = page.read_text()
+    scored = [number for number, run in enumerate(plan.runs) if run.state == "done"]
+    assert len(scored) == 3
+    assert all(f"trial {number} learning_rate=" in text for number in scored)
