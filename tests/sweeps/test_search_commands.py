@@ -193,4 +193,4 @@ def test_the_report_of_a_search_shows_its_trials(found, run, project):
     text = page.read_text()
     scored = [number for number, run in enumerate(plan.runs) if run.state == "done"]
     assert len(scored) == 3
-    assert all(f"trial {number} learning_rate=" in text for number in scored)
+    assert all(f">trial {number}</th><td>" in text for number in scored)

@@ -26,7 +26,7 @@ from vexp.sweeps.schema import (
     shown_path,
     variant_name,
 )
-from vexp.sweeps.table import Scale
+from vexp.sweeps.table import Column, Scale
 
 # Keys of a row that are not keys of a run.
 ROW_SETTINGS = (
@@ -85,6 +85,23 @@ class _About:
     note: str = ""
 
 
+def _trials_table(search: Search | None) -> TableSpec | None:
+    """What a search shows that declares no table: its objectives, a row for each trial."""
+    if search is None:
+        return None
+    columns = (
+        Column(
+            metric=objective.metric,
+            evaluator=objective.evaluator,
+            id=f"{objective.evaluator}/{objective.metric}",
+            label=objective.metric,
+            better="higher" if objective.direction == "maximize" else "lower",
+        )
+        for objective in search.objectives
+    )
+    return TableSpec(columns=tuple(columns))
+
+
 class _Reader:
     """Reads one file, collecting problems instead of stopping at the first."""
 
@@ -129,7 +146,7 @@ class _Reader:
             exclude=exclude,
             resources=resources,
             hold_after=file.hold_after,
-            table=file.table,
+            table=file.table or _trials_table(file.search),
             table_origins=self.origins,
             extra=given,
             search=file.search,
