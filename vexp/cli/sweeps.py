@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vexp.sweeps.plan import Plan
 
 
+MANY = 1000  # points from which it matters that their objects are many
+
+
 def sweep_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     """SWEEP, further overrides, and `--config-dir`."""
     function = config_dir_option(overrides_argument(function))
@@ -52,7 +55,10 @@ def plan_of(
     if not is_adhoc(sweep):
         read = read_sweep(find_sweep(sweep), extra=[*overrides, *limit])
         with _no_collection():
-            return make_plan(read, config_dirs=config_dirs)
+            plan = make_plan(read, config_dirs=config_dirs)
+        if len(plan.points) > MANY:
+            gc.freeze()  # nor later, nor when the process ends
+        return plan
     path, text = adhoc_sweep([sweep, *overrides])
     kept = path.is_file()
     read = read_sweep(path, extra=limit, text=None if kept else text)
