@@ -47,6 +47,13 @@ class Dataset(Component):
             DataError: names the file and row of an item that cannot be read.
         """
 
+    def tag_of(self, split: Split, index: int) -> str:
+        """The tag of an item: "single" or "multi" evidence, empty when unknown.
+
+        Override it where that can be told without making the item: mixes ask for every tag.
+        """
+        return self.item(split, index).tag
+
     def held_out_content(self, split: Split) -> Mapping[str, Any]:
         """What identifies a split's data beyond the fields and `content()`; enters evaluation keys.
 
