@@ -51,7 +51,7 @@ def command(
     main = "mix.datasets.main"
     held = [f"{main}.{s}_path={target / s}.jsonl" for s in ("dev", "test") if s in done.rows]
     parts = [f"{main}=table", f"{main}.path={target / 'train'}.jsonl", *held]
-    click.echo(f"next: vexp doctor {' '.join(parts)}")
+    click.echo(f"next: vexp doctor --data 'stages=[rl]' {' '.join(parts)}")
 
 
 def _explain(layouts: list[str], *, whole: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,18 @@ class Table(Dataset):
             return _counted(read_boxes(cells["boxes"], self.box_format, size, self.bad_boxes), size)
         except ValueError as error:
             raise _bad_row(error, place) from error
+
+    def longest(self, split: Split, count: int) -> Sequence[int]:
+        """By the characters of the question, and by the pixels of the image, half of each."""
+        places = self.places(split)
+        texts, pixels = [], []
+        for index, place in enumerate(places):
+            cells = self.fields_of(place)
+            texts.append((len(str(cells["question"] or "")), index))
+            pixels.append((_pixels(cells["image"], place.stamp.path.parent), index))
+        half = max(1, count // 2)
+        found = heapq.nlargest(half, texts) + heapq.nlargest(half, pixels)
+        return sorted({index for _, index in found})
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         if not self.path:
@@ -207,6 +220,16 @@ class Table(Dataset):
                     accepted=suggest(column, columns, noun="columns"),
                     remedy=_REMEDIES.get(name, f"set `{name}` to the name of a column"),
                 )
+
+
+def _pixels(cell: Any, folder: Path) -> int:
+    """How many pixels an image has; 0 for none and for what the data check names."""
+    try:
+        found = _images.source(cell, folder)
+        width, height = _images.header_size(found) if found else (0, 0)
+    except _images.BadImage:
+        return 0
+    return width * height
 
 
 def _counted(boxes: Sequence[Box], size: tuple[int, int] | None) -> str:
