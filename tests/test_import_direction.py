@@ -37,7 +37,6 @@ SUBMITS = "what is submitted is what a sweep's folder says is missing"
 # What a package may import from above, and why.
 UPWARD = {
     ("config", "spec"): "the spec is the schema that is composed, and takes only types from config",
-    ("backbone", "train.encoder"): "without weights, a backbone gives what makes prompts",
     ("backbone", "train.policy"): "what a backbone loads is a policy",
     ("engine", "train.attention"): DECODES,
     ("engine", "train.logprobs"): DECODES,

@@ -142,6 +142,19 @@ def test_above_agrees_with_where_the_point_is_drawn() -> None:
         assert item.answer == names[int(np.argmin(middles))]
 
 
+def test_the_box_of_a_bar_holds_that_bar() -> None:
+    """Of two bars of one chart, that with the higher value has more ink in its box."""
+    dataset = only("compare", "bar")
+    for index in range(60):
+        item = dataset.item("train", index)
+        names = item.question.rstrip("?").rpartition(", ")[2]
+        first = names.startswith(f"{item.answer} or ")
+        marks = any_colored(item.image)
+        ink = [marks[int(y1) : int(y2), int(x1) : int(x2)].sum() for x1, y1, x2, y2 in item.boxes]
+        low, high = sorted(readings(item).values())
+        assert (ink[0] >= ink[1]) == first or high - low < 0.02 * high
+
+
 def test_tags_count_the_boxes() -> None:
     for index in range(80):
         item = ChartsVqa().item("train", index)

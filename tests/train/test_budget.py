@@ -14,7 +14,7 @@ from vexp.cli.main import cli
 from vexp.config.compose import resolve
 from vexp.dataset.table import Table
 from vexp.errors import ConfigError, DataError
-from vexp.train.budget import check_prompts, longest_prompts, room, too_long
+from vexp.train.budget import PromptSize, check_prompts, longest_prompts, room, too_long
 from vexp.train.evidence import relative_boxes, token_masks
 
 TABLE = (
@@ -87,7 +87,9 @@ def test_the_room_is_the_context_beside_a_response(encoder) -> None:
     assert encoder.context == 32768
     assert room(resolve(["rollout.max_response_length=768"]), encoder) == 32000
     assert room(resolve(["prompt.max_length=512"]), encoder) == 512
-    assert too_long([], 1) == []
+    just = [PromptSize("a", 100, 0, None)]
+    assert too_long(just, 100) == []
+    assert [problem.where for problem in too_long(just, 99)] == ["item a"]
 
 
 def test_a_run_says_so_before_it_trains(project, mixed) -> None:
