@@ -156,6 +156,17 @@ def test_the_data_is_looked_at(project) -> None:
     assert "memory of a process, about" in text.output
 
 
+def test_nothing_is_fetched_to_look_at_the_data(project, monkeypatch) -> None:
+    from vexp.backbone import _hub
+
+    monkeypatch.setattr(_hub, "fetch", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    found = doctor("--data", "backbone=qwen2_5_vl_3b")
+    assert "are not on this machine" in found.output
+    assert "longest of" not in found.output
+    assert found.exit_code == 0, "a run would fetch it"
+
+
 # --- memory
 
 

@@ -63,11 +63,17 @@ def command(
 
 
 def _looked_at(run: RunSpec) -> dict[str, Any]:
-    """The data check, sizes of the longest prompts, and the memory they lead to."""
+    """The data check, sizes of the longest prompts, and the memory they lead to.
+
+    Of a model that is not on this machine nothing is fetched, so its prompts are not known.
+    """
+    from vexp.doctor.lacking import model_is_here
     from vexp.doctor.memory import Shapes, estimate
     from vexp.train.budget import longest_prompts, room, too_long
 
     run.mix.check_data()
+    if not model_is_here(run):
+        return {}
     encoder = run.backbone.encoder()
     sizes = longest_prompts(run, encoder)
     limit = room(run, encoder)

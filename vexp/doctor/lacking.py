@@ -44,11 +44,16 @@ def findings(run: RunSpec) -> Iterator[Finding]:
     yield from _room(run)
 
 
+def model_is_here(run: RunSpec) -> bool:
+    """Whether loading the backbone needs no network."""
+    return run.backbone.parameters is not None or not getattr(run.backbone, "path", "")
+
+
 def _model(run: RunSpec) -> Iterator[Finding]:
     """A model on the hub that is not on this machine: fetched when the run starts, if it can be."""
     backbone = run.backbone
     path, revision = getattr(backbone, "path", ""), getattr(backbone, "revision", None)
-    if backbone.parameters is None and path:
+    if not model_is_here(run):
         keeps_off = machine.offline().state == "ok"
         detail = f"the weights of {path} are not on this machine"
         remedy = f"`hf download {path}" + (f" --revision {revision}`" if revision else "`")
