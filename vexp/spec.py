@@ -47,6 +47,9 @@ class Prompt:
     system: str = ""  # system message; empty for none
     instruction: str = ""  # appended to the question on a new line; empty for none
     response_format: Literal["think_boxed", "answer_tag"] = "think_boxed"
+    # Tokens of the longest prompt, its image included; a longer one is refused before training.
+    # null: what the model's context leaves beside a response.
+    max_length: Annotated[PositiveInt | None, Neutral(None)] = None
 
 
 @dataclass(frozen=True, kw_only=True)

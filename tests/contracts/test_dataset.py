@@ -91,6 +91,11 @@ def test_questions_and_answers_are_not_empty(make):
         assert item.answer.strip()
 
 
+def test_the_tag_can_be_told_without_the_item(make):
+    dataset = make()
+    assert [dataset.tag_of(*place) for place in places(dataset)] == [i.tag for i in items(dataset)]
+
+
 def test_images_are_rgb(make):
     images = [item.image for item in items(make()) if item.image is not None]
     assert images

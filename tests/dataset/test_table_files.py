@@ -213,7 +213,8 @@ def test_every_problem_is_named_by_row_at_once(tmp_path) -> None:
         (11, "the answer is a list"),
         (12, "no image"),
     ]:
-        assert any(t.startswith(f"{file}, line {line}: ") and message in t for t in text), message
+        starts = (f"{file}, line {line}: ", f"{file}, line {line} (id 'q{line - 1}'): ")
+        assert any(t.startswith(starts) and message in t for t in text), message
     assert any("'q0' was used before" in t for t in text)
     assert len(text) == 11
 

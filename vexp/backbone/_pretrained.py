@@ -14,6 +14,7 @@ from vexp.errors import CheckpointError, Problem
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
+    from vexp.train.encoder import Encoder
     from vexp.train.policy import Policy
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -187,6 +188,23 @@ class Pretrained(Backbone):
             attention=attention,
             emits=tuple(dict.fromkeys((*saved, *emits))),
             files=_processor.kept_files(folder, limits),
+        )
+
+    def encoder(self) -> Encoder:
+        from vexp.backbone import _imports
+
+        _imports.hide_broken_packages()
+        from vexp.backbone import _checkpoint, _processor
+        from vexp.backbone._family import FAMILIES
+        from vexp.train.policy import encoder
+
+        folder = self._source()
+        limits = _processor.Limits(self.min_pixels, self.max_pixels)
+        return encoder(
+            FAMILIES[self.model_type],
+            _checkpoint.configuration(folder),
+            _processor.tokenizer(folder),
+            _processor.image_processor(folder, limits),
         )
 
     def _here(self) -> Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from vexp.registry import Component
 
 if TYPE_CHECKING:
+    from vexp.train.encoder import Encoder
     from vexp.train.policy import Policy
 
 Precision = Literal["fp32", "bf16"]
@@ -67,3 +68,11 @@ class Backbone(Component):
         Raises:
             CheckpointError: if the checkpoint is damaged or of another architecture; names both.
         """
+
+    def encoder(self) -> Encoder:
+        """Tokenizer and image processor. Override it where they are to be had without the weights.
+
+        Raises:
+            CheckpointError: as `load`.
+        """
+        return self.load().encoder()

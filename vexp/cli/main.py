@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "What differs between two runs."),
     "list": ("list", "Components, one line each, with their fields."),
     "new": ("new", "Write a component file and its test, ready to fill in."),
+    "doctor": ("doctor", "What works on this machine, and what a config lacks here."),
+    "convert": ("convert", "Write a published dataset as a table to train on."),
     "export": ("export", "Write small portable results of finished runs."),
     "import": ("import_", "Bring exported results back as finished evaluations."),
     "clean": ("clean", "List what can be deleted, and delete it when told to."),

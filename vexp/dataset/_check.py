@@ -79,7 +79,7 @@ def _all(table: Table, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
                 yield Problem(f"the id {place.id!r} was used before, by {other}", where=str(place))
             first.setdefault(place.id, place)
             for reason in _row_problems(table, place):
-                yield Problem(reason, where=str(place))
+                yield Problem(reason, where=f"{place} (id {place.id!r})")
 
 
 def _unknown_splits(stamp: Stamp, column: str) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -46,6 +46,21 @@ class Dataset(Component):
         Raises:
             DataError: names the file and row of an item that cannot be read.
         """
+
+    def tag_of(self, split: Split, index: int) -> str:
+        """The tag of an item: "single" or "multi" evidence, empty when unknown.
+
+        Override it where that can be told without making the item: mixes ask for every tag.
+        """
+        return self.item(split, index).tag
+
+    def longest(self, split: Split, count: int) -> Sequence[int]:
+        """About `count` items whose prompts are likely the longest: by their text, by their image.
+
+        Override it where items differ in size; as it is, some from all over the split.
+        """
+        size = self.size(split)
+        return sorted({place * size // count for place in range(count)}) if size else []
 
     def held_out_content(self, split: Split) -> Mapping[str, Any]:
         """What identifies a split's data beyond the fields and `content()`; enters evaluation keys.

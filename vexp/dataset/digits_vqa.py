@@ -90,6 +90,10 @@ class DigitsVqa(Dataset):
             demonstration=self._demonstration(draft),
         )
 
+    def tag_of(self, split: Split, index: int) -> str:
+        first = Draws("digits_vqa", self.seed, split, index).unit()
+        return "single" if first < self.single_share else "multi"
+
     def content(self) -> dict[str, Any]:
         return {"items": 1}  # raised when equal fields make other items than before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from vexp.dataset import _check, _images
 from vexp.dataset._boxes import BadBoxesAre, has_area, read_boxes
 from vexp.dataset._rows import Stamp, file_hash, open_rows
 from vexp.dataset._splits import Place, Rule, share_out
-from vexp.dataset.base import Dataset, Item, Split
+from vexp.dataset.base import Box, Dataset, Item, Split
 from vexp.errors import ConfigError, DataError, Problem, suggest
 from vexp.registry import register
 
@@ -79,9 +80,31 @@ class Table(Dataset):
         try:
             return self._item(place)
         except ValueError as error:  # BadImage, BadBoxes, BadRow, or a line that is not JSON
-            raise DataError(
-                str(error), where=str(place), remedy="mend or remove this row"
-            ) from error
+            raise _bad_row(error, place) from error
+
+    def tag_of(self, split: Split, index: int) -> str:
+        place = self.places(split)[index]
+        try:
+            cells = self.fields_of(place)
+            if tag := _check.optional_text(cells["tag"], "tag"):
+                return tag
+            found = _images.source(cells["image"], place.stamp.path.parent)
+            size = None if found is None else _images.header_size(found)
+            return _counted(read_boxes(cells["boxes"], self.box_format, size, self.bad_boxes), size)
+        except ValueError as error:
+            raise _bad_row(error, place) from error
+
+    def longest(self, split: Split, count: int) -> Sequence[int]:
+        """By the characters of the question, and by the pixels of the image, half of each."""
+        places = self.places(split)
+        texts, pixels = [], []
+        for index, place in enumerate(places):
+            cells = self.fields_of(place)
+            texts.append((len(str(cells["question"] or "")), index))
+            pixels.append((_pixels(cells["image"], place.stamp.path.parent), index))
+        half = max(1, count // 2)
+        found = heapq.nlargest(half, texts) + heapq.nlargest(half, pixels)
+        return sorted({index for _, index in found})
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         if not self.path:
@@ -146,15 +169,13 @@ class Table(Dataset):
         image = None if found is None else _images.decode(found)
         size = image.size if image else None
         boxes = read_boxes(cells["boxes"], self.box_format, size, self.bad_boxes)
-        usable = sum(has_area(box, size) for box in boxes) if size else 0
-        counted = {0: "", 1: "single"}.get(usable, "multi")
         return Item(
             id=place.id,
             question=_check.text(cells["question"], "question"),
             answer=_check.text(cells["answer"], "answer"),
             image=image,
             boxes=boxes,
-            tag=_check.optional_text(cells["tag"], "tag") or counted,
+            tag=_check.optional_text(cells["tag"], "tag") or _counted(boxes, size),
             demonstration=_check.optional_text(cells["demonstration"], "demonstration"),
         )
 
@@ -199,6 +220,30 @@ class Table(Dataset):
                     accepted=suggest(column, columns, noun="columns"),
                     remedy=_REMEDIES.get(name, f"set `{name}` to the name of a column"),
                 )
+
+
+def _pixels(cell: Any, folder: Path) -> int:
+    """How many pixels an image has; 0 for none and for what the data check names."""
+    try:
+        found = _images.source(cell, folder)
+        width, height = _images.header_size(found) if found else (0, 0)
+    except _images.BadImage:
+        return 0
+    return width * height
+
+
+def _counted(boxes: Sequence[Box], size: tuple[int, int] | None) -> str:
+    """The tag of a row that has none: how many of its boxes have an area in the image."""
+    usable = sum(has_area(box, size) for box in boxes) if size else 0
+    return {0: "", 1: "single"}.get(usable, "multi")
+
+
+def _bad_row(error: ValueError, place: Place) -> DataError:
+    return DataError(
+        str(error),
+        where=f"{place} (id {place.id!r})",
+        remedy="mend or remove this row",
+    )
 
 
 _REMEDIES = {

@@ -25,6 +25,7 @@ from vexp.train import attention as attention_kernel
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.alignment import PredictorRows
+from vexp.train.encoder import Encoder
 from vexp.train.logprobs import entropy, log_distribution, log_probs_of
 from vexp.train.prefix import Prefix
 from vexp.train.prompts import PromptBatch
@@ -279,6 +280,10 @@ class Policy(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def encoder(self) -> Encoder:
+        """What encodes this policy's prompts; needs no weights."""
+        return Encoder(self.tokenizer, self.image_processor, self.vision, self.model.config)
+
     def encode(self, items: Sequence[Item], prompt: Prompt) -> PromptBatch:
         """Prompts of the items on the policy's device.
 
@@ -407,6 +412,11 @@ def banned_tokens(
     banned[[*special, *tokenizer.all_special_ids, *reserved]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
+
+
+def encoder(family: Family, config: Any, tokenizer: Any, image_processor: Any) -> Encoder:
+    """What a policy of this model would encode prompts with, without the model."""
+    return Encoder(tokenizer, image_processor, _vision(family, config, tokenizer), config)
 
 
 def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:

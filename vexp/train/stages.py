@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, parallel
+from vexp.train import budget, checkpoint, parallel
 from vexp.train.checkpoint import MODEL, State
 from vexp.train.learner import needs
 from vexp.train.loop import train_rl
@@ -33,7 +33,8 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
 
     Raises:
         Interrupted: after saving, when the workspace asked to stop.
-        ConfigError: if the data is not as the datasets say, with every row at fault.
+        ConfigError: if the data is not as the datasets say, with every row at fault; or if a prompt
+            is longer than there is room for.
         Diverged: if loss or gradient is not finite.
     """
     if not run.stages:
@@ -59,6 +60,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
 def _check_data(run: RunSpec) -> None:
     if parallel.leading():
         run.mix.check_data()
+        budget.check_prompts(run)
 
 
 def _initial(run: RunSpec, workspace: Workspace) -> Path | None:

@@ -1,0 +1,32 @@
+"""ViRL39K (VL-Rethinker, arXiv:2504.08837), as TIGER-Lab/ViRL39K publishes it.
+
+    39Krelease.parquet   question, answer, qid, image (a list of paths below the folder)
+    images/              the unpacked images.zip
+
+It has no boxes. Questions about several images are left out; those about none are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vexp.dataset.layouts._folder import Folder
+from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+
+
+def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+    """The rows in the file's order; all are for training."""
+    columns = ("question", "answer", "qid", "image")
+    for _, _, cells in folder.parquet("39Krelease.parquet", columns):
+        images = cells["image"] or []
+        images = [images] if isinstance(images, str) else images
+        if len(images) > 1:
+            yield LeftOut(str(cells["qid"]), "it has several images")
+            continue
+        yield Row(
+            "train",
+            str(cells["qid"]),
+            plain(cells["question"]),
+            unboxed(cells["answer"]),
+            folder.path / images[0] if images else None,
+        )

@@ -1,0 +1,208 @@
+"""About how much memory a run needs, from shapes alone, and which config keys lower it.
+
+An estimate: the allocator's waste, kernels' workspaces and what the framework itself holds are not
+in it. Activations are counted as what a decoder layer keeps for its backward pass (after
+Korthikanti et al., arXiv:2205.05198, table 2, with attention that keeps no scores).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
+
+When = Literal["always", "generation", "update"]
+# Tensors of a layer's width that its backward pass reads: inputs and results of both norms, of the
+# attention and of its projections, and the two sums.
+WIDTHS_KEPT = 10
+CHECKPOINTING = "compute.gradient_checkpointing=true"
+MLP_WIDTHS_KEPT = 4  # gate, its activation, the other half, and their product
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes that one thing takes, when it takes them, and the keys that lower them."""
+
+    name: str
+    bytes: int
+    when: When
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a process needs at its worst."""
+
+    parts: tuple[Part, ...]
+
+    def at(self, moment: Literal["generation", "update"]) -> int:
+        return sum(part.bytes for part in self.parts if part.when in ("always", moment))
+
+    @property
+    def peak(self) -> int:
+        return max(self.at("generation"), self.at("update"))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "bytes": self.peak,
+            "generation": self.at("generation"),
+            "update": self.at("update"),
+            "parts": [asdict(part) for part in self.parts],
+        }
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes of a language model that decide its memory."""
+
+    parameters: int  # of the whole model
+    layers: int
+    hidden: int
+    kv_hidden: int  # heads for keys and values, times their width
+    intermediate: int
+    vocabulary: int
+    vision_layers: int
+    kept_per_image_token: int  # numbers that one layer of the vision tower keeps
+
+    @classmethod
+    def of(cls, parameters: int, config: Any) -> Shapes:
+        """From transformers' configuration of the whole model."""
+        text = config.get_text_config()
+        heads = text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        return cls(
+            parameters=parameters,
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            kv_hidden=(getattr(text, "num_key_value_heads", None) or heads) * head,
+            intermediate=text.intermediate_size,
+            vocabulary=text.vocab_size,
+            vision_layers=_first(config.vision_config, "depth", "num_hidden_layers"),
+            kept_per_image_token=_kept_by_vision(config.vision_config),
+        )
+
+    @property
+    def kept_per_token(self) -> int:
+        """Numbers that one layer keeps of one token for its backward pass."""
+        own = WIDTHS_KEPT * self.hidden + MLP_WIDTHS_KEPT * self.intermediate
+        return own + 4 * self.kv_hidden
+
+
+def _first(config: Any, *names: str) -> Any:
+    """The first of these settings that a configuration has; families name them differently."""
+    return next((v for v in (getattr(config, n, None) for n in names) if v is not None), 0)
+
+
+def _kept_by_vision(vision: Any) -> int:
+    """Of the patches that make one image token."""
+    width = _first(vision, "embed_dim", "hidden_size")
+    ratio = _first(vision, "mlp_ratio")
+    inner = _first(vision, "intermediate_size") or int(ratio * width)
+    patches = (_first(vision, "spatial_merge_size") or 2) ** 2
+    return int(patches * (WIDTHS_KEPT * width + MLP_WIDTHS_KEPT * inner))
+
+
+def estimate(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int = 0) -> Estimate:
+    """Memory of one process of a run whose longest prompts have `prompt_tokens` tokens.
+
+    `image_tokens` of them are their image's.
+    """
+    found = _parts(run, shapes, prompt_tokens, image_tokens)
+    parts = [part for part in found if part.bytes]
+    return Estimate(tuple(replace(part, keys=_there(run, part.keys)) for part in parts))
+
+
+def _there(run: RunSpec, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys that this run's backbone has; a twin limits its images in tokens."""
+    found = []
+    for key in keys:
+        name = key.removeprefix("backbone.").partition("=")[0]
+        if not key.startswith("backbone.") or hasattr(run.backbone, name):
+            found.append(key)
+        elif name == "max_pixels" and hasattr(run.backbone, "max_image_tokens"):
+            found.append("backbone.max_image_tokens")
+    return tuple(found)
+
+
+def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) -> Iterator[Part]:
+    weights = shapes.parameters * run.backbone.bytes_per_parameter
+    lighter = (
+        ("backbone.weights=bf16",)
+        if run.compute.precision == "bf16"
+        else ("backbone.weights=bf16 with compute.precision=bf16",)
+    )
+    yield Part("weights", weights, "always", lighter)
+    if not run.stages:
+        return
+    freeze = ("rl.freeze=[vision]",)
+    yield Part("moments of AdamW", 2 * weights, "always", (*lighter, *freeze))
+    yield Part("gradients", weights, "update", (*lighter, *freeze))
+    if any("reference_logprobs" in c.required() for _, c in run.components()) or (
+        "rl" in run.stages and run.algorithm.kl_coef
+    ):
+        yield Part("reference model", weights, "always", ("algorithm.kl_coef=0",))
+    number = 4 if run.compute.precision == "fp32" else 2
+    if number == 2 and run.backbone.bytes_per_parameter == 4:
+        yield Part("weights cast to bf16", shapes.parameters * 2, "generation", lighter)
+    if "rl" in run.stages:
+        yield from _generation(run, shapes, prompt_tokens, number)
+    yield _activations(run, shapes, prompt_tokens, number)
+    yield _of_vision(run, shapes, image_tokens, number)
+    yield _scores(run, shapes)
+
+
+def _generation(run: RunSpec, shapes: Shapes, prompt_tokens: int, number: int) -> Iterator[Part]:
+    """A whole rollout batch is decoded at once; responses share their prompt's keys and values."""
+    prompts = math.ceil(run.rl.prompts_per_step / (run.compute.processes or 1))
+    rows = prompts * run.rollout.group_size
+    tokens = prompts * prompt_tokens + rows * run.rollout.max_response_length
+    keys = ("rl.prompts_per_step", "rollout.group_size", "rollout.max_response_length")
+    cache = 2 * shapes.layers * shapes.kv_hidden * tokens * number
+    yield Part("keys and values", cache, "generation", (*keys, "backbone.max_pixels"))
+    logits = 3 * rows * shapes.vocabulary * 4
+    yield Part("next-token distributions", logits, "generation", keys[:2])
+
+
+def _activations(run: RunSpec, shapes: Shapes, prompt_tokens: int, number: int) -> Part:
+    """Of one micro-batch: its responses, and each of its prompts once."""
+    rows, prompts = _micro_batch(run)
+    tokens = prompts * prompt_tokens + rows * run.rollout.max_response_length
+    keys = ["compute.micro_batch_size", "rollout.max_response_length", "backbone.max_pixels"]
+    if run.compute.gradient_checkpointing:
+        kept = shapes.layers * shapes.hidden + shapes.kept_per_token
+    else:
+        kept = shapes.layers * shapes.kept_per_token
+        keys.insert(1, CHECKPOINTING)
+    return Part("activations", tokens * kept * number, "update", tuple(keys))
+
+
+def _of_vision(run: RunSpec, shapes: Shapes, image_tokens: int, number: int) -> Part:
+    """Activations of the vision tower; none where it is frozen."""
+    _, prompts = _micro_batch(run)
+    keys = ["compute.micro_batch_size", "rl.freeze=[vision]", "backbone.max_pixels"]
+    layers = 1 if run.compute.gradient_checkpointing else shapes.vision_layers
+    if not run.compute.gradient_checkpointing:
+        keys.insert(1, CHECKPOINTING)
+    frozen = "rl" in run.stages and "vision" in run.rl.freeze
+    kept = 0 if frozen else prompts * image_tokens * layers * shapes.kept_per_image_token
+    return Part("activations of the vision tower", kept * number, "update", tuple(keys))
+
+
+def _scores(run: RunSpec, shapes: Shapes) -> Part:
+    """Logits, log-probabilities and their gradient, of as many tokens as are scored at once."""
+    from vexp.train.policy import LOGITS_AT_ONCE
+
+    rows, _ = _micro_batch(run)
+    numbers = min(LOGITS_AT_ONCE, rows * run.rollout.max_response_length * shapes.vocabulary)
+    keys = ("compute.micro_batch_size", "rollout.max_response_length")
+    return Part("distributions of response tokens", 3 * 4 * numbers, "update", keys)
+
+
+def _micro_batch(run: RunSpec) -> tuple[int, int]:
+    """Responses of a micro-batch, and the prompts they answer."""
+    rows = run.compute.micro_batch_size
+    return rows, math.ceil(rows / run.rollout.group_size) if "rl" in run.stages else rows
