@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from tests.backbone.models import REAL, change, real, source
+from tests.layouts import layouts
 from tests.tiny import PROMPT, item, ragged_items
 from vexp.backbone import _hub
 from vexp.cli.main import main
@@ -285,7 +286,7 @@ def test_images_are_kept_within_the_limits(tmp_path, old):
         change(path, size=None, min_pixels=3136, max_pixels=12845056)
     owner = real("qwen3_vl", folder, min_pixels=64 * 64, max_pixels=96 * 96).load()
     batch = owner.encode([item(0, size=(32, 32)), item(1, size=(320, 320))], PROMPT)
-    assert owner.grids(batch) == ((2, 2), (3, 3))
+    assert batch.layouts == layouts((2, 2), (3, 3))
     owner.save(tmp_path / "saved")
     saved = AutoImageProcessor.from_pretrained(tmp_path / "saved", backend="pil")
     assert dict(saved.size) == {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}

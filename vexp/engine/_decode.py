@@ -112,7 +112,9 @@ class _Batch:
         with policy.autocast():
             output = model.get_decoder()(
                 inputs_embeds=model.get_input_embeddings()(token.unsqueeze(1)),
-                position_ids=self.positions.view(1, -1, 1).expand(3, -1, -1),
+                position_ids=policy.family.decoder_positions(
+                    self.positions.view(1, -1, 1).expand(3, -1, -1)
+                ),
                 past_key_values=self.cache,
                 **self.cache.arguments(),
             )

@@ -147,7 +147,7 @@ class Policy(nn.Module):
         """
         if reading.loose and self._whole_is_cheaper(prompts):
             with self.autocast():
-                predicting = prefixes.whole(self.model, prompts, tokens, prompt_index)
+                predicting = prefixes.whole(self.model, self.family, prompts, tokens, prompt_index)
             return self._output(predicting, tokens, mask, temperature, reading)
         probe = reading.probe
         before = PredictorRows.of(probe) if probe and reading.predictor else None
@@ -214,7 +214,7 @@ class Policy(nn.Module):
             return prefix.last_hidden.new_zeros(len(tokens), 0, prefix.last_hidden.shape[1])
         with self.autocast():
             return prefixes.extend(
-                self.model, self.kernel, prefix, tokens, mask, prompt_index, probe
+                self.model, self.family, self.kernel, prefix, tokens, mask, prompt_index, probe
             )
 
     @torch.no_grad()
@@ -236,15 +236,6 @@ class Policy(nn.Module):
     def layers(self) -> int:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
-
-    def grids(self, prompts: PromptBatch) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of image tokens of each prompt; (0, 0) without an image."""
-        found = iter(prompts.image_grid_thw.tolist() if prompts.image_grid_thw is not None else ())
-        merge = self.vision.merge
-        return tuple(
-            (grid[1] // merge, grid[2] // merge) if (grid := next(found) if n else None) else (0, 0)
-            for n in prompts.images_per_prompt
-        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocab]."""
@@ -412,8 +403,9 @@ def banned_tokens(
 def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:
     image = family.image_token_id(config)
     return prompting.Vision(
+        family=family,
+        config=config,
         image_token=tokenizer.convert_ids_to_tokens(image),
         image_token_id=image,
-        reserved=family.reserved_ids(config),
-        merge=family.patches_per_side(config),
+        reserved=family.reserved_ids(config, tokenizer),
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
 from vexp.probe.attention import Probe, prepared
+from vexp.probe.layout import places
 from vexp.train import attention as shared
 from vexp.train.attention import SharedPrefix
 from vexp.train.prompts import PromptBatch
@@ -34,7 +35,8 @@ class Prefix:
     mask: Tensor  # [prompt, position] bool
     last_hidden: Tensor  # [prompt, hidden]
     next_position: Tensor  # [prompt]
-    image_mask: Tensor  # [prompt, position] bool: image tokens
+    image_index: Tensor  # [prompt, image token] their positions, as `layout.places` orders them
+    image_mask: Tensor  # [prompt, image token] bool: which of them are any
     image_hidden: Tensor  # [prompt, hidden] mean over the image tokens; 0 without an image
 
     def rows(self, prompts: Tensor) -> Prefix:
@@ -45,6 +47,7 @@ class Prefix:
             mask=self.mask[prompts],
             last_hidden=self.last_hidden[prompts],
             next_position=self.next_position[prompts],
+            image_index=self.image_index[prompts],
             image_mask=self.image_mask[prompts],
             image_hidden=self.image_hidden[prompts],
         )
@@ -89,17 +92,18 @@ def encode(
 ) -> Prefix:
     """Run vision tower and decoder over the prompts; `probe` reads the row of their last token."""
     embeds = model.get_input_embeddings()(prompts.input_ids)
-    image = prompts.input_ids == family.image_token_id(model.config)
+    image = family.image_tokens(model.config, prompts.input_ids)
+    index, there = places(image, prompts.layouts)
     recorder, arguments = _Recorder(), {}
     if probe is not None:
-        probe.image_index, probe.image_mask = image_places(image)
+        probe.image_index, probe.image_mask = index, there
         last = prompts.input_ids.shape[1] - 1
         probe.rows = torch.full((len(prompts), 1), last, device=image.device)
         arguments = {"probe": probe}
     output = model.get_decoder()(
-        **family.sighted(model, embeds, image, prompts.pixel_values, prompts.image_grid_thw),
+        **family.sighted(model, embeds, image, prompts),
         **prepared(causal_mask(kernel, prompts.attention_mask)),
-        position_ids=prompts.position_ids,
+        position_ids=family.decoder_positions(prompts.position_ids),
         past_key_values=recorder,
         **arguments,
     )
@@ -111,13 +115,15 @@ def encode(
         mask=prompts.attention_mask,
         last_hidden=hidden[:, -1],
         next_position=prompts.next_position,
-        image_mask=image,
+        image_index=index,
+        image_mask=there,
         image_hidden=(share.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1),
     )
 
 
 def extend(
     model: Any,
+    family: Family,
     kernel: str,
     prefix: Prefix,
     tokens: Tensor,
@@ -134,7 +140,7 @@ def extend(
     positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
     arguments: dict[str, Any] = {
         "inputs_embeds": model.get_input_embeddings()(tokens),
-        "position_ids": positions.expand(3, -1, -1),
+        "position_ids": family.decoder_positions(positions.expand(3, -1, -1)),
         "use_cache": False,  # else transformers makes a cache of its own and copies into it
     }
     if not (kernel == shared.NAME and _in_equal_groups(prompt_index, len(prefix.mask))):
@@ -146,14 +152,14 @@ def extend(
         keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
         arguments |= prepared(keys) | {"past_key_values": _Continuation(prefix)}
     if probe is not None:
-        probe.image_index, probe.image_mask = image_places(prefix.image_mask)
+        probe.image_index, probe.image_mask = prefix.image_index, prefix.image_mask
         arguments |= {"probe": probe}
     hidden: Tensor = model.get_decoder()(**arguments).last_hidden_state
     return hidden
 
 
 def whole(
-    model: Any, prompts: PromptBatch, tokens: Tensor, prompt_index: Tensor
+    model: Any, family: Family, prompts: PromptBatch, tokens: Tensor, prompt_index: Tensor
 ) -> Tensor:  # [rollout, token, hidden]
     """States that predict the response tokens, each response behind a copy of its prompt.
 
@@ -167,21 +173,13 @@ def whole(
     ids = ids.gather(1, (place + padding) % ids.shape[1])  # what was on the left goes to the end
     hidden: Tensor = model.get_decoder()(
         inputs_embeds=model.get_input_embeddings()(ids),
-        position_ids=place.expand(3, len(ids), -1),
+        position_ids=family.decoder_positions(place.expand(3, len(ids), -1)),
         use_cache=False,
         causal=True,
         **prepared(None),
     ).last_hidden_state
     predicting = (length - 1 + place[: tokens.shape[1]]).unsqueeze(-1)
     return hidden.gather(1, predicting.expand(-1, -1, hidden.shape[-1]))
-
-
-def image_places(image_mask: Tensor) -> tuple[Tensor, Tensor]:  # [prompt, image token] both
-    """Positions of the image tokens, and which of the entries are any, from [prompt, position]."""
-    count = image_mask.sum(dim=1)
-    most = max(1, int(count.max())) if len(count) else 1
-    order = image_mask.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    return order, torch.arange(most, device=image_mask.device) < count.unsqueeze(1)
 
 
 def _in_equal_groups(prompt_index: Tensor, prompts: int) -> bool:
