@@ -233,6 +233,7 @@ class RunSpec:
             yield from self._anchor_problems()
         yield from self._unmet_needs()
         yield from self._unsaid_needs()
+        yield from self._beyond_backbone()
         yield from self._layer_problems()
         for path, component in self._checked:
             for problem in component.problems(self):
@@ -288,6 +289,26 @@ class RunSpec:
                         where=path,
                         remedy=f"give the component a field `{WHICH[need]}`",
                     )
+
+    def _beyond_backbone(self) -> Iterator[Problem]:
+        """What no model of the backbone's family has, and a component reads or adds."""
+        said = {
+            "attention": "reads attention on image tokens",
+            "similarity": "compares states with those of image tokens",
+            "emits": "adds a token to the vocabulary",
+        }
+        for path, component in self.components():
+            live = component.live if isinstance(component, Auxiliary) else ()
+            wanted = {*component.required(), *live, *component.reads}
+            wanted |= {"emits"} if component.emits else set()
+            if lacking := [said[need] for need in self.backbone.lacks if need in wanted]:
+                yield Problem(
+                    f"{component.kind} {component.name!r} {' and '.join(lacking)}, which backbone "
+                    f"{self.backbone.name!r} does not have",
+                    where=f"{path} and backbone ({self.backbone.name})",
+                    remedy="choose a backbone with image tokens among the text, such as a Qwen-VL, "
+                    "InternVL or SmolVLM one, or another component",
+                )
 
     def _layer_problems(self) -> Iterator[Problem]:
         """Layers that the backbone does not have, as far as that is known before it is loaded."""

@@ -19,7 +19,7 @@ SIZES = {
     "vision_heads": 2,
 }
 PIXELS = {"min_pixels": 32 * 32, "max_pixels": 256 * 256}
-TILES = {"internvl": {"max_tiles": 4}, "smolvlm": {"tiles_per_side": 2}}
+TILES = {"internvl": {"max_tiles": 4}, "smolvlm": {"tiles_per_side": 2}, "mllama": {}}
 # a real component of each family
 REAL = {
     "qwen2_vl": "qwen2_vl_2b",
@@ -27,6 +27,7 @@ REAL = {
     "qwen3_vl": "qwen3_vl_4b",
     "internvl": "internvl3_5_8b",
     "smolvlm": "smolvlm2_2b",
+    "mllama": "llama3_2_vision_11b",
 }
 
 

@@ -25,7 +25,8 @@ from vexp.registry import REGISTRY
 
 QWEN = ("tiny_qwen2_vl", "tiny_qwen2_5_vl", "tiny_qwen3_vl")
 TILED = ("tiny_internvl", "tiny_smolvlm")
-TWINS = (*QWEN, *TILED)
+CROSSED = ("tiny_mllama",)
+TWINS = (*QWEN, *TILED, *CROSSED)
 SIZES = {
     "layers": 3,
     "hidden_size": 64,
@@ -85,6 +86,10 @@ def _smolvlm_parts(processor: Any, tokenizer: Any) -> None:
 def processor_of(name: str) -> Any:
     """The family's own processor, without its part for videos, which needs torchvision."""
     owner = policy(name)
+    if name in CROSSED:
+        build = PROCESSOR_MAPPING[type(owner.model.config)]
+        template = owner.tokenizer.chat_template
+        return build(owner.image_processor, owner.tokenizer, chat_template=template)
     parts = {"tiny_internvl": _internvl_parts, "tiny_smolvlm": _smolvlm_parts}.get(
         name, _qwen_parts
     )
@@ -102,7 +107,7 @@ def processor_of(name: str) -> Any:
 def processed(name: str, items: Sequence[Item]) -> Any:
     """What transformers' own processor makes of the items, padded on the left.
 
-    SmolVLM's takes no prompts with and without image together.
+    Only Qwen's takes prompts with and without an image together.
     """
     texts = []
     for thing in items:
@@ -114,7 +119,7 @@ def processed(name: str, items: Sequence[Item]) -> Any:
         )
         texts.append(written)
     images: list[Any] = [thing.image for thing in items if thing.image]
-    if name == "tiny_smolvlm":
+    if name in ("tiny_smolvlm", *CROSSED):
         images = [[image] for image in images]
     found = processor_of(name)(
         text=texts,
@@ -134,6 +139,10 @@ def plain_output(
     inputs["input_ids"] = torch.cat([inputs["input_ids"], response[None]], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     image = inputs["input_ids"] == model.config.image_token_id
+    if "cross_attention_mask" in inputs:
+        seen = inputs["cross_attention_mask"]
+        last = seen[:, -1:].expand(-1, len(response), -1, -1)
+        inputs["cross_attention_mask"] = torch.cat([seen, last], dim=1)
     if name in QWEN:
         inputs["mm_token_type_ids"] = image.int()
         model.model.rope_deltas = None

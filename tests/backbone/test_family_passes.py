@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from tests.backbone.plain import (
+    CROSSED,
     QWEN,
     TILED,
     TWINS,
@@ -28,6 +29,7 @@ from vexp.train.policy import Reading
 LAYERS = (0, 2)  # that are probed: one before the last of Qwen3-VL's images came in, and the last
 VISION = {"visual", "vision_tower", "vision_model"}  # what a vision tower is called
 families = pytest.mark.parametrize("name", TWINS)
+seeing = pytest.mark.parametrize("name", [*QWEN, *TILED])  # with image tokens among the text
 kernels = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 
 
@@ -39,7 +41,7 @@ def responses(name, rows, length):
     return tokens.masked_fill(~mask, policy(name).pad_id), mask
 
 
-@pytest.mark.parametrize("name", TILED)
+@pytest.mark.parametrize("name", [*TILED, *CROSSED])
 def test_prompts_with_tiles_are_those_of_transformers_own_processor(name):
     items = ragged_items()
     batch = policy(name).encode(items, PROMPT)
@@ -53,9 +55,9 @@ def test_prompts_with_tiles_are_those_of_transformers_own_processor(name):
             assert alone.pixel_values is None
             continue
         pixels = theirs["pixel_values"]
-        assert torch.equal(alone.pixel_values, pixels.view(-1, *pixels.shape[-3:]))
+        assert torch.equal(alone.pixel_values.flatten(0, -4), pixels.flatten(0, -4))
         image = alone.input_ids == plain(name).config.image_token_id
-        assert int(image.sum()) == count(alone.layouts[0])
+        assert int(image.sum()) == (1 if name in CROSSED else count(alone.layouts[0]))
 
 
 @pytest.mark.parametrize("name", QWEN)
@@ -84,6 +86,8 @@ def test_prompts_are_those_of_transformers_own_processor(name):
 @pytest.mark.parametrize("probed", [False, True])
 @pytest.mark.parametrize("index", [[0, 0, 1, 1, 2, 2, 3, 3], [3, 0, 2, 1, 0, 3], [2]])
 def test_logprobs_and_gradients_equal_a_plain_forward_pass(name, attention, probed, index):
+    if probed and name in CROSSED:
+        pytest.skip("there are no image tokens to read")
     items, owner = ragged_items(), policy(name, attention)
     tokens, mask = responses(name, len(index), 5)
     weight = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1)) * mask
@@ -111,12 +115,13 @@ def test_logprobs_and_gradients_equal_a_plain_forward_pass(name, attention, prob
             assert mine.grad is None or not mine.grad.any(), key
             continue
         moved.add(key.split(".")[1])
-        scale = theirs.grad.abs().max().clamp(min=1e-3)
+        # A gate's one number is a sum of many that cancel out.
+        scale = theirs.grad.abs().max().clamp(min=1e-3 if theirs.numel() > 1 else 1e-2)
         assert (mine.grad - theirs.grad).abs().max() / scale < 1e-4, key
     assert bool(VISION & moved) == (index != [2])  # the third prompt has no image
 
 
-@families
+@seeing
 @kernels
 def test_probed_attention_is_that_of_an_eager_pass(name, attention):
     items, owner = ragged_items(), policy(name, attention)
@@ -198,6 +203,8 @@ def test_twins_have_the_size_and_the_class_they_promise(name):
 @families
 @pytest.mark.parametrize("probed", [False, True])
 def test_recomputed_activations_change_no_number(name, probed):
+    if probed and name in CROSSED:
+        pytest.skip("there are no image tokens to read")
     index = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     tokens, mask = responses(name, 8, 5)
     results = []

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.backbone.plain import TWINS, painted, row_by_row, twin
+from tests.backbone.plain import QWEN, TILED, painted, row_by_row, twin
 from tests.tiny import PROMPT, item
 from vexp.probe.layout import View, count, on_finest, places, tiled
 from vexp.registry import REGISTRY
@@ -106,7 +106,7 @@ def image_embeddings(owner, picture):
     return seen[1, index[1][there[1]]], batch.layouts[1]
 
 
-@pytest.fixture(scope="module", params=TWINS)
+@pytest.fixture(scope="module", params=[*QWEN, *TILED])
 def shortsighted(request):
     """A twin in whose vision tower no patch looks at another one."""
     owner = twin(request.param).load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vexp.backbone._images import Family
+from vexp.backbone._mllama import Mllama
 from vexp.backbone._qwen_vl import Qwen3VL, QwenVL
 from vexp.backbone._tiles import InternVL, SmolVLM
 
@@ -14,4 +15,5 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Qwen3VL(),
     "internvl": InternVL(),
     "smolvlm": SmolVLM(),
+    "mllama": Mllama(),
 }

@@ -34,8 +34,10 @@ IMAGE_PROCESSORS = {
     "qwen3_vl": ("Qwen2VL", "Qwen3VL"),
     "internvl": ("GotOcr2",),
     "smolvlm": ("SmolVLM", "Idefics3"),
+    "mllama": ("Mllama",),
 }
-TILED = ("internvl", "smolvlm")  # an image processor cuts tiles of the vision tower's size
+# Whose image processor cuts tiles of the size that the vision tower takes.
+TILED = ("internvl", "smolvlm", "mllama")
 
 LONGEST_HEADER = 100_000_000  # bytes, as the safetensors format limits it
 SAMPLES = 64  # places of each weights file that enter its fingerprint

@@ -17,6 +17,7 @@ _IMAGE_PROCESSORS = {
     "qwen2_5_vl": "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
     "qwen3_vl": "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
     "internvl": "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
+    "mllama": "mllama.image_processing_pil_mllama.MllamaImageProcessorPil",
     "smolvlm": "smolvlm.image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
 }
 

@@ -110,6 +110,31 @@ SMOLVLM = Dialect(
 )
 
 
+MLLAMA = Dialect(
+    special=(
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<|python_tag|>",
+        "<|finetune_right_pad_id|>",
+        "<|image|>",  # the last one: its id is the size of the vocabulary that can be written
+    ),
+    end="<|eot_id|>",
+    template=(
+        "{{ bos_token }}{% for message in messages %}"
+        "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<|image|>{% elif 'text' in part %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}{% endif %}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    pad="<|finetune_right_pad_id|>",
+    begin="<|begin_of_text|>",
+)
+
+
 def pieces() -> list[str]:
     """Every token that is more than a byte and not special, in the order of its id."""
     words = [*(f" {word}" for word in WITHIN.split()), *BEGINNING.split()]

@@ -25,6 +25,9 @@ class Backbone(Component):
     """Builds or loads a model together with its tokenizer and image processor."""
 
     kind: ClassVar[str] = "backbone"
+    # Needs that no model of this family meets: `attention` on image tokens, `similarity` with them;
+    # `emits` says that no token can be added.
+    lacks: ClassVar[tuple[str, ...]] = ()
 
     @property
     def decoder_layers(self) -> int | None:

@@ -395,7 +395,9 @@ def banned_tokens(
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
     added = tokenizer.added_tokens_decoder.items()
     special = [number for number, token in added if token.special]
-    banned[[*special, *tokenizer.all_special_ids, *reserved]] = True
+    never = {*special, *tokenizer.all_special_ids, *reserved}
+    # Llama-3.2-Vision's image token lies behind the vocabulary that can be written.
+    banned[[number for number in never if number < vocabulary]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
 

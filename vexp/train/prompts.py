@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
-from vexp.errors import DataError
+from vexp.errors import ConfigError, DataError, Problem
 from vexp.probe.layout import Layout
 
 if TYPE_CHECKING:
     from vexp.backbone._images import Family, Pieces
     from vexp.dataset.base import Item
     from vexp.spec import Prompt
+
+
+# Llama 3's chat template writes today's date unless it is given one; this is what it writes where
+# there is no clock.
+_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,18 @@ def _texts(items: Sequence[Item], prompt: Prompt, tokenizer: Any) -> list[str]:
         parts.append({"type": "text", "text": question})
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
         conversations.append([*system, {"role": "user", "content": parts}])
-    texts: list[str] = tokenizer.apply_chat_template(
-        conversations, tokenize=False, add_generation_prompt=True
-    )
+    try:
+        texts: list[str] = tokenizer.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=True, date_string=_DATE
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            Problem(
+                f"the model's chat template refuses the prompt: {error}",
+                where="prompt",
+                remedy="set prompt.system to an empty text, or choose another backbone",
+            )
+        ) from error
     return texts
 
 
