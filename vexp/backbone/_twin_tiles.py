@@ -125,5 +125,4 @@ def _mllama(twin: Any, tokenizer: Any, text: dict[str, Any]) -> PreTrainedConfig
             "vision_output_dim": twin.vision_hidden_size * (1 + len(within)),
         },
         image_token_index=image,
-        tie_word_embeddings=False,
     )

@@ -75,7 +75,7 @@ def on_finest(shares: Tensor, layout: Layout) -> tuple[Tensor, tuple[int, int]]:
     total = shares.new_zeros(*shares.shape[:-1], *finest.grid)
     sizes = [view.rows * view.columns for view in layout]
     for view, part in zip(layout, torch.split(shares, sizes, dim=-1), strict=True):
-        grid = part.unflatten(-1, view.grid)
+        grid = part.reshape(*part.shape[:-1], *view.grid)
         if view.grid != finest.grid:
             down, across = (_overlap(*pair) for pair in zip(view.grid, finest.grid, strict=True))
             grid = down.T.to(grid) @ grid @ across.to(grid)
