@@ -234,6 +234,7 @@ class RunSpec:
         yield from self._unmet_needs()
         yield from self._unsaid_needs()
         yield from self._beyond_backbone()
+        yield from self._lora_problems()
         yield from self._layer_problems()
         for path, component in self._checked:
             for problem in component.problems(self):
@@ -308,6 +309,21 @@ class RunSpec:
                     where=f"{path} and backbone ({self.backbone.name})",
                     remedy="choose a backbone with image tokens among the text, such as a Qwen-VL, "
                     "InternVL or SmolVLM one, or another component",
+                )
+
+    def _lora_problems(self) -> Iterator[Problem]:
+        """What cannot be learned while all but low-rank changes of the decoder stays as it is."""
+        if not self.backbone.lora.rank:
+            return
+        if not self.backbone.lora.targets:
+            yield Problem("LoRA has no map to change", where="backbone.lora.targets")
+        for path, component in self.components():
+            if component.emits:
+                yield Problem(
+                    f"{component.kind} {component.name!r} adds a token, whose embedding LoRA "
+                    "leaves as it starts",
+                    where=f"{path} and backbone.lora.rank",
+                    remedy="set backbone.lora.rank=0, or choose another component",
                 )
 
     def _layer_problems(self) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vexp.distortion.base import Distortion
     from vexp.layer.base import Layer
     from vexp.spec import Prompt
+    from vexp.train.lora import Untrained
     from vexp.train.policy import Policy, PolicyOutput, Reading
     from vexp.train.prompts import PromptBatch
 
@@ -192,7 +193,10 @@ def even_portions(
 
 
 def forward(
-    policy: Policy, batch: Experience, temperature: float, reading: Reading | None = None
+    policy: Policy | Untrained,
+    batch: Experience,
+    temperature: float,
+    reading: Reading | None = None,
 ) -> PolicyOutput:
     """Log-probs of the responses under `policy`, each prompt encoded once."""
     arguments = (reading,) if reading is not None else ()

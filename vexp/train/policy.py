@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +23,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.files import write_json
 from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
+from vexp.train import lora
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.alignment import PredictorRows
@@ -313,12 +315,16 @@ class Policy(nn.Module):
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face folder, which plain transformers can load.
 
+        Adapters are in its weights, and by themselves in a file beside them.
+
         Raises:
             OSError: if the disk refuses it.
         """
         try:
             with no_progress_bars():
-                self.model.save_pretrained(folder)
+                self.model.save_pretrained(folder, state_dict=lora.merged(self.model))
+            if own := lora.adapters(self.model):
+                save_file(own, folder / lora.ADAPTER)
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
             if self.emits:

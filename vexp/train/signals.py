@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vexp.distortion.base import Distortion
     from vexp.layer.base import Layer
     from vexp.spec import RunSpec
+    from vexp.train.lora import Untrained
     from vexp.train.policy import Policy, PolicyOutput
 
 
@@ -102,7 +103,7 @@ def asking(run: RunSpec) -> Iterator[Component]:
 def observe(
     experience: Experience,
     policy: Policy,
-    reference: Policy | None,
+    reference: Policy | Untrained | None,
     portions: Iterable[Sequence[int]],
     request: Request,
     *,
