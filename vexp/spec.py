@@ -57,6 +57,8 @@ class Optimization:
     ramp_steps: Count = 0  # optimiser steps over which the learning rate rises from 0
     # How the rate goes on after the ramp; linear and cosine fall to 0 at the end of the stage.
     schedule: Annotated[Literal["constant", "linear", "cosine"], Neutral("constant")] = "constant"
+    # adamw_8bit keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8
+    optimizer: Annotated[Literal["adamw", "adamw_8bit"], Neutral("adamw")] = "adamw"
     weight_decay: NonNegative = 0.0
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999

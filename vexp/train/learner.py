@@ -52,9 +52,8 @@ class Learner:
 
     run: RunSpec
     policy: Policy
-    reference: (
-        Policy | lora.Untrained | None
-    )  # the policy as this stage began; only when something needs it
+    # the policy as this stage began; only when something needs it
+    reference: Policy | lora.Untrained | None
     optimizer: Optimizer
     accelerator: Accelerator
 
