@@ -185,22 +185,21 @@ def cross_attention(
     allowed: Tensor,  # [prompt, 1, query or 1, key] bool
     scaling: float,
 ) -> Tensor:  # [row, query, head, head size]
-    """Attention to images; as many consecutive rows belong to each prompt. 0 without an image.
+    """Attention to images; as many consecutive rows belong to each prompt.
 
-    Whatever the kernel of the text: none but torch's own takes such a mask.
+    Whatever the kernel of the text: none but torch's own takes such a mask. A prompt without an
+    image may look at nothing; it looks at all of its values, which are 0.
     """
     rows, heads, queries, size = query.shape
     grouped = query.transpose(1, 2).reshape(len(key), -1, heads, size).transpose(1, 2)
-    sighted = allowed.any(dim=-1, keepdim=True)
     found = torch.nn.functional.scaled_dot_product_attention(
         grouped.to(value.dtype),
         key.to(value.dtype),
         value,
-        attn_mask=allowed | ~sighted,
+        attn_mask=allowed | ~allowed.any(dim=-1, keepdim=True),
         scale=scaling,
         enable_gqa=True,
     )
-    found = found.masked_fill(~sighted, 0.0)
     return found.transpose(1, 2).reshape(rows, queries, heads, size)
 
 
