@@ -54,6 +54,7 @@ UPWARD = {
     ("reward", "train.diagnostics"): "the reward of attention is a measure of attention",
     ("reward", "train.responses"): READS,
     ("verifier", "train.responses"): READS,
+    ("auxiliary", "train.evidence"): "which tokens a box covers is pure geometry",
     ("target", "train.evidence"): "which tokens a box covers is pure geometry",
     ("launcher", "sweeps.arrays"): SUBMITS,
     ("launcher", "sweeps.sbatch"): SUBMITS,

@@ -88,6 +88,8 @@ class Component:
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ()
+    # What an evaluator that looks at a policy by itself reads there, by the names of needs.
+    reads: ClassVar[tuple[str, ...]] = ()
     emits: ClassVar[tuple[str, ...]] = ()
     emits_like: ClassVar[tuple[str, ...]] = ()
 

@@ -60,6 +60,8 @@ class Optimization:
     ramp_steps: Count = 0  # optimiser steps over which the learning rate rises from 0
     # How the rate goes on after the ramp; linear and cosine fall to 0 at the end of the stage.
     schedule: Annotated[Literal["constant", "linear", "cosine"], Neutral("constant")] = "constant"
+    # adamw_8bit keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8
+    optimizer: Annotated[Literal["adamw", "adamw_8bit"], Neutral("adamw")] = "adamw"
     weight_decay: NonNegative = 0.0
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
@@ -236,6 +238,8 @@ class RunSpec:
             yield from self._anchor_problems()
         yield from self._unmet_needs()
         yield from self._unsaid_needs()
+        yield from self._beyond_backbone()
+        yield from self._lora_problems()
         yield from self._layer_problems()
         for path, component in self._checked:
             for problem in component.problems(self):
@@ -291,6 +295,41 @@ class RunSpec:
                         where=path,
                         remedy=f"give the component a field `{WHICH[need]}`",
                     )
+
+    def _beyond_backbone(self) -> Iterator[Problem]:
+        """What no model of the backbone's family has, and a component reads or adds."""
+        said = {
+            "attention": "reads attention on image tokens",
+            "similarity": "compares states with those of image tokens",
+            "emits": "adds a token to the vocabulary",
+        }
+        for path, component in self.components():
+            live = component.live if isinstance(component, Auxiliary) else ()
+            wanted = {*component.required(), *live, *component.reads}
+            wanted |= {"emits"} if component.emits else set()
+            if lacking := [said[need] for need in self.backbone.lacks if need in wanted]:
+                yield Problem(
+                    f"{component.kind} {component.name!r} {' and '.join(lacking)}, which backbone "
+                    f"{self.backbone.name!r} does not have",
+                    where=f"{path} and backbone ({self.backbone.name})",
+                    remedy="choose a backbone with image tokens among the text, such as a Qwen-VL, "
+                    "InternVL or SmolVLM one, or another component",
+                )
+
+    def _lora_problems(self) -> Iterator[Problem]:
+        """What cannot be learned while all but low-rank changes of the decoder stays as it is."""
+        if not self.backbone.lora.rank:
+            return
+        if not self.backbone.lora.targets:
+            yield Problem("LoRA has no map to change", where="backbone.lora.targets")
+        for path, component in self.components():
+            if component.emits:
+                yield Problem(
+                    f"{component.kind} {component.name!r} adds a token, whose embedding LoRA "
+                    "leaves as it starts",
+                    where=f"{path} and backbone.lora.rank",
+                    remedy="set backbone.lora.rank=0, or choose another component",
+                )
 
     def _layer_problems(self) -> Iterator[Problem]:
         """Layers that the backbone does not have, as far as that is known before it is loaded."""

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.layouts import layouts
 from tests.train.fakes import experience
 from vexp.probe.attention import ImageLogits
+from vexp.probe.layout import count
 from vexp.train.experience import Counterfactual, Experience
 from vexp.train.policy import PolicyOutput
 
@@ -39,7 +41,7 @@ def batch(seed: int = 0, *, prompts: int = len(GRIDS), **fields: Any) -> Experie
         accuracies=right.double(),
         has_image=group != BLIND,
         evidence=EVIDENCE[:prompts],
-        grids=GRIDS[:prompts],
+        layouts=layouts(*GRIDS[:prompts]),
         boxes=EVIDENCE[:prompts],
         layers=LAYERS,
         tokens=torch.randint(0, FOCUS_ID + 1, mask.shape, generator=draw),
@@ -56,7 +58,7 @@ def uniform(made: Experience, seed: int = 0) -> Tensor:  # [rollout, token]
 def logits_of(made: Experience, seed: int = 0, scale: float = 2.0) -> Tensor:
     """Attention logits [rollout, head, token, image token] in float64, all of them finite."""
     draw = torch.Generator().manual_seed(seed + 200)
-    most = max(1, *(rows * columns for rows, columns in made.grids))
+    most = max(1, *map(count, made.layouts))
     shape = (len(made), HEADS, made.mask.shape[1], most)
     return scale * torch.randn(shape, generator=draw, dtype=torch.float64)
 
@@ -89,9 +91,9 @@ def output_of(
 
     attention, places = {}, None
     if logits is not None and layer is not None:
-        count = torch.tensor([r * c for r, c in part.grids])[part.group]
-        most = max(1, int(count.max()))
-        seen = torch.arange(most) < count[:, None]
+        counts = torch.tensor([count(layout) for layout in part.layouts])[part.group]
+        most = max(1, int(counts.max()))
+        seen = torch.arange(most) < counts[:, None]
         own = logits[rows, :, :width, :most].masked_fill(~seen[:, None, None], -torch.inf)
         if wanted is not None:
             chosen = wanted[rows, :width].int()

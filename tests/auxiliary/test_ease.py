@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.auxiliary.batches import BLIND, batch, logits_of, loss_of, output_of, uniform
+from tests.layouts import grid_of, layouts
 from tests.tiny import PROMPT, fresh_policy, item, responses
 from tests.train.test_learner import learner_and_experience, updated, weights
 from vexp.probe.attention import Probe
@@ -76,7 +77,7 @@ def plain_divergence(heads, goal, direction, floor):
 def plain_loss(term, made, draw, logits):
     total, passed = 0.0, 0
     for row, group in enumerate(made.group.tolist()):
-        boxes, grid = made.evidence[group], made.grids[group]
+        boxes, grid = made.evidence[group], grid_of(made.layouts[group])
         right = term.gate.name == "always" or made.accuracies[row] >= 0.5
         if not (right and boxes and grid[0] * grid[1]):
             continue
@@ -179,7 +180,7 @@ def toy(direction, probabilities, goal):
         def distribution(self, boxes, grid):
             return torch.tensor(goal)
 
-    made = batch(prompts=1, grids=((1, len(goal)),)).select([0])
+    made = batch(prompts=1, layouts=layouts((1, len(goal)))).select([0])
     term = ease(direction=direction, target=Given(), gate=get("gate", "always"))
     logits = torch.tensor(probabilities, dtype=torch.float64).log().expand(1, 3, 1, -1)
     return float(loss_of(term, made, torch.zeros(1, 1), layer=LAYER, logits=logits))
@@ -271,7 +272,7 @@ def tiny_experience(owner):
         sampling_logprobs=torch.zeros(mask.shape),
         accuracies=torch.ones(6, dtype=torch.float64),
         evidence=(((0.0, 0.0, 0.5, 1.0),), ((0.36, 0.0, 1.0, 0.72),), ()),
-        grids=owner.grids(prompts),
+        layouts=prompts.layouts,
         layers=owner.layers,
     )
 
@@ -300,7 +301,7 @@ def plain_policy_loss(owner, term, made, chosen, layer):
         ).attentions[layer][0]
         seen = maps[:, -length:, image[0]]
         p = (seen / seen.sum(-1, keepdim=True)).mean(0)
-        q = torch.tensor(plain_gaussian(made.evidence[group], made.grids[group], 0.1))
+        q = torch.tensor(plain_gaussian(made.evidence[group], grid_of(made.layouts[group]), 0.1))
         divergence = (p * (p.log() - q.log())).sum(-1)
         total = total + divergence[chosen[row, :length]].mean()
     return total / passed

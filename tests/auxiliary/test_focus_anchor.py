@@ -17,6 +17,7 @@ from tests.auxiliary.batches import (
     output_of,
     uniform,
 )  # fmt: skip
+from tests.layouts import grid_of, layouts
 from tests.tiny import PROMPT, fresh_policy, item
 from vexp.probe.attention import Probe
 from vexp.registry import REGISTRY
@@ -81,7 +82,7 @@ def plain_kl(goal, heads):
 def plain_loss(term, made, logits):
     per_response = []
     for row, group in enumerate(made.group.tolist()):
-        boxes, (rows, columns) = made.evidence[group], made.grids[group]
+        boxes, (rows, columns) = made.evidence[group], grid_of(made.layouts[group])
         if term.gate.name == "reward" and made.accuracies[row] < 0.5:
             continue
         if not boxes or not rows * columns:
@@ -158,7 +159,7 @@ def test_boxes_smaller_than_a_token_pull_to_the_nearest_one(target):
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
     loss.backward()
     assert logits.grad.isfinite().all()
-    goal = term.target.distribution(made.evidence[0], made.grids[0])
+    goal = term.target.distribution(made.evidence[0], grid_of(made.layouts[0]))
     assert int(goal.argmax()) == 4  # second row, second column of 2 x 3
 
 
@@ -170,7 +171,7 @@ def test_it_covers_and_is_zero_at_the_target():
             return torch.tensor([0.45, 0.45, 0.1])
 
     def value(probabilities):
-        made = batch(prompts=1, grids=((1, 3),)).select([0])
+        made = batch(prompts=1, layouts=layouts((1, 3))).select([0])
         made = dataclasses.replace(made, tokens=torch.full_like(made.tokens, FOCUS_ID))
         logits = torch.tensor(probabilities, dtype=torch.float64).log().expand(1, 3, 1, -1)
         return float(found_loss(anchor(target=Given(), gate=ALWAYS), made, logits))
@@ -283,7 +284,7 @@ def test_in_a_policy_it_is_the_attention_of_the_focus_token_itself(attention):
         sampling_logprobs=torch.zeros(mask.shape),
         accuracies=torch.ones(2, dtype=torch.float64),
         evidence=(((0.0, 0.0, 0.5, 1.0),), ((30 / 84, 0.0, 1.0, 40 / 56),)),
-        grids=owner.grids(prompts),
+        layouts=prompts.layouts,
         layers=owner.layers,
         emitted=owner.emits,
     )
@@ -308,7 +309,7 @@ def test_in_a_policy_it_is_the_attention_of_the_focus_token_itself(attention):
             output_attentions=True,
             use_cache=False,
         ).attentions[1][0]
-        q = torch.tensor(plain_target(term.target, made.evidence[row], made.grids[row]))
+        q = torch.tensor(plain_target(term.target, made.evidence[row], grid_of(made.layouts[row])))
         for t in places:
             seen = maps[:, ids.shape[1] - length + t, image[0]]
             p = (seen / seen.sum(-1, keepdim=True)).mean(0)

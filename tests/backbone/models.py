@@ -19,8 +19,16 @@ SIZES = {
     "vision_heads": 2,
 }
 PIXELS = {"min_pixels": 32 * 32, "max_pixels": 256 * 256}
+TILES = {"internvl": {"max_tiles": 4}, "smolvlm": {"tiles_per_side": 2}, "mllama": {}}
 # a real component of each family
-REAL = {"qwen2_vl": "qwen2_vl_2b", "qwen2_5_vl": "qwen2_5_vl_3b", "qwen3_vl": "qwen3_vl_4b"}
+REAL = {
+    "qwen2_vl": "qwen2_vl_2b",
+    "qwen2_5_vl": "qwen2_5_vl_3b",
+    "qwen3_vl": "qwen3_vl_4b",
+    "internvl": "internvl3_5_8b",
+    "smolvlm": "smolvlm2_2b",
+    "mllama": "llama3_2_vision_11b",
+}
 
 
 @functools.cache
@@ -39,7 +47,12 @@ def source(family: str, folder: Path) -> Path:
 
 def real(family: str, path: Path | str, **fields):
     """The component of the real model, with another model in its place."""
-    return REGISTRY.get("backbone", REAL[family])(path=str(path), **(PIXELS | fields))
+    return REGISTRY.get("backbone", REAL[family])(path=str(path), **(limits(family) | fields))
+
+
+def limits(family: str) -> dict[str, int]:
+    """Settings under which a small image stays small."""
+    return TILES.get(family, PIXELS)
 
 
 def change(path: Path, **values) -> None:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from tests.backbone.models import REAL, change, real, source
+from tests.backbone.models import REAL, change, limits, real, source
+from tests.layouts import layouts
 from tests.tiny import PROMPT, item, ragged_items
 from vexp.backbone import _hub
 from vexp.cli.main import main
@@ -20,13 +21,29 @@ from vexp.errors import CheckpointError
 from vexp.registry import REGISTRY
 
 families = pytest.mark.parametrize("family", REAL)
+# Llama-3.2-Vision ties nothing, and its vocabulary does not grow.
+tokens = pytest.mark.parametrize("family", sorted(REAL.keys() - {"mllama"}))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TRAIN = (
     "stages=[rl]", "rl.steps=2", "rl.prompts_per_step=2", "rollout.group_size=2",
     "rollout.max_response_length=6", "mix.datasets.main.test_size=4", "compute.threads=1",
-    "auxiliary.ease={name: ease, gate: {name: always}}",
-    "backbone.min_pixels=1024", "backbone.max_pixels=65536",
 )  # fmt: skip
+EASE = "auxiliary.ease={name: ease, gate: {name: always}}"
+QWENS = {"size": {"shortest_edge": 1024, "longest_edge": 65536}}
+# Settings of the image processor that a checkpoint keeps
+IMAGES = {
+    "qwen2_vl": QWENS,
+    "qwen2_5_vl": QWENS,
+    "qwen3_vl": QWENS,
+    "internvl": {"crop_to_patches": True, "max_patches": 4},
+    "smolvlm": {"size": {"longest_edge": 112}, "do_image_splitting": True},
+    "mllama": {"size": {"height": 56, "width": 56}, "max_image_tiles": 4},
+}
+
+
+def loss(family):
+    """A loss that moves an untrained model: on attention, where there are image tokens."""
+    return ("auxiliary.papo=papo",) if family == "mllama" else (EASE,)
 
 
 def tokens_of(owner, rows, length):
@@ -75,8 +92,9 @@ def test_a_folder_holds_the_model_that_was_saved_there(family, tmp_path):
 def test_trained_through_the_command_line_saved_and_read_again(family, tmp_path, vexp):
     """Two RL steps and an evaluation; then plain transformers and vexp read what was published."""
     model, results = source(family, tmp_path / "source"), tmp_path / "results"
-    named = (f"backbone={REAL[family]}", f"backbone.path={model}", f"results_dir={results}")
-    code, out, err = vexp("run", *named, *TRAIN, "--json")
+    small = [f"backbone.{key}={value}" for key, value in limits(family).items()]
+    named = (f"backbone={REAL[family]}", f"backbone.path={model}", f"results_dir={results}", *small)
+    code, out, err = vexp("run", *named, *TRAIN, *loss(family), "--json")
     assert code == 0, err
     found = json.loads(out)
     assert found["state"] == "finished"
@@ -88,7 +106,9 @@ def test_trained_through_the_command_line_saved_and_read_again(family, tmp_path,
     AutoModelForImageTextToText.from_pretrained(trained, local_files_only=True)
     assert AutoTokenizer.from_pretrained(trained).chat_template
     images = AutoImageProcessor.from_pretrained(trained, backend="pil")
-    assert dict(images.size) == {"shortest_edge": 1024, "longest_edge": 65536}
+    for key, value in IMAGES[family].items():
+        found = getattr(images, key)
+        assert (dict(found) if isinstance(value, dict) else found) == value
     assert (trained / "video_preprocessor_config.json").read_text() == '{"fps": 2}\n'
     shutil.rmtree(model)  # a checkpoint is whole without the model it was made from
     again = real(family, trained).load()
@@ -120,6 +140,9 @@ def test_a_default_is_known_without_being_there():
         ("qwen2_5_vl_32b", 64),
         ("qwen3_vl_4b", 36),
         ("qwen3_vl_8b", 36),
+        ("internvl3_5_8b", 36),
+        ("smolvlm2_2b", 24),
+        ("llama3_2_vision_11b", 40),
     ):
         backbone = REGISTRY.get("backbone", name)()
         assert backbone.decoder_layers == layers
@@ -253,6 +276,52 @@ def test_a_processor_of_another_patch_size_is_said(tmp_path):
     assert "patch_size is 14, not 16" in what(real("qwen3_vl", tmp_path).problems(None))
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "settings", "said"),
+    [
+        ("internvl", "preprocessor", {"size": {"height": 28, "width": 28}}, "a tile is 28, not 56"),
+        ("smolvlm", "preprocessor", {"max_image_size": {"longest_edge": 28}}, "is 28, not 56"),
+        ("internvl", "processor", {"image_seq_length": 256}, "image_seq_length is 256, not 4"),
+        (
+            "internvl",
+            "preprocessor",
+            {"image_processor_type": "Qwen2VLImageProcessor"},
+            "image_processor_type is Qwen2VLImageProcessor, not GotOcr2",
+        ),
+        ("qwen3_vl", "preprocessor", {"image_processor_type": "SmolVLMImageProcessorFast"}, "not"),
+    ],
+)
+def test_a_processor_that_does_not_fit_is_said_once(tmp_path, family, name, settings, said):
+    change(source(family, tmp_path) / f"{name}_config.json", **settings)
+    (problem,) = real(family, tmp_path).problems(None)
+    assert "the image processor does not fit the model" in problem.what
+    assert said in problem.what
+    assert "copy the processor's files" in problem.remedy
+    with pytest.raises(CheckpointError, match="does not fit"):
+        real(family, tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        ("internvl", "choose backbone=internvl3_5_8b for it"),
+        ("qwen3_vl", "choose backbone=qwen3_vl_4b or qwen3_vl_8b for it"),
+        ("llava", "vexp has no backbone of its architecture"),
+        (None, "vexp has no backbone of its architecture"),
+    ],
+)
+def test_for_another_architecture_the_right_backbone_is_named(tmp_path, found, remedy):
+    change(source("qwen2_vl", tmp_path) / "config.json", model_type=found)
+    (problem,) = real("qwen2_vl", tmp_path).problems(None)
+    assert problem.remedy.startswith(remedy)
+
+
+def test_more_tiles_than_have_names_are_refused(tmp_path):
+    folder = source("smolvlm", tmp_path)
+    assert not list(real("smolvlm", folder, tiles_per_side=6).problems(None))
+    assert "7 tiles a side" in what(real("smolvlm", folder, tiles_per_side=7).problems(None))
+
+
 def test_a_configuration_that_makes_no_sense_is_said(tmp_path):
     config = source("qwen3_vl", tmp_path) / "config.json"
     text = json.loads(config.read_text())["text_config"]
@@ -285,7 +354,7 @@ def test_images_are_kept_within_the_limits(tmp_path, old):
         change(path, size=None, min_pixels=3136, max_pixels=12845056)
     owner = real("qwen3_vl", folder, min_pixels=64 * 64, max_pixels=96 * 96).load()
     batch = owner.encode([item(0, size=(32, 32)), item(1, size=(320, 320))], PROMPT)
-    assert owner.grids(batch) == ((2, 2), (3, 3))
+    assert batch.layouts == layouts((2, 2), (3, 3))
     owner.save(tmp_path / "saved")
     saved = AutoImageProcessor.from_pretrained(tmp_path / "saved", backend="pil")
     assert dict(saved.size) == {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}
@@ -348,7 +417,7 @@ def test_the_hubs_older_layout_is_read(tmp_path):
     assert torch.equal(logprobs(backbone.load(tmp_path / "saved")), expected)
 
 
-@families
+@tokens
 def test_tied_embeddings_stay_tied(family, tmp_path):
     """As in the smaller real models: one matrix, its gradient from both ends, saved once."""
     folder = source(family, tmp_path)
@@ -356,14 +425,15 @@ def test_tied_embeddings_stay_tied(family, tmp_path):
     text = config["text_config"] | {"tie_word_embeddings": True}
     change(folder / "config.json", tie_word_embeddings=True, text_config=text)
     tensors = load_file(folder / "model.safetensors")
-    del tensors["lm_head.weight"]
+    (head,) = [key for key in tensors if key.endswith("lm_head.weight")]
+    del tensors[head]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     owner = real(family, folder).load()
     assert owner.model.lm_head.weight is owner.model.get_input_embeddings().weight
     logprobs(owner).sum().backward()
     assert owner.model.lm_head.weight.grad.abs().sum() > 0
     owner.save(tmp_path / "saved")
-    assert "lm_head.weight" not in load_file(tmp_path / "saved" / "model.safetensors")
+    assert head not in load_file(tmp_path / "saved" / "model.safetensors")
     again = real(family, folder).load(tmp_path / "saved")
     assert torch.equal(logprobs(again), logprobs(owner))
 
@@ -371,13 +441,14 @@ def test_tied_embeddings_stay_tied(family, tmp_path):
 @families
 def test_weights_in_bfloat16_train_and_stay_so(family, tmp_path, vexp):
     model = source(family, tmp_path / "source")
-    named = (f"backbone={REAL[family]}", f"backbone.path={model}", "backbone.weights=bf16")
+    small = [f"backbone.{key}={value}" for key, value in limits(family).items()]
+    named = (f"backbone={REAL[family]}", f"backbone.path={model}", "backbone.weights=bf16", *small)
     code, _, err = vexp("show", *named)
     assert code == 2
     assert "set compute.precision=bf16" in err
     results = f"results_dir={tmp_path / 'results'}"
     more = ("compute.precision=bf16", "compute.gradient_checkpointing=true", results)
-    code, _, err = vexp("run", *named, *TRAIN, *more)
+    code, _, err = vexp("run", *named, *TRAIN, *more, *loss(family))
     assert code == 0, err
     (trained,) = (tmp_path / "results").glob("runs/*/attempts/*/checkpoints/step-000002/model")
     before, after = (load_file(folder / "model.safetensors") for folder in (model, trained))
@@ -388,7 +459,7 @@ def test_weights_in_bfloat16_train_and_stay_so(family, tmp_path, vexp):
     assert logprobs(owner).isfinite().all()
 
 
-@families
+@tokens
 def test_a_token_that_a_component_emits_is_added_and_known_again(family, tmp_path):
     folder = source(family, tmp_path / "source")
     words = {"<Focus>": ("red", "blue")}

@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from tests.layouts import layouts
 from vexp.config.compose import resolve
 from vexp.engine.base import Engine, Generated
+from vexp.probe.layout import Layout
 from vexp.spec import RunSpec
 from vexp.train.experience import Experience
 from vexp.verifier.base import Verdict, Verifier
@@ -41,6 +43,10 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        return layouts(*[(2, 2)] * len(self))
 
     def select(self, indices: Any) -> Prompts:
         return Prompts(tuple(self.numbers[int(i)] for i in indices))
@@ -183,9 +189,6 @@ class Reader:
     def encode(self, items: Any, prompt: Any) -> Prompts:
         self.encoded.append([item.id for item in items])
         return Prompts(tuple(range(len(items))))
-
-    def grids(self, prompts: Any) -> tuple[tuple[int, int], ...]:
-        return ((2, 2),) * len(prompts)
 
     def decode(self, tokens: Any, mask: Any) -> list[str]:
         return ["right" if row[0] else "wrong" for row in tokens.tolist()]

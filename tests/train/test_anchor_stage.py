@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.layouts import grid_of
 from tests.train.fakes import SMALLEST, Folder, coin_run
 from vexp.config.compose import resolve
 from vexp.config.identity import stage_key, training_id
@@ -193,7 +194,8 @@ def mass_on_evidence(model, run):
     with torch.no_grad():
         output = forward(policy, batch, 1.0, Reading(probe=probe))
     attention = output.attention[layer].logits[:, :, 0].softmax(-1).mean(1)
-    masks = [token_mask(*pair) for pair in zip(batch.evidence, batch.grids, strict=True)]
+    pairs = zip(batch.evidence, map(grid_of, batch.layouts), strict=True)
+    masks = [token_mask(*pair) for pair in pairs]
     return float((attention * torch.stack(masks)).sum(-1).mean())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.layouts import grid_of
 from tests.tiny import PROMPT, fresh_policy, item, responses
 from tests.train.fakes import SMALLEST
 from vexp.config.compose import resolve
@@ -95,7 +96,7 @@ def experience(index, *, attention="auto", which=(0, 1, 2, 3), length=LENGTH):
         has_image=torch.tensor([chosen[i].image is not None for i in index]),
         boxes=tuple(it.boxes for it in chosen),
         evidence=tuple(evidence),
-        grids=owner.grids(prompts),
+        layouts=prompts.layouts,
         layers=owner.layers,
         items=tuple(chosen),
         prompt_of=PROMPT,
@@ -241,7 +242,7 @@ def test_attention_equals_that_of_eager_passes(index, attention, before, monkeyp
         for row, thing, length in each_row(made):
             output, ids = plain(thing, made.tokens[row], made.mask[row])
             group = made.group[row]
-            grid = made.grids[group]
+            grid = grid_of(made.layouts[group])
             count = grid[0] * grid[1]
             inside = token_mask(made.evidence[group], grid).tolist() if count else []
             image, evidence, share, pooled, own = plain_attention(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from vexp.errors import Diverged
+from tests.train.test_stages import RL, resumed, weights_of, whole
+from vexp.config.compose import resolve
+from vexp.config.identity import training_id
+from vexp.errors import ConfigError, Diverged
 from vexp.spec import Compute, Optimization
+from vexp.train.checkpoint import OPTIMIZER
 from vexp.train.device import arithmetic, device_name, make_accelerator
 from vexp.train.optimizer import apply_gradients, learning_rate, make_optimizer
 
@@ -97,3 +106,27 @@ def test_asking_for_a_gpu_that_is_not_there_says_so():
         device_name(Compute(device="cuda"))
     assert "compute.device" in str(caught.value)
     assert device_name(Compute(device="auto")) == "cpu"
+
+
+def test_moments_of_8_bits_need_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError, match=r"install vexp\[bnb\], or set optimizer=adamw"):
+        make_optimizer(model(), Optimization(optimizer="adamw_8bit"))
+
+
+def test_8_bits_are_part_of_the_id_and_their_absence_is_not():
+    plain = training_id(resolve([]))
+    assert "optimizer" not in plain.inputs["rl"]
+    assert training_id(resolve(["rl.optimizer=adamw"])).hash == plain.hash
+    assert training_id(resolve(["rl.optimizer=adamw_8bit"])).hash != plain.hash
+
+
+@pytest.mark.skipif(not find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
+def test_moments_of_8_bits_are_saved_and_read_again(tmp_path):
+    overrides = (*RL, "rl.optimizer=adamw_8bit", "rl.learning_rate=1e-3")
+    straight, one = whole(tmp_path, *overrides)
+    continued, first, second = resumed(tmp_path, *overrides, stop_after=3)
+    assert weights_of(continued) == weights_of(straight)
+    assert json.dumps(first.metrics + second.metrics) == json.dumps(one.metrics)
+    moments = load_file(straight.checkpoint / OPTIMIZER)
+    assert {tensor.dtype for tensor in moments.values()} >= {torch.uint8}

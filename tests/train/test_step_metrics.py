@@ -8,6 +8,7 @@ import statistics
 import pytest
 import torch
 
+from tests.layouts import layouts
 from tests.train.fakes import SMALLEST, experience
 from vexp.config.compose import resolve
 from vexp.probe.attention import ImageLogits
@@ -47,7 +48,7 @@ def batch(**fields):
         "has_image": has_image,
         "accuracies": torch.tensor([1.0, 0.0, 1.0, 0.0]),
         "evidence": (BOXES, ()),
-        "grids": ((2, 2), (0, 0)),
+        "layouts": layouts((2, 2), (0, 0)),
         "entropy": tokens(3.0) * mask,
         "similarity": (tokens(2.0) - 1) * mask,
         "old_logprobs": -tokens(1.0) * mask,
@@ -171,7 +172,7 @@ def test_an_empty_set_is_left_out_and_not_0():
     blind = batch(
         has_image=torch.zeros(4, dtype=torch.bool),
         evidence=((), ()),
-        grids=((0, 0), (0, 0)),
+        layouts=((), ()),
         attention={
             5: ImageAttention(*[torch.zeros(4, 5)] * 3, torch.zeros(4, 1), *[torch.zeros(4)] * 2)
         },

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vexp.train.evidence import layout_target
+
 if TYPE_CHECKING:
     from vexp.target.base import Target
     from vexp.train.experience import Experience
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 def with_evidence(experience: Experience) -> Tensor:  # [rollout] bool
     """Rollouts whose prompt has an image and at least one valid box."""
-    pairs = zip(experience.evidence or (), experience.grids or (), strict=True)
-    known = [bool(boxes) and rows * columns > 0 for boxes, (rows, columns) in pairs]
+    pairs = zip(experience.evidence or (), experience.layouts or (), strict=True)
+    known = [bool(boxes) and bool(layout) for boxes, layout in pairs]
     return torch.tensor(known, device=experience.group.device)[experience.group]
 
 
@@ -29,10 +31,11 @@ def sampled(mask: Tensor, draw: Tensor, count: int) -> Tensor:  # [rollout, toke
 def targets(target: Target, batch: Experience, tokens: int) -> Tensor:  # [rollout, image token]
     """The target of each rollout; zeros where there is none."""
     rows = torch.zeros(len(batch.prompts), tokens)
-    pairs = zip(batch.evidence or (), batch.grids or (), strict=True)
-    for index, (boxes, grid) in enumerate(pairs):
-        if boxes and grid[0] * grid[1]:
-            rows[index, : grid[0] * grid[1]] = target.distribution(boxes, grid)
+    pairs = zip(batch.evidence or (), batch.layouts or (), strict=True)
+    for index, (boxes, layout) in enumerate(pairs):
+        if boxes and layout:
+            goal = layout_target(target, boxes, layout)
+            rows[index, : len(goal)] = goal
     return rows.to(batch.group.device)[batch.group]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp.errors import Problem
+from vexp.registry import REGISTRY
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -25,6 +26,18 @@ TEMPLATES = ("chat_template.jinja", "chat_template.json")
 EMITTED = "emits.json"  # tokens that responses of a checkpoint of ours may contain
 # What AutoProcessor reads beside the tokenizer; a checkpoint keeps them.
 PROCESSORS = (PROCESSOR, IMAGE_PROCESSOR, "video_preprocessor_config.json", *TEMPLATES)
+
+# How the names of the image processors begin that belong to an architecture.
+IMAGE_PROCESSORS = {
+    "qwen2_vl": ("Qwen2VL",),
+    "qwen2_5_vl": ("Qwen2VL", "Qwen2_5_VL"),
+    "qwen3_vl": ("Qwen2VL", "Qwen3VL"),
+    "internvl": ("GotOcr2",),
+    "smolvlm": ("SmolVLM", "Idefics3"),
+    "mllama": ("Mllama",),
+}
+# Whose image processor cuts tiles of the size that the vision tower takes.
+TILED = ("internvl", "smolvlm", "mllama")
 
 LONGEST_HEADER = 100_000_000  # bytes, as the safetensors format limits it
 SAMPLES = 64  # places of each weights file that enter its fingerprint
@@ -58,6 +71,16 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's part of a configuration; older ones are flat."""
     found = config.get("text_config")
     return found if isinstance(found, dict) else config
+
+
+def image_settings(folder: Path) -> dict[str, Any]:
+    """Settings of the image processor, from either of the files that may have them.
+
+    Raises:
+        ValueError: if one is damaged.
+    """
+    nested = read(folder / PROCESSOR).get("image_processor")
+    return nested if isinstance(nested, dict) else read(folder / IMAGE_PROCESSOR)
 
 
 def decoder_layers(folder: Path) -> int | None:
@@ -143,7 +166,7 @@ def _problems(folder: Path, _: Stamp, model_type: str) -> tuple[Problem, ...]:
         return (Problem(f"there is no {CONFIG}", where=str(folder), remedy=_FORMAT),)
     if config.get("model_type") != model_type:
         what = f"the model is a {config.get('model_type')!r}, the backbone is a {model_type!r}"
-        remedy = "choose the backbone of this architecture, or another model"
+        remedy = _backbones_of(config.get("model_type"))
         return (Problem(what, where=str(folder / CONFIG), remedy=remedy),)
     return (
         *_unsupported(folder, config),
@@ -151,6 +174,19 @@ def _problems(folder: Path, _: Stamp, model_type: str) -> tuple[Problem, ...]:
         *_of_tokenizer(folder),
         *_of_processor(folder, config),
     )
+
+
+def _backbones_of(model_type: Any) -> str:
+    """What to do about a model of this architecture."""
+    names = [
+        name
+        for name in REGISTRY.names("backbone")
+        if getattr(REGISTRY.get("backbone", name), "model_type", None) == model_type
+        and hasattr(REGISTRY.get("backbone", name), "path")
+    ]
+    if names:
+        return f"choose backbone={' or '.join(names)} for it, or another model"
+    return "vexp has no backbone of its architecture; choose another model"
 
 
 def _unsupported(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -190,21 +226,51 @@ def _of_tokenizer(folder: Path) -> Iterator[Problem]:
 def _of_processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
     remedy = "copy the processor's files from the model this one was made from"
     try:
-        nested = read(folder / PROCESSOR).get("image_processor")
-        settings = nested if isinstance(nested, dict) else read(folder / IMAGE_PROCESSOR)
+        settings, processor = image_settings(folder), read(folder / PROCESSOR)
     except ValueError as error:
         yield Problem(str(error), where=str(folder), remedy=remedy)
         return
     if not settings:
         what = f"there is no image processor: neither {IMAGE_PROCESSOR} nor one in {PROCESSOR}"
         yield Problem(what, where=str(folder), remedy=remedy)
+        return
+    for name, found, expected in _misfits(settings, processor, config):
+        what = f"the image processor does not fit the model: {name} is {found}, not {expected}"
+        yield Problem(what, where=str(folder), remedy=remedy)
+
+
+def _misfits(
+    settings: Mapping[str, Any], processor: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Settings that contradict the model's: name, what it is, what it has to be."""
+    family = str(config["model_type"])
+    kind, expected = settings.get("image_processor_type"), IMAGE_PROCESSORS.get(family)
+    if isinstance(kind, str) and expected and not kind.startswith(expected):
+        yield "image_processor_type", kind, expected[0]
+        return
     vision = config.get("vision_config")
     model = vision if isinstance(vision, dict) else {}
-    for name, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size")):
-        left, right = settings.get(name), model.get(theirs)
-        if left is not None and right is not None and left != right:
-            what = f"the image processor does not fit the model: {name} is {left}, not {right}"
-            yield Problem(what, where=str(folder), remedy=remedy)
+    tile = settings.get("max_image_size") or settings.get("size") or {}
+    for name, found, wanted in (
+        ("patch_size", settings.get("patch_size"), model.get("patch_size")),
+        ("merge_size", settings.get("merge_size"), model.get("spatial_merge_size")),
+        (
+            "the size of a tile",
+            tile.get("height") or tile.get("longest_edge") if family in TILED else None,
+            _side(model.get("image_size")),
+        ),
+        (
+            "image_seq_length",
+            processor.get("image_seq_length"),
+            config.get("image_seq_length"),
+        ),
+    ):
+        if found is not None and wanted is not None and found != wanted:
+            yield name, found, wanted
+
+
+def _side(size: Any) -> Any:
+    return size[0] if isinstance(size, list) else size
 
 
 @functools.lru_cache(maxsize=64)

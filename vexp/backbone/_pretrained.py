@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
-from vexp.config.types import UNHASHED, PositiveInt
+from vexp.config.types import UNHASHED
 from vexp.errors import CheckpointError, Problem
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class Pretrained(Backbone):
 
     A run's id depends on what the model is, not on where it lies: on the commit, or on a local
     folder's files. For a folder `revision` is null, for a hub name that is not the default, main.
-    Code that a model brings along is never run. Images have between `min_pixels`
-    and `max_pixels`, EasyR1's limits, which EASE, VICRA and VGPO keep.
+    Code that a model brings along is never run.
     """
 
     model_type: ClassVar[str]  # of the transformers configuration
@@ -35,8 +34,6 @@ class Pretrained(Backbone):
 
     path: Annotated[str, UNHASHED] = ""  # folder or hub name
     revision: Annotated[str | None, UNHASHED] = None  # commit, tag or branch on the hub
-    min_pixels: PositiveInt = 262_144  # smaller images are enlarged
-    max_pixels: PositiveInt = 4_194_304  # larger images are shrunk
     weights: Precision = "fp32"  # bf16: half the memory; small updates are rounded away
 
     def __post_init__(self) -> None:
@@ -84,11 +81,6 @@ class Pretrained(Backbone):
             what = "no model is named"
             yield Problem(what, where="path", remedy="set backbone.path to a folder or a hub name")
             return
-        if self.min_pixels > self.max_pixels:
-            yield Problem(
-                f"min_pixels ({self.min_pixels}) is more than max_pixels ({self.max_pixels})",
-                where="min_pixels",
-            )
         if self.weights == "bf16" and run is not None and run.compute.precision != "bf16":
             yield Problem(
                 "weights in bf16 need arithmetic in bf16",
@@ -167,13 +159,13 @@ class Pretrained(Backbone):
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _emitted, _processor
+        from vexp.backbone import _checkpoint, _emitted, _folder, _processor
         from vexp.backbone._family import FAMILIES
         from vexp.train.policy import Policy
 
         folder = Path(checkpoint) if checkpoint else self._source()
         self.check(folder)
-        limits = _processor.Limits(self.min_pixels, self.max_pixels)
+        settings = self.image_settings(_folder.image_settings(folder))
         model = _checkpoint.read_model(folder, _DTYPES[self.weights])
         tokenizer = _processor.tokenizer(folder)
         saved = _emitted.recorded(folder)
@@ -181,31 +173,35 @@ class Pretrained(Backbone):
         return Policy(
             model,
             tokenizer,
-            _processor.image_processor(folder, limits),
+            _processor.image_processor(folder, self.model_type, settings),
             FAMILIES[self.model_type],
             device=device,
             precision=precision,
             attention=attention,
             emits=tuple(dict.fromkeys((*saved, *emits))),
-            files=_processor.kept_files(folder, limits),
+            files=_processor.kept_files(folder, settings),
         )
 
     def encoder(self) -> Encoder:
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()
-        from vexp.backbone import _checkpoint, _processor
+        from vexp.backbone import _checkpoint, _folder, _processor
         from vexp.backbone._family import FAMILIES
         from vexp.train.policy import encoder
 
         folder = self._source()
-        limits = _processor.Limits(self.min_pixels, self.max_pixels)
+        settings = self.image_settings(_folder.image_settings(folder))
         return encoder(
             FAMILIES[self.model_type],
             _checkpoint.configuration(folder),
             _processor.tokenizer(folder),
-            _processor.image_processor(folder, limits),
+            _processor.image_processor(folder, self.model_type, settings),
         )
+
+    def image_settings(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What the image processor is told in the place of the model's `own` settings."""
+        return {}
 
     def _here(self) -> Path | None:
         """The model's folder, if it is on this machine."""

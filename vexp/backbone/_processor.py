@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vexp.backbone import _folder
 from vexp.errors import CheckpointError
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Between how many pixels an image has; others are resized."""
-
-    min_pixels: int
-    max_pixels: int
-
-    def within(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings of an image processor with these limits."""
-        size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
-        # Names that real models' files have beside or instead of `size`, which they overrule.
-        old = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return settings | {"size": size} | old
+# Each family's image processor in its PIL version, which does not need torchvision.
+_IMAGE_PROCESSORS = {
+    "qwen2_vl": "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+    "qwen2_5_vl": "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+    "qwen3_vl": "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+    "internvl": "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
+    "mllama": "mllama.image_processing_pil_mllama.MllamaImageProcessorPil",
+    "smolvlm": "smolvlm.image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
+}
 
 
 def tokenizer(folder: Path) -> Any:
@@ -63,28 +59,39 @@ def tokenizer(folder: Path) -> Any:
     return found
 
 
-def image_processor(folder: Path, limits: Limits) -> Any:
-    """The image processor in `folder` in its PIL version, which does not need torchvision."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+def image_processor(folder: Path, model_type: str, settings: Mapping[str, Any]) -> Any:
+    """The image processor in `folder`, with some settings instead of its own.
 
-    settings = limits.within({})
-    return Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True, **settings)
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    module, _, name = _IMAGE_PROCESSORS[model_type].rpartition(".")
+    load: Any = getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    try:
+        return load.from_pretrained(folder, local_files_only=True, **settings)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"the model's image processor cannot be read: {str(error).splitlines()[0]}",
+            where=str(folder),
+            remedy="copy the processor's files from the model this one was made from",
+        ) from error
 
 
-def kept_files(folder: Path, limits: Limits) -> dict[str, bytes]:
-    """What AutoProcessor reads in `folder`, for checkpoints, with these limits for images."""
+def kept_files(folder: Path, settings: Mapping[str, Any]) -> dict[str, bytes]:
+    """What AutoProcessor reads in `folder`, for checkpoints, with these settings for images."""
     found = {
         name: (folder / name).read_bytes()
         for name in _folder.PROCESSORS
         if (folder / name).is_file()
     }
-    if name := next((n for n in (_folder.IMAGE_PROCESSOR,) if n in found), None):
-        found[name] = _written(limits.within(json.loads(found[name])))
+    if _folder.IMAGE_PROCESSOR in found:
+        own = json.loads(found[_folder.IMAGE_PROCESSOR])
+        found[_folder.IMAGE_PROCESSOR] = _written({**own, **settings})
     if _folder.PROCESSOR in found:
-        settings = json.loads(found[_folder.PROCESSOR])
-        if isinstance(nested := settings.get("image_processor"), dict):
-            settings["image_processor"] = limits.within(nested)
-        found[_folder.PROCESSOR] = _written(settings)
+        whole = json.loads(found[_folder.PROCESSOR])
+        if isinstance(nested := whole.get("image_processor"), dict):
+            whole["image_processor"] = {**nested, **settings}
+        found[_folder.PROCESSOR] = _written(whole)
     return found
 
 

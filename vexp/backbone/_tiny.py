@@ -12,6 +12,7 @@ from vexp.config.types import Count, PositiveInt
 from vexp.errors import Problem
 
 if TYPE_CHECKING:
+    from vexp.backbone._tokenizer import Dialect
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
 
@@ -24,6 +25,7 @@ class Tiny(Backbone):
     """
 
     model_type: ClassVar[str]  # of the transformers configuration
+    dialect: ClassVar[str] = "QWEN"  # of the tokenizer
     patch: ClassVar[int] = 14  # pixels; an image token covers 2 x 2 patches
 
     layers: PositiveInt = 6  # decoder layers
@@ -34,8 +36,6 @@ class Tiny(Backbone):
     vision_depth: PositiveInt = 2  # blocks of the vision tower
     vision_hidden_size: PositiveInt = 64  # width of the vision tower
     vision_heads: PositiveInt = 4  # attention heads of the vision tower
-    min_image_tokens: PositiveInt = 1  # smaller images are enlarged
-    max_image_tokens: PositiveInt = 256  # larger images are shrunk
     init_seed: Count = 0  # the first weights are a function of the sizes and this number
 
     @property
@@ -72,17 +72,11 @@ class Tiny(Backbone):
                 f"heads ({self.heads}) is not a multiple of kv_heads ({self.kv_heads})",
                 where="kv_heads",
             )
-        if self.min_image_tokens > self.max_image_tokens:
-            yield Problem(
-                f"min_image_tokens ({self.min_image_tokens}) is more than max_image_tokens "
-                f"({self.max_image_tokens})",
-                where="min_image_tokens",
-            )
 
     def content(self) -> dict[str, Any]:
         from vexp.backbone import _tokenizer
 
-        return {"tokenizer": _tokenizer.digest()}
+        return {"tokenizer": _tokenizer.digest(self._dialect())}
 
     def check(self, checkpoint: Path) -> None:
         from vexp.backbone import _imports
@@ -90,7 +84,7 @@ class Tiny(Backbone):
         _imports.hide_broken_packages()
         from vexp.backbone import _checkpoint, _emitted, _tokenizer, _twin
 
-        tokenizer = _tokenizer.build()
+        tokenizer = _tokenizer.build(self._dialect())
         _emitted.add_to_tokenizer(tokenizer, _emitted.recorded(checkpoint))
         _checkpoint.check_architecture(checkpoint, _twin.configuration(self, tokenizer))
 
@@ -110,7 +104,7 @@ class Tiny(Backbone):
         from vexp.backbone._family import FAMILIES
         from vexp.train.policy import Policy
 
-        tokenizer = _tokenizer.build()
+        tokenizer = _tokenizer.build(self._dialect())
         saved = () if checkpoint is None else _emitted.recorded(Path(checkpoint))
         _emitted.add_to_tokenizer(tokenizer, saved)
         config = _twin.configuration(self, tokenizer)
@@ -129,4 +123,28 @@ class Tiny(Backbone):
             precision=precision,
             attention=attention,
             emits=tuple(dict.fromkeys((*saved, *emits))),
+            files=_twin.files(self),
         )
+
+    def _dialect(self) -> Dialect:
+        from vexp.backbone import _tokenizer
+
+        found: Dialect = getattr(_tokenizer, self.dialect)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyQwen(Tiny):
+    """One of the Qwen-VL family: images of any shape, within limits."""
+
+    min_image_tokens: PositiveInt = 1  # smaller images are enlarged
+    max_image_tokens: PositiveInt = 256  # larger images are shrunk
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        yield from super().problems(run)
+        if self.min_image_tokens > self.max_image_tokens:
+            yield Problem(
+                f"min_image_tokens ({self.min_image_tokens}) is more than max_image_tokens "
+                f"({self.max_image_tokens})",
+                where="min_image_tokens",
+            )

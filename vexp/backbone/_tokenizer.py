@@ -1,13 +1,14 @@
 """The tokenizer of the tiny twins: byte-level, built from the word list below, no file, no network.
 
 Any text encodes: a word of the list is one token, a digit is one token, and everything else falls
-back to its UTF-8 bytes. The special tokens and the chat template are Qwen's.
+back to its UTF-8 bytes. Special tokens and chat template are those of the twin's family.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 PAD = "<|endoftext|>"
@@ -59,19 +60,94 @@ CHAT_TEMPLATE = (
 )
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """The special tokens and the chat template of a family."""
+
+    special: tuple[str, ...]
+    end: str  # of a turn
+    template: str
+    pad: str = PAD
+    begin: str | None = None  # of a text
+    roles: dict[str, str] = field(default_factory=dict)  # names under which a processor asks for it
+
+
+QWEN = Dialect(SPECIAL, END, CHAT_TEMPLATE)
+INTERNVL = Dialect(
+    special=(PAD, "<|im_start|>", END, "<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
+    end=END,
+    template=CHAT_TEMPLATE.replace(f"{VISION_START}{IMAGE}{VISION_END}", "<IMG_CONTEXT>\n").replace(
+        f"{VISION_START}{VIDEO}{VISION_END}", "<video>\n"
+    ),
+    roles={
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    },
+)
+MOST_TILES = 6  # along a side, that SmolVLM's tokenizer has names for
+SMOLVLM = Dialect(
+    special=(
+        PAD,
+        "<|im_start|>",
+        "<end_of_utterance>",
+        "<fake_token_around_image>",
+        "<image>",
+        "<global-img>",
+        *(f"<row_{r}_col_{c}>" for r in range(1, MOST_TILES + 1) for c in range(1, MOST_TILES + 1)),
+    ),
+    end="<end_of_utterance>",
+    template=(
+        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+        "{% if message['content'] is string %}: {{ message['content'] }}"
+        "{% else %}{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+        "{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<image>{% elif 'text' in part %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}{% endif %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    ),
+)
+
+
+MLLAMA = Dialect(
+    special=(
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<|python_tag|>",
+        "<|finetune_right_pad_id|>",
+        "<|image|>",  # the last one: its id is the size of the vocabulary that can be written
+    ),
+    end="<|eot_id|>",
+    template=(
+        "{{ bos_token }}{% for message in messages %}"
+        "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<|image|>{% elif 'text' in part %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}{% endif %}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    pad="<|finetune_right_pad_id|>",
+    begin="<|begin_of_text|>",
+)
+
+
 def pieces() -> list[str]:
     """Every token that is more than a byte and not special, in the order of its id."""
     words = [*(f" {word}" for word in WITHIN.split()), *BEGINNING.split()]
     return list(dict.fromkeys([*map(str, range(10)), *MARKUP, *words]))
 
 
-def digest() -> str:
+def digest(dialect: Dialect = QWEN) -> str:
     """SHA-256 of all that decides which ids a text becomes; part of the backbone's identity."""
-    content = json.dumps([SPECIAL, pieces(), PATTERN, CHAT_TEMPLATE])
+    content = json.dumps([dialect.special, pieces(), PATTERN, dialect.template])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def build() -> Any:
+def build(dialect: Dialect = QWEN) -> Any:
     """A `PreTrainedTokenizerFast` with special tokens and chat template; the same everywhere."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -91,15 +167,19 @@ def build() -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in dialect.special]
+    )
     return wrap(
         tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
+        eos_token=dialect.end,
+        pad_token=dialect.pad,
         padding_side="left",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=dialect.template,
         clean_up_tokenization_spaces=False,
         model_max_length=32768,
+        **({"bos_token": dialect.begin} if dialect.begin else {}),
+        **({"extra_special_tokens": dialect.roles} if dialect.roles else {}),
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from vexp.backbone import _tokenizer
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from transformers import PreTrainedConfig
 
     from vexp.backbone._tiny import Tiny
@@ -16,19 +18,16 @@ if TYPE_CHECKING:
 MERGE = 2  # patches per image token and side, as in the real models
 VOCABULARY_MULTIPLE = 64  # rows of the embedding are padded to this, as the real models pad theirs
 # The maps of a block that write to its residual stream, by the end of their names.
-RESIDUAL = ("o_proj", "down_proj", "attn.proj", "mlp.fc2", "mlp.linear_fc2")
+RESIDUAL = (
+    "o_proj", "down_proj", "attn.proj", "mlp.fc2", "mlp.linear_fc2", "projection_layer", "out_proj",
+)  # fmt: skip
 
 
 def configuration(twin: Tiny, tokenizer: Any) -> PreTrainedConfig:
     """The ordinary transformers configuration of the sizes in `twin`."""
-    from transformers import AutoConfig
-
-    ids: dict[str, Any] = {
-        name: tokenizer.convert_tokens_to_ids(name) for name in _tokenizer.SPECIAL
-    }
-    vision, text = _OWN[twin.model_type](twin)
-    text |= {
-        "vocab_size": math.ceil(len(tokenizer) / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
+    vocabulary = math.ceil(len(tokenizer) / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    text = {
+        "vocab_size": vocabulary,
         "hidden_size": twin.hidden_size,
         "intermediate_size": twin.intermediate_size,
         "num_hidden_layers": twin.layers,
@@ -37,10 +36,22 @@ def configuration(twin: Tiny, tokenizer: Any) -> PreTrainedConfig:
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
         "bos_token_id": None,
-        "eos_token_id": ids[_tokenizer.END],
-        "pad_token_id": ids[_tokenizer.PAD],
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": False,
     }
+    if twin.model_type in _OWN:
+        return _qwen(twin, tokenizer, text)
+    from vexp.backbone import _twin_tiles
+
+    return _twin_tiles.configuration(twin, tokenizer, text)
+
+
+def _qwen(twin: Tiny, tokenizer: Any, text: dict[str, Any]) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in _tokenizer.SPECIAL}
+    vision, own = _OWN[twin.model_type](twin)
     vision |= {
         "depth": twin.vision_depth,
         "num_heads": twin.vision_heads,
@@ -49,7 +60,7 @@ def configuration(twin: Tiny, tokenizer: Any) -> PreTrainedConfig:
     }
     return AutoConfig.for_model(
         twin.model_type,
-        text_config=text,
+        text_config=own | text,
         vision_config=vision,
         image_token_id=ids[_tokenizer.IMAGE],
         video_token_id=ids[_tokenizer.VIDEO],
@@ -117,12 +128,16 @@ _OWN: dict[str, Callable[[Tiny], tuple[dict[str, Any], dict[str, Any]]]] = {
 }
 
 
-def image_processor(twin: Tiny) -> Any:
-    """Qwen's own image processor in its PIL version, which does not need torchvision.
+def image_processor(twin: Any) -> Any:
+    """The family's own image processor in its PIL version, which does not need torchvision.
 
     Black is 0, not Qwen's -1.8: on mostly black images that constant drowns the drawing in the
     first norm, and a model of this size learns only the format for hundreds of steps.
     """
+    if twin.model_type not in _OWN:
+        from vexp.backbone import _twin_tiles
+
+        return _twin_tiles.image_processor(twin)
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     token_pixels = (twin.patch * MERGE) ** 2
@@ -136,6 +151,15 @@ def image_processor(twin: Tiny) -> Any:
             "longest_edge": twin.max_image_tokens * token_pixels,
         },
     )
+
+
+def files(twin: Tiny) -> dict[str, bytes]:
+    """What AutoProcessor reads beside tokenizer and image processor."""
+    if twin.model_type in _OWN:
+        return {}
+    from vexp.backbone import _twin_tiles
+
+    return _twin_tiles.files(twin)
 
 
 def new_model(twin: Tiny, config: PreTrainedConfig) -> Any:
@@ -154,28 +178,41 @@ def initialise(model: Any, *, seed: int) -> None:
     Linear maps get std 1/sqrt(fan-in); the maps that write to a residual stream are divided by
     sqrt(2 * layers) (GPT-2); biases 0, norms 1, embeddings std 0.3, so that a learning rate of
     1e-3 moves them. With transformers' fixed std of 0.02 a model of this size learns nothing for
-    hundreds of steps.
+    hundreds of steps. Gates of cross-attention are open, though not wide.
     """
     import torch
     from torch import nn
 
+    from vexp.backbone._family import FAMILIES
+
     generator = torch.Generator().manual_seed(seed)
-    blocks = {
-        "language_model": len(model.model.language_model.layers),
-        "visual": len(model.model.visual.blocks),
-    }
+    decoder = next(name for name, part in model.named_modules() if part is model.get_decoder())
+    deep = len(model.get_decoder().layers)
+    tower = len(FAMILIES[model.config.model_type].vision_blocks(model))
     with torch.no_grad():
         for name, module in model.named_modules():
             weight: Any = getattr(module, "weight", None)
             if isinstance(module, nn.Embedding):
                 weight.normal_(0.0, 0.3, generator=generator)
-            elif isinstance(module, nn.Linear | nn.Conv3d):
+            elif isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
                 std = 1.0 / math.sqrt(weight[0].numel())
                 if name.endswith(RESIDUAL):
-                    tower = next(part for part in name.split(".") if part in blocks)
-                    std /= math.sqrt(2 * blocks[tower])
+                    std /= math.sqrt(2 * (deep if name.startswith(decoder) else tower))
                 weight.normal_(0.0, std, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
             elif weight is not None:
                 weight.fill_(1.0)
+            for own, parameter in module.named_parameters(recurse=False):
+                if own not in ("weight", "bias"):
+                    _initialise_own(own, parameter, generator)
+
+
+def _initialise_own(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    """A parameter that belongs to a module of the model itself: a gate, a scale, an embedding."""
+    if "gate" in name:
+        parameter.fill_(0.5)
+    elif name.startswith("lambda"):
+        parameter.fill_(1.0)
+    else:
+        parameter.normal_(0.0, 0.3, generator=generator)

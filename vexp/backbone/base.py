@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from vexp.config.types import Count, Neutral, PositiveInt
 from vexp.registry import Component
 
 if TYPE_CHECKING:
@@ -22,10 +23,27 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (LoRA, arXiv:2106.09685), which a stage trains instead of the model."""
+
+    rank: Count = 0  # of the change of each map; 0: the model itself is trained
+    alpha: PositiveInt = 32  # the change is scaled by alpha / rank
+    # linear maps of the decoder that are changed, by the last part of their names
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Backbone(Component):
     """Builds or loads a model together with its tokenizer and image processor."""
 
     kind: ClassVar[str] = "backbone"
+    # Needs that no model of this family meets: `attention` on image tokens, `similarity` with them;
+    # `emits` says that no token can be added.
+    lacks: ClassVar[tuple[str, ...]] = ()
+
+    lora: Annotated[Lora, Neutral(Lora())] = Lora()
 
     @property
     def decoder_layers(self) -> int | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vexp.backbone._pretrained import Pretrained
+from vexp.backbone._resized import Resized
 from vexp.config.types import UNHASHED
 from vexp.registry import register
 
 
 @register("backbone", "qwen2_5_vl_32b")
 @dataclass(frozen=True, kw_only=True)
-class Qwen25VL32B(Pretrained):
+class Qwen25VL32B(Resized):
     """Qwen2.5-VL-32B-Instruct (arXiv:2502.13923), or a local model of its architecture.
 
     64 decoder layers; one image token covers 28 x 28 pixels.

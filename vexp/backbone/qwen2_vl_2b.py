@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vexp.backbone._pretrained import Pretrained
+from vexp.backbone._resized import Resized
 from vexp.config.types import UNHASHED
 from vexp.registry import register
 
 
 @register("backbone", "qwen2_vl_2b")
 @dataclass(frozen=True, kw_only=True)
-class Qwen2VL2B(Pretrained):
+class Qwen2VL2B(Resized):
     """Qwen2-VL-2B-Instruct (arXiv:2409.12191), or a local model of its architecture.
 
     28 decoder layers; one image token covers 28 x 28 pixels.

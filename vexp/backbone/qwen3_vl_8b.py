@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vexp.backbone._pretrained import Pretrained
+from vexp.backbone._resized import Resized
 from vexp.config.types import UNHASHED
 from vexp.registry import register
 
 
 @register("backbone", "qwen3_vl_8b")
 @dataclass(frozen=True, kw_only=True)
-class Qwen3VL8B(Pretrained):
+class Qwen3VL8B(Resized):
     """Qwen3-VL-8B-Instruct (arXiv:2511.21631), or a local model of its architecture.
 
     36 decoder layers; one image token covers 32 x 32 pixels.

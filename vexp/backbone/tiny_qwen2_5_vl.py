@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vexp.backbone._tiny import Tiny
+from vexp.backbone._tiny import TinyQwen
 from vexp.registry import register
 
 
 @register("backbone", "tiny_qwen2_5_vl")
 @dataclass(frozen=True, kw_only=True)
-class TinyQwen25VL(Tiny):
+class TinyQwen25VL(TinyQwen):
     """A Qwen2.5-VL of about 1.3 million parameters, built on the spot; nothing is downloaded.
 
     One image token covers 28 x 28 pixels, as in the real model; the last block of the vision tower

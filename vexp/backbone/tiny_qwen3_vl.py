@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vexp.backbone._tiny import Tiny
+from vexp.backbone._tiny import TinyQwen
 from vexp.registry import register
 
 
 @register("backbone", "tiny_qwen3_vl")
 @dataclass(frozen=True, kw_only=True)
-class TinyQwen3VL(Tiny):
+class TinyQwen3VL(TinyQwen):
     """A Qwen3-VL of about 1.3 million parameters, built on the spot; nothing is downloaded.
 
     One image token covers 32 x 32 pixels, as in the real model; the vision tower's earlier blocks

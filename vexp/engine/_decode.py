@@ -14,7 +14,7 @@ from vexp.engine.base import Generated, Sampling
 from vexp.probe.attention import prepared
 from vexp.train import attention as shared
 from vexp.train.logprobs import log_distribution, log_probs_of
-from vexp.train.prefix import Prefix, mask_for
+from vexp.train.prefix import CrossLayer, Prefix, cross_layers, mask_for, seeing
 from vexp.train.randomness import uniforms
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ class _Batch:
         with policy.autocast():
             output = model.get_decoder()(
                 inputs_embeds=model.get_input_embeddings()(token.unsqueeze(1)),
-                position_ids=self.positions.view(1, -1, 1).expand(3, -1, -1),
+                position_ids=policy.family.decoder_positions(
+                    self.positions.view(1, -1, 1).expand(3, -1, -1)
+                ),
                 past_key_values=self.cache,
                 **self.cache.arguments(),
             )
@@ -135,8 +137,22 @@ class _Cache:
         self.mask = prefix.mask.repeat_interleave(group_size, dim=0)
         self.offset = 0 if self.prefix else prefix.mask.shape[1]
         rows = len(self.mask)
-        self.keys = [self._allocate(k, rows, capacity) for k in prefix.keys]
-        self.values = [self._allocate(v, rows, capacity) for v in prefix.values]
+        # An image's keys, in layers of cross-attention, stay as they are: one of each prompt.
+        self.fixed = prefix.cross_layers
+        self.images = seeing(prefix, rows)
+        self.keys = self._buffers(prefix.keys, rows, capacity)
+        self.values = self._buffers(prefix.values, rows, capacity)
+
+    def _buffers(self, prefixes: list[Tensor], rows: int, capacity: int) -> list[Tensor]:
+        return [
+            one if number in self.fixed else self._allocate(one, rows, capacity)
+            for number, one in enumerate(prefixes)
+        ]
+
+    @property
+    def layers(self) -> list[CrossLayer]:
+        """Where a decoder looks up an image's keys."""
+        return cross_layers(self.keys, self.values) if self.fixed else []
 
     def _allocate(self, prefix: Tensor, rows: int, capacity: int) -> Tensor:
         _, heads, _, size = prefix.shape
@@ -155,19 +171,28 @@ class _Cache:
     def arguments(self) -> dict[str, Any]:
         """What attention has to be told for the next step: one query per row."""
         if self.prefix:
-            return {"shared_prefix": self.prefix, **prepared(None)}
+            return {"shared_prefix": self.prefix, **prepared(None), **self.images}
         own = self.mask.new_ones(len(self.mask), self.steps + 1)
         keys = torch.cat([self.mask, own], dim=1)
         allowed = keys if "flash" in self.kernel else mask_for(self.kernel, keys[:, None, None])
-        return prepared(allowed)
+        return prepared(allowed) | self.images
 
     def keep(self, prompts: Tensor, rows: Tensor) -> None:
         """Drop all but these prompts and rows."""
-        self.keys = [_picked(buffer, rows) for buffer in self.keys]
-        self.values = [_picked(buffer, rows) for buffer in self.values]
+        self.keys = self._kept(self.keys, prompts, rows)
+        self.values = self._kept(self.values, prompts, rows)
         self.mask = self.mask[rows]
+        if self.images:
+            mask, sighted = self.images.values()
+            self.images = dict(zip(self.images, (mask[prompts], sighted[rows]), strict=True))
         if self.prefix:
             self.prefix = self.prefix.rows(prompts)
+
+    def _kept(self, buffers: list[Tensor], prompts: Tensor, rows: Tensor) -> list[Tensor]:
+        return [
+            buffer[prompts] if number in self.fixed else _picked(buffer, rows)
+            for number, buffer in enumerate(buffers)
+        ]
 
 
 def _picked(buffer: Tensor, rows: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class Diagnostics(Heldout):
     """
 
     needs = ("boxes",)
+    reads = ("attention", "similarity")
     version = 2
     produces = (
         *Heldout.produces, *VALUES, "without_evidence", "evidence_mass/*", "pointing/*",

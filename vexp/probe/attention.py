@@ -173,6 +173,36 @@ def prepared(mask: Tensor | None) -> dict[str, Any]:
     return {"attention_mask": torch.empty(0, 0, 0, 0), MASK: mask}
 
 
+def crosses(module: Any) -> bool:
+    """Whether an attention module looks at an image, and not at the text (Llama-3.2-Vision)."""
+    return module.layer_idx in getattr(module.config, "cross_attention_layers", ())
+
+
+def cross_attention(
+    query: Tensor,  # [row, head, query, head size]
+    key: Tensor,  # [prompt, kv head, key, head size] of the prompts' images
+    value: Tensor,
+    allowed: Tensor,  # [prompt, 1, query or 1, key] bool
+    scaling: float,
+) -> Tensor:  # [row, query, head, head size]
+    """Attention to images; as many consecutive rows belong to each prompt.
+
+    Whatever the kernel of the text: none but torch's own takes such a mask. A prompt without an
+    image may look at nothing; it looks at all of its values, which are 0.
+    """
+    rows, heads, queries, size = query.shape
+    grouped = query.transpose(1, 2).reshape(len(key), -1, heads, size).transpose(1, 2)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        grouped.to(value.dtype),
+        key.to(value.dtype),
+        value,
+        attn_mask=allowed | ~allowed.any(dim=-1, keepdim=True),
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return found.transpose(1, 2).reshape(rows, queries, heads, size)
+
+
 def register(kernel: str) -> str:
     """Make the probed form of a transformers kernel known (idempotent); returns its name.
 
@@ -199,7 +229,11 @@ def _forward(
     probe: Probe | None = None,
     **options: Any,
 ) -> Any:
-    attention_mask = options.pop(MASK, attention_mask)
+    prepared_mask = options.pop(MASK, attention_mask)
+    if crosses(module) and attention_mask is not None and attention_mask.dtype == torch.bool:
+        scaling = options["scaling"]
+        return cross_attention(query, key, value, attention_mask, scaling), None
+    attention_mask = prepared_mask
     if probe is not None and module.layer_idx in probe.layers:
         scaling = options.get("scaling") or module.scaling
         causal = bool(getattr(module, "is_causal", False))

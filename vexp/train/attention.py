@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vexp.probe.attention import MASK, LseOf, Probe, masked_lse
+from vexp.probe.attention import MASK, LseOf, Probe, cross_attention, crosses, masked_lse
 
 NAME = "vexp_shared_prefix"
 
@@ -74,6 +74,8 @@ def forward(
     (then causal), or those of all steps so far for a single query. `causal`: rows begin with their
     own prompt, nothing is padded on the left, and no gradient is wanted.
     """
+    if crosses(module) and attention_mask is not None:
+        return cross_attention(query, key, value, attention_mask, scaling), None
     if causal:
         query, key = query.to(value.dtype), key.to(value.dtype)
         return _flash(query, key, value, 0.0, True, scale=scaling)[0].transpose(1, 2), None

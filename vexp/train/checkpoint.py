@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model", "optimizer.safetensors", "state.json", "manifest.json"
 MEMORY = "memory.safetensors"
+COUNT = "#"  # ends the name of a moment that is a plain number
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{6,})$")
 
@@ -93,8 +94,12 @@ def load_optimizer(folder: Path, policy: Policy, optimizer: Optimizer) -> None:
 
     moments: dict[str, dict[str, Any]] = {}
     for key, tensor in load_file(folder / OPTIMIZER).items():
-        name, _, moment = key.rpartition("/")
-        moments.setdefault(name, {})[moment] = tensor
+        name, *path = key.split("/")
+        place = moments.setdefault(name, {})
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+        last = path[-1]
+        place[last.removesuffix(COUNT)] = int(tensor) if last.endswith(COUNT) else tensor
     names = _names_by_index(policy, optimizer)
     if unknown := sorted(set(moments) - set(names)):
         raise CheckpointError(
@@ -261,10 +266,24 @@ def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
     names = _names_by_index(policy, optimizer)
     state = optimizer.state_dict()["state"]
     return {
-        f"{names[index]}/{moment}": tensor.detach().cpu().contiguous()
+        key: tensor.detach().cpu().contiguous()
         for index, moments in state.items()
-        for moment, tensor in moments.items()
+        for key, tensor in _flat(names[index], moments)
     }
+
+
+def _flat(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Tensors by path; a plain count, as 8-bit AdamW has one, as a tensor that says so."""
+    import torch
+
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{name}/{key}", value)
+        elif isinstance(value, torch.Tensor):
+            # The tables of 8-bit AdamW are one tensor for all maps, which safetensors refuses.
+            yield f"{name}/{key}", value.clone() if "/" in name else value
+        else:
+            yield f"{name}/{key}{COUNT}", torch.tensor(int(value))
 
 
 def _names_by_index(policy: Policy, optimizer: Optimizer) -> list[str]:

@@ -280,7 +280,7 @@ def of_prompts(
         "prompt_of": run.prompt,
         "boxes": tuple(item.boxes for item in items),
         "evidence": tuple(tuple(found) for found in boxes),
-        "grids": policy.grids(prompts),
+        "layouts": prompts.layouts,
         "layers": policy.layers,
         "emitted": policy.emits,
     }

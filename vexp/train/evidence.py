@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vexp.probe.layout import Layout, count
+
 if TYPE_CHECKING:
     from vexp.dataset.base import Box
+    from vexp.target.base import Target
 
 
 def relative_boxes(boxes_px: Iterable[Box], size: tuple[int, int]) -> tuple[tuple[Box, ...], int]:
@@ -51,6 +54,22 @@ def token_masks(boxes: Sequence[Box], grid: tuple[int, int]) -> Tensor:  # [box,
 def token_mask(boxes: Sequence[Box], grid: tuple[int, int]) -> Tensor:  # [token] bool
     """The tokens of at least one of the boxes; none without boxes."""
     return token_masks(boxes, grid).any(dim=0)
+
+
+def layout_masks(boxes: Sequence[Box], layout: Layout) -> Tensor:  # [box, token] bool
+    """The tokens of each box in every view of the image, as `token_masks` finds them in one."""
+    return torch.cat([token_masks(boxes, view.grid) for view in layout], dim=1)
+
+
+def layout_target(target: Target, boxes: Sequence[Box], layout: Layout) -> Tensor:  # [token]
+    """A target over the tokens of all views: the same in each, by how many tokens it has.
+
+    So uniform attention gives every view the mass that the target gives it.
+    """
+    parts = [target.distribution(boxes, view.grid) for view in layout]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part * (len(part) / count(layout)) for part in parts])
 
 
 def _relative(box: Box, size: tuple[int, int]) -> Box | None:

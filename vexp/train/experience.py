@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vexp.probe.layout import Layout
+
 if TYPE_CHECKING:
     from vexp.dataset.base import Box, Item
     from vexp.distortion.base import Distortion
     from vexp.layer.base import Layer
     from vexp.spec import Prompt
+    from vexp.train.lora import Untrained
     from vexp.train.policy import Policy, PolicyOutput, Reading
     from vexp.train.prompts import PromptBatch
 
@@ -31,7 +34,7 @@ _PER_TOKEN = (
     "similarity",
 )
 PER_ROLLOUT = ("rewards", "accuracies", "has_image", "place", "outcome", "replayed", "slot")
-_PER_PROMPT = ("items", "ordinals", "boxes", "evidence", "grids")
+_PER_PROMPT = ("items", "ordinals", "boxes", "evidence", "layouts")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Experience:
     boxes: tuple[tuple[Box, ...], ...] | None = None  # [prompt]: the evidence, in pixels
     # [prompt]: the valid boxes, clipped, in shares of the image's width and height
     evidence: tuple[tuple[Box, ...], ...] | None = None
-    grids: tuple[tuple[int, int], ...] | None = None  # [prompt]: rows and columns of image tokens
+    layouts: tuple[Layout, ...] | None = None  # [prompt]: where its image tokens lie; empty: none
     # [rollout, token] cosine of the token's last hidden state and the mean one of the image tokens
     similarity: Tensor | None = None
     counterfactual: Mapping[Distortion, Counterfactual] = field(default_factory=dict)
@@ -190,7 +193,10 @@ def even_portions(
 
 
 def forward(
-    policy: Policy, batch: Experience, temperature: float, reading: Reading | None = None
+    policy: Policy | Untrained,
+    batch: Experience,
+    temperature: float,
+    reading: Reading | None = None,
 ) -> PolicyOutput:
     """Log-probs of the responses under `policy`, each prompt encoded once."""
     arguments = (reading,) if reading is not None else ()

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import ProcessLost, VexpError
-from vexp.train import auxiliary, checkpoint, metrics, parallel
+from vexp.train import auxiliary, checkpoint, lora, metrics, parallel
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, even_portions
 from vexp.train.objective import loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
+from vexp.train.randomness import derive
 from vexp.train.rewards import with_observed
 from vexp.train.signals import Request, asking, observe, requested
 
@@ -51,7 +52,8 @@ class Learner:
 
     run: RunSpec
     policy: Policy
-    reference: Policy | None  # the policy as this stage began; only when something needs it
+    # the policy as this stage began; only when something needs it
+    reference: Policy | lora.Untrained | None
     optimizer: Optimizer
     accelerator: Accelerator
 
@@ -220,16 +222,36 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
 
     The reference policy is the initial model in both cases.
     """
-    policy = load(run, found / MODEL if found else initial, device, "rl")
-    reference = None
+    policy = load_trained(run, initial, found, device, "rl")
+    reference: Policy | lora.Untrained | None = None
     if "reference_logprobs" in needs(run):
-        reference = load(run, initial, device, "rl").requires_grad_(False)
+        adapted = run.backbone.lora.rank > 0
+        plain = None if adapted else load(run, initial, device, "rl").requires_grad_(False)
+        reference = plain or lora.Untrained(policy)
     accelerator = make_accelerator(run.compute)
     optimizer = make_optimizer(policy, run.rl)
     if found is not None:
         checkpoint.load_optimizer(found, policy, optimizer)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     return Learner(run, policy, reference, optimizer, accelerator)
+
+
+def load_trained(
+    run: RunSpec, initial: Path | None, found: Path | None, device: str, stage: str
+) -> Policy:
+    """The policy as the checkpoint `found` of a stage left it, or as the stage starts (None).
+
+    With adapters it is the `initial` model that is loaded, and the adapters' weights after it.
+    """
+    settings = run.backbone.lora
+    if not settings.rank:
+        return load(run, found / MODEL if found else initial, device, stage)
+    policy = load(run, initial, device, stage)
+    own = run.seed if stage == "rl" else getattr(run, stage).seed
+    lora.attach(policy, settings, derive(own, "lora", stage))
+    if found is not None:
+        lora.restore(policy, found / MODEL)
+    return policy
 
 
 def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:

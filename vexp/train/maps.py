@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vexp.probe.attention import ImageLogits, Probe
+from vexp.probe.layout import count
 from vexp.train.experience import Experience, forward
 from vexp.train.policy import Reading
 
@@ -29,6 +30,6 @@ def attention_map(batch: Experience, policy: Policy, row: int, layer: int) -> Te
         found.append(piece.logits[0].softmax(-1).mean(0).cpu())
 
     forward(policy, alone, 1.0, Reading(probe=Probe((layer,), consume=take)))
-    rows, columns = alone.grids[0] if alone.grids else (0, 0)
+    columns = count(alone.layouts[0]) if alone.layouts else 0
     length = int(alone.mask.sum())
-    return torch.cat(found)[:length, : rows * columns]
+    return torch.cat(found)[:length, :columns]

@@ -17,20 +17,39 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
-    """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay."""
+def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
+    """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay.
+
+    Raises:
+        ConfigError: if its moments are to have 8 bits and bitsandbytes is not installed.
+    """
     freeze(model, settings.freeze)
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    rate, betas = settings.learning_rate, (settings.beta1, settings.beta2)
+    if settings.optimizer == "adamw_8bit":
+        found: Optimizer = _eight_bit()(groups, lr=rate, betas=betas)
+        return found
+    return AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def _eight_bit() -> Any:
+    """AdamW whose moments have 8 bits (Dettmers et al., arXiv:2110.02861)."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            Problem(
+                "adamw_8bit needs the package bitsandbytes, which is not installed",
+                where="optimizer",
+                remedy="install vexp[bnb], or set optimizer=adamw",
+            )
+        ) from error
+    return AdamW8bit
 
 
 def freeze(policy: nn.Module, parts: Sequence[FrozenPart]) -> None:

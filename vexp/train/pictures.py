@@ -45,14 +45,16 @@ def picture(
         "values": {name: _rounded(own[row, :length].tolist()) for name, own in values.items()},
     }
     image = batch.items[prompt].image if batch.items else None
-    if image is not None and batch.grids:
+    if image is not None and batch.layouts and batch.layouts[prompt]:
+        from vexp.probe.layout import on_finest
         from vexp.train.maps import attention_map
 
         boxes = batch.evidence[prompt] if batch.evidence else ()
         found["image"] = image_data(image)
         found["boxes"] = [_rounded(box) for box in boxes]
         shares = attention_map(batch, policy, row, layer)[:length]
-        found["attention"] = {"layer": layer, **quantised(shares, batch.grids[prompt])}
+        drawn = on_finest(shares, batch.layouts[prompt])
+        found["attention"] = {"layer": layer, **quantised(*drawn)}
     return found
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +23,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.files import write_json
 from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
+from vexp.train import lora
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.alignment import PredictorRows
@@ -148,7 +150,7 @@ class Policy(nn.Module):
         """
         if reading.loose and self._whole_is_cheaper(prompts):
             with self.autocast():
-                predicting = prefixes.whole(self.model, prompts, tokens, prompt_index)
+                predicting = prefixes.whole(self.model, self.family, prompts, tokens, prompt_index)
             return self._output(predicting, tokens, mask, temperature, reading)
         probe = reading.probe
         before = PredictorRows.of(probe) if probe and reading.predictor else None
@@ -215,7 +217,7 @@ class Policy(nn.Module):
             return prefix.last_hidden.new_zeros(len(tokens), 0, prefix.last_hidden.shape[1])
         with self.autocast():
             return prefixes.extend(
-                self.model, self.kernel, prefix, tokens, mask, prompt_index, probe
+                self.model, self.family, self.kernel, prefix, tokens, mask, prompt_index, probe
             )
 
     @torch.no_grad()
@@ -237,15 +239,6 @@ class Policy(nn.Module):
     def layers(self) -> int:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
-
-    def grids(self, prompts: PromptBatch) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of image tokens of each prompt; (0, 0) without an image."""
-        found = iter(prompts.image_grid_thw.tolist() if prompts.image_grid_thw is not None else ())
-        merge = self.vision.merge
-        return tuple(
-            (grid[1] // merge, grid[2] // merge) if (grid := next(found) if n else None) else (0, 0)
-            for n in prompts.images_per_prompt
-        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocab]."""
@@ -327,12 +320,16 @@ class Policy(nn.Module):
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face folder, which plain transformers can load.
 
+        Adapters are in its weights, and by themselves in a file beside them.
+
         Raises:
             OSError: if the disk refuses it.
         """
         try:
             with no_progress_bars():
-                self.model.save_pretrained(folder)
+                self.model.save_pretrained(folder, state_dict=lora.merged(self.model))
+            if own := lora.adapters(self.model):
+                save_file(own, folder / lora.ADAPTER)
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
             if self.emits:
@@ -409,7 +406,9 @@ def banned_tokens(
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
     added = tokenizer.added_tokens_decoder.items()
     special = [number for number, token in added if token.special]
-    banned[[*special, *tokenizer.all_special_ids, *reserved]] = True
+    never = {*special, *tokenizer.all_special_ids, *reserved}
+    # Llama-3.2-Vision's image token lies behind the vocabulary that can be written.
+    banned[[number for number in never if number < vocabulary]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
 
@@ -422,8 +421,9 @@ def encoder(family: Family, config: Any, tokenizer: Any, image_processor: Any) -
 def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:
     image = family.image_token_id(config)
     return prompting.Vision(
+        family=family,
+        config=config,
         image_token=tokenizer.convert_ids_to_tokens(image),
         image_token_id=image,
-        reserved=family.reserved_ids(config),
-        merge=family.patches_per_side(config),
+        reserved=family.reserved_ids(config, tokenizer),
     )

@@ -8,6 +8,7 @@ transformers modules and is differentiable.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from vexp.backbone.base import Attention, Precision
 from vexp.errors import ConfigError, Problem
 from vexp.probe.attention import Probe, prepared
+from vexp.probe.layout import places
 from vexp.train import attention as shared
 from vexp.train.attention import SharedPrefix
 from vexp.train.prompts import PromptBatch
@@ -34,8 +36,12 @@ class Prefix:
     mask: Tensor  # [prompt, position] bool
     last_hidden: Tensor  # [prompt, hidden]
     next_position: Tensor  # [prompt]
-    image_mask: Tensor  # [prompt, position] bool: image tokens
+    image_index: Tensor  # [prompt, image token] their positions, as `layout.places` orders them
+    image_mask: Tensor  # [prompt, image token] bool: which of them are any
     image_hidden: Tensor  # [prompt, hidden] mean over the image tokens; 0 without an image
+    # [prompt, key] bool: keys of an image in the layers of cross-attention; None without them
+    cross: Tensor | None = None
+    cross_layers: frozenset[int] = frozenset()  # the layers that look at images and not at the text
 
     def rows(self, prompts: Tensor) -> Prefix:
         """A copy of the prefixes of the given prompts, in that order."""
@@ -45,8 +51,11 @@ class Prefix:
             mask=self.mask[prompts],
             last_hidden=self.last_hidden[prompts],
             next_position=self.next_position[prompts],
+            image_index=self.image_index[prompts],
             image_mask=self.image_mask[prompts],
             image_hidden=self.image_hidden[prompts],
+            cross=None if self.cross is None else self.cross[prompts],
+            cross_layers=self.cross_layers,
         )
 
     def shared(self) -> SharedPrefix:
@@ -58,19 +67,42 @@ class Prefix:
         return SharedPrefix(self.keys, self.values, bias)
 
 
+@dataclass(frozen=True)
+class CrossLayer:
+    """What a decoder looks up in a cache for a layer of cross-attention: an image's keys."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def is_initialized(self) -> bool:
+        return True
+
+
+def cross_layers(keys: Sequence[Tensor], values: Sequence[Tensor]) -> list[CrossLayer]:
+    """All layers in the form that a decoder finds those of cross-attention in."""
+    return [CrossLayer(*pair) for pair in zip(keys, values, strict=True)]
+
+
 @dataclass
 class _Recorder:
     """Stands in for a transformers cache: keeps each layer's keys and values, with gradients."""
 
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: tuple[CrossLayer, ...] = ()  # nothing is known of an image before
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        if layer == len(self.keys):  # a recomputation in the backward pass comes second
+        if layer not in self.found:  # a recomputation in the backward pass comes second
             # Under autocast RoPE leaves keys in float32; attention takes the values' precision.
-            self.keys.append(keys.to(values.dtype))
-            self.values.append(values)
+            self.found[layer] = keys.to(values.dtype), values
         return keys, values
+
+    def all(self, layers: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of every layer; empty ones of a layer that was left out."""
+        like = next(iter(self.found.values()))
+        none = tuple(tensor[:, :, :0] for tensor in like)
+        pairs = [self.found.get(layer, none) for layer in range(layers)]
+        return [keys for keys, _ in pairs], [values for _, values in pairs]
 
 
 @dataclass
@@ -79,9 +111,21 @@ class _Continuation:
 
     prefix: Prefix
 
+    @property
+    def layers(self) -> list[CrossLayer]:
+        return cross_layers(self.prefix.keys, self.prefix.values)
+
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         before = self.prefix.keys[layer], self.prefix.values[layer]
         return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+
+
+@dataclass
+class _Images(_Continuation):
+    """The same where the text's prefix is known to attention itself."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return keys, values
 
 
 def encode(
@@ -89,35 +133,45 @@ def encode(
 ) -> Prefix:
     """Run vision tower and decoder over the prompts; `probe` reads the row of their last token."""
     embeds = model.get_input_embeddings()(prompts.input_ids)
-    image = prompts.input_ids == family.image_token_id(model.config)
+    image = family.image_tokens(model.config, prompts.input_ids)
+    index, there = places(image, prompts.layouts)
     recorder, arguments = _Recorder(), {}
     if probe is not None:
-        probe.image_index, probe.image_mask = image_places(image)
+        probe.image_index, probe.image_mask = index, there
         last = prompts.input_ids.shape[1] - 1
         probe.rows = torch.full((len(prompts), 1), last, device=image.device)
         arguments = {"probe": probe}
+    sighted = family.sighted(model, embeds, image, prompts)
+    allowed = sighted.get("cross_attention_mask")
     output = model.get_decoder()(
-        **family.sighted(model, embeds, image, prompts.pixel_values, prompts.image_grid_thw),
+        **sighted,
         **prepared(causal_mask(kernel, prompts.attention_mask)),
-        position_ids=prompts.position_ids,
+        position_ids=family.decoder_positions(prompts.position_ids),
         past_key_values=recorder,
         **arguments,
     )
     hidden = output.last_hidden_state
     share = image / image.sum(dim=1, keepdim=True).clamp(min=1)
+    keys, values = recorder.all(len(model.get_decoder().layers))
     return Prefix(
-        keys=recorder.keys,
-        values=recorder.values,
+        keys=keys,
+        values=values,
         mask=prompts.attention_mask,
         last_hidden=hidden[:, -1],
         next_position=prompts.next_position,
-        image_mask=image,
+        image_index=index,
+        image_mask=there,
         image_hidden=(share.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1),
+        cross=None if allowed is None else allowed[:, 0, -1],
+        cross_layers=frozenset(
+            getattr(model.config.get_text_config(), "cross_attention_layers", ())
+        ),
     )
 
 
 def extend(
     model: Any,
+    family: Family,
     kernel: str,
     prefix: Prefix,
     tokens: Tensor,
@@ -134,7 +188,7 @@ def extend(
     positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
     arguments: dict[str, Any] = {
         "inputs_embeds": model.get_input_embeddings()(tokens),
-        "position_ids": positions.expand(3, -1, -1),
+        "position_ids": family.decoder_positions(positions.expand(3, -1, -1)),
         "use_cache": False,  # else transformers makes a cache of its own and copies into it
     }
     if not (kernel == shared.NAME and _in_equal_groups(prompt_index, len(prefix.mask))):
@@ -142,18 +196,35 @@ def extend(
     if kernel == shared.NAME:
         # Responses are padded on the right, where causal attention never looks: no mask is needed.
         arguments |= prepared(None) | {"shared_prefix": prefix.shared()}
+        if prefix.cross is not None:
+            arguments |= {"past_key_values": _Images(prefix)}
     else:
         keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
         arguments |= prepared(keys) | {"past_key_values": _Continuation(prefix)}
+    arguments |= seeing(prefix, len(tokens))
     if probe is not None:
-        probe.image_index, probe.image_mask = image_places(prefix.image_mask)
+        probe.image_index, probe.image_mask = prefix.image_index, prefix.image_mask
         arguments |= {"probe": probe}
     hidden: Tensor = model.get_decoder()(**arguments).last_hidden_state
     return hidden
 
 
+def seeing(prefix: Prefix, rows: int) -> dict[str, Any]:
+    """A decoder's arguments by which rows that follow their prefixes look at images.
+
+    As many consecutive rows belong to each prefix.
+    """
+    if prefix.cross is None:
+        return {}
+    sighted = prefix.cross.any(dim=1).repeat_interleave(rows // len(prefix.cross))
+    return {
+        "cross_attention_mask": prefix.cross[:, None, None],
+        "full_text_row_masked_out_mask": sighted[:, None, None, None].to(prefix.last_hidden.dtype),
+    }
+
+
 def whole(
-    model: Any, prompts: PromptBatch, tokens: Tensor, prompt_index: Tensor
+    model: Any, family: Family, prompts: PromptBatch, tokens: Tensor, prompt_index: Tensor
 ) -> Tensor:  # [rollout, token, hidden]
     """States that predict the response tokens, each response behind a copy of its prompt.
 
@@ -167,21 +238,13 @@ def whole(
     ids = ids.gather(1, (place + padding) % ids.shape[1])  # what was on the left goes to the end
     hidden: Tensor = model.get_decoder()(
         inputs_embeds=model.get_input_embeddings()(ids),
-        position_ids=place.expand(3, len(ids), -1),
+        position_ids=family.decoder_positions(place.expand(3, len(ids), -1)),
         use_cache=False,
         causal=True,
         **prepared(None),
     ).last_hidden_state
     predicting = (length - 1 + place[: tokens.shape[1]]).unsqueeze(-1)
     return hidden.gather(1, predicting.expand(-1, -1, hidden.shape[-1]))
-
-
-def image_places(image_mask: Tensor) -> tuple[Tensor, Tensor]:  # [prompt, image token] both
-    """Positions of the image tokens, and which of the entries are any, from [prompt, position]."""
-    count = image_mask.sum(dim=1)
-    most = max(1, int(count.max())) if len(count) else 1
-    order = image_mask.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    return order, torch.arange(most, device=image_mask.device) < count.unsqueeze(1)
 
 
 def _in_equal_groups(prompt_index: Tensor, prompts: int) -> bool:

@@ -1,4 +1,4 @@
-"""Prompts as tensors: chat template, image patches, and M-RoPE positions, ready for the policy."""
+"""Prompts as tensors: chat template, pieces of images, and positions, ready for the policy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
-from vexp.errors import DataError
+from vexp.errors import ConfigError, DataError, Problem
+from vexp.probe.layout import Layout
 
 if TYPE_CHECKING:
+    from vexp.backbone._images import Family, Pieces
     from vexp.dataset.base import Item
     from vexp.spec import Prompt
+
+
+# Llama 3's chat template writes today's date unless it is given one; this is what it writes where
+# there is no clock.
+_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True)
@@ -25,9 +33,11 @@ class PromptBatch:
     attention_mask: Tensor  # [prompt, position] bool, false on the padding
     position_ids: Tensor  # [3, prompt, position] int64: time, height, width (M-RoPE)
     next_position: Tensor  # [prompt] int64, position of the first response token
-    pixel_values: Tensor | None  # [patch, patch value] of all images in order; None without images
-    image_grid_thw: Tensor | None  # [image, 3] patches along time, height and width
-    images_per_prompt: tuple[int, ...]
+    # [piece, ...] patches or tiles of all images in order; None without images
+    pixel_values: Tensor | None
+    image_grid_thw: Tensor | None  # [image, 3] pieces along time, height and width
+    pieces: tuple[int, ...]  # [prompt] pieces of its image; 0 without one
+    layouts: tuple[Layout, ...]  # [prompt] where its image tokens are; empty without an image
     item_ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -55,76 +65,60 @@ class PromptBatch:
             next_position=self.next_position[chosen],
             pixel_values=pixels,
             image_grid_thw=grids,
-            images_per_prompt=tuple(self.images_per_prompt[index] for index in chosen),
+            pieces=tuple(self.pieces[index] for index in chosen),
+            layouts=tuple(self.layouts[index] for index in chosen),
             item_ids=tuple(self.item_ids[index] for index in chosen),
         )
 
     def _images(self, chosen: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
         if self.pixel_values is None or self.image_grid_thw is None:
             return None, None
-        patches = torch.split(self.pixel_values, self.image_grid_thw.prod(1).tolist())
-        first = [sum(self.images_per_prompt[:index]) for index in range(len(self))]
-        images = [
-            first[index] + k for index in chosen for k in range(self.images_per_prompt[index])
-        ]
-        if not images:
+        own = torch.split(self.pixel_values, list(self.pieces))
+        with_image = [index for index in chosen if self.pieces[index]]
+        if not with_image:
             return None, None
-        return torch.cat([patches[i] for i in images]), self.image_grid_thw[images]
+        images = [sum(map(bool, self.pieces[:index])) for index in with_image]
+        return torch.cat([own[index] for index in with_image]), self.image_grid_thw[images]
 
 
 @dataclass(frozen=True)
 class Vision:
-    """What encoding has to know of a Qwen-VL model: its placeholder and its patch sizes."""
+    """What encoding has to know of a model: how its family makes tokens of an image."""
 
+    family: Family
+    config: Any
     image_token: str
     image_token_id: int
     reserved: frozenset[int]  # ids that only the chat template may write: the vision tokens
-    merge: int  # patches per image token, along each side
 
 
 def encode(
     items: Sequence[Item], prompt: Prompt, tokenizer: Any, image_processor: Any, vision: Vision
 ) -> PromptBatch:
-    """Apply the chat template, cut images into patches, and lay out positions.
+    """Apply the chat template, cut images into pieces, and lay out positions.
 
     Raises:
         DataError: names the item whose image cannot be used, or whose text holds vision tokens.
     """
     if not items:
-        return _pad([], [], [], None, [], tokenizer.pad_token_id)
-    pixels, grids = _patches(items, image_processor)
-    per_image = [int(t * h * w) // vision.merge**2 for t, h, w in grids]
-    image = iter(zip(per_image, grids, strict=True))
+        return _pad([], [], [], [], None, tokenizer.pad_token_id)
+    family, config = vision.family, vision.config
+    pieces = _pieces(items, image_processor, family)
+    image = iter(pieces.grids if pieces else ())
     rows: list[list[int]] = []
     places: list[Tensor] = []
+    layouts: list[Layout] = []
     texts = _texts(items, prompt, tokenizer)
     for item, ids in zip(items, tokenizer(texts, add_special_tokens=False).input_ids, strict=True):
-        tokens, grid = next(image) if item.image is not None else (0, (0, 0, 0))
+        grid = next(image) if item.image is not None else None
         _check_vision_tokens(item, ids, vision)
-        rows.append(_expand(ids, vision.image_token_id, tokens))
-        places.append(positions(rows[-1], vision.image_token_id, grid, vision.merge))
-    return _pad(items, rows, places, pixels, grids, tokenizer.pad_token_id)
-
-
-def positions(
-    ids: Sequence[int], image_token_id: int, grid: tuple[int, int, int], merge: int
-) -> Tensor:  # [3, position]
-    """M-RoPE positions of one prompt with at most one image (Qwen2-VL, arXiv:2409.12191, §2.1).
-
-    Text counts on in all three dimensions; the tokens of an image share one time and have their
-    row and column as height and width; text after it goes on from the largest position.
-    """
-    first = ids.index(image_token_id) if image_token_id in ids else len(ids)
-    before = torch.arange(first).expand(3, -1)
-    if first == len(ids):
-        return before
-    height, width = grid[1] // merge, grid[2] // merge
-    row = torch.arange(height).repeat_interleave(width)
-    column = torch.arange(width).repeat(height)
-    image = torch.stack([torch.zeros_like(row), row, column]) + first
-    rest = len(ids) - first - height * width
-    after = torch.arange(rest).expand(3, -1) + first + max(height, width)
-    return torch.cat([before, image, after], dim=1)
+        if grid is not None:
+            at = ids.index(vision.image_token_id)
+            ids = [*ids[:at], *family.expanded(config, tokenizer, grid), *ids[at + 1 :]]
+        rows.append(ids)
+        places.append(family.positions(config, ids, grid))
+        layouts.append(() if grid is None else family.layout(config, grid))
+    return _pad(items, rows, places, layouts, pieces, tokenizer.pad_token_id)
 
 
 def _texts(items: Sequence[Item], prompt: Prompt, tokenizer: Any) -> list[str]:
@@ -135,33 +129,38 @@ def _texts(items: Sequence[Item], prompt: Prompt, tokenizer: Any) -> list[str]:
         parts.append({"type": "text", "text": question})
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
         conversations.append([*system, {"role": "user", "content": parts}])
-    texts: list[str] = tokenizer.apply_chat_template(
-        conversations, tokenize=False, add_generation_prompt=True
-    )
+    try:
+        texts: list[str] = tokenizer.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=True, date_string=_DATE
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            Problem(
+                f"the model's chat template refuses the prompt: {error}",
+                where="prompt",
+                remedy="set prompt.system to an empty text, or choose another backbone",
+            )
+        ) from error
     return texts
 
 
-def _patches(
-    items: Sequence[Item], image_processor: Any
-) -> tuple[Tensor | None, list[tuple[int, int, int]]]:
+def _pieces(items: Sequence[Item], image_processor: Any, family: Family) -> Pieces | None:
     images = [item.image for item in items if item.image is not None]
     if not images:
-        return None, []
+        return None
     try:
-        found = image_processor(images=images, return_tensors="pt")
+        return family.pieces(images, image_processor)
     except (ValueError, OSError) as error:
-        _blame_one(items, image_processor)
+        _blame_one(items, image_processor, family)
         raise DataError(f"the images cannot be cut into patches: {error}") from error
-    grids = [(int(t), int(h), int(w)) for t, h, w in found["image_grid_thw"].tolist()]
-    return found["pixel_values"], grids
 
 
-def _blame_one(items: Sequence[Item], image_processor: Any) -> None:
+def _blame_one(items: Sequence[Item], image_processor: Any, family: Family) -> None:
     """Find the item whose image the processor refuses, and say so."""
     for item in items:
         try:
             if item.image is not None:
-                image_processor(images=[item.image])
+                family.pieces([item.image], image_processor)
         except (ValueError, OSError) as error:
             raise DataError(
                 f"the image of item {item.id!r} cannot be cut into patches: {error}",
@@ -174,7 +173,7 @@ def _check_vision_tokens(item: Item, ids: Sequence[int], vision: Vision) -> None
     """A question that spells a vision token would ask for image features that do not exist."""
     expected = 0 if item.image is None else 1
     written = sum(token in vision.reserved for token in ids)
-    if ids.count(vision.image_token_id) != expected or written != 3 * expected:
+    if ids.count(vision.image_token_id) != expected or written != vision.family.written * expected:
         raise DataError(
             f"the text of item {item.id!r} contains a special token such as "
             f"{vision.image_token!r}, which only the chat template may write",
@@ -183,23 +182,16 @@ def _check_vision_tokens(item: Item, ids: Sequence[int], vision: Vision) -> None
         )
 
 
-def _expand(ids: Sequence[int], placeholder: int, count: int) -> list[int]:
-    """Replace the one placeholder by as many as the image has tokens."""
-    if not count:
-        return list(ids)
-    at = ids.index(placeholder)
-    return [*ids[:at], *[placeholder] * count, *ids[at + 1 :]]
-
-
 def _pad(
     items: Sequence[Item],
     rows: Sequence[Sequence[int]],
     places: Sequence[Tensor],
-    pixels: Tensor | None,
-    grids: Sequence[tuple[int, int, int]],
+    layouts: Sequence[Layout],
+    pieces: Pieces | None,
     pad_id: int,
 ) -> PromptBatch:
     length = max((len(row) for row in rows), default=0)
+    counts = iter(pieces.counts if pieces else ())
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros(len(rows), length, dtype=torch.bool)
     position_ids = torch.zeros(3, len(rows), length, dtype=torch.int64)
@@ -213,8 +205,9 @@ def _pad(
         attention_mask=attention_mask,
         position_ids=position_ids,
         next_position=torch.tensor([int(place.max()) + 1 for place in places], dtype=torch.int64),
-        pixel_values=pixels,
-        image_grid_thw=torch.tensor(grids, dtype=torch.int64) if grids else None,
-        images_per_prompt=tuple(int(item.image is not None) for item in items),
+        pixel_values=pieces.pixel_values if pieces else None,
+        image_grid_thw=torch.tensor(pieces.grids, dtype=torch.int64) if pieces else None,
+        pieces=tuple(0 if item.image is None else next(counts) for item in items),
+        layouts=tuple(layouts),
         item_ids=tuple(item.id for item in items),
     )

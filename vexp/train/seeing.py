@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vexp.probe.layout import count
 from vexp.train import diagnostics
-from vexp.train.evidence import token_masks
+from vexp.train.evidence import layout_masks, layout_target
 
 if TYPE_CHECKING:
     from vexp.distortion.base import Distortion
@@ -92,13 +93,13 @@ def split(values: Values, names: tuple[str, ...], accuracies: Tensor | None) -> 
 
 def _of_prompts(batch: Experience, target: Target, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes [prompt, box, image token], targets [prompt, image token], image tokens [prompt]."""
-    evidence, grids = batch.evidence or (), batch.grids or ()
+    evidence, layouts = batch.evidence or (), batch.layouts or ()
     width, most = pooled.shape[1], max(map(len, evidence), default=0)
-    boxes = torch.zeros(len(grids), max(1, most), width, dtype=torch.bool)
-    targets = torch.zeros(len(grids), width)
-    counts = torch.tensor([rows * columns for rows, columns in grids], dtype=torch.int64)
-    for index, (own, grid) in enumerate(zip(evidence, grids, strict=True)):
+    boxes = torch.zeros(len(layouts), max(1, most), width, dtype=torch.bool)
+    targets = torch.zeros(len(layouts), width)
+    counts = torch.tensor([count(layout) for layout in layouts], dtype=torch.int64)
+    for index, (own, layout) in enumerate(zip(evidence, layouts, strict=True)):
         if own and counts[index]:
-            boxes[index, : len(own), : counts[index]] = token_masks(own, grid)
-            targets[index, : counts[index]] = target.distribution(own, grid)
+            boxes[index, : len(own), : counts[index]] = layout_masks(own, layout)
+            targets[index, : counts[index]] = layout_target(target, own, layout)
     return boxes, targets, counts

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from vexp.probe.attention import ImageLogits, Probe
+from vexp.probe.layout import count
 from vexp.registry import Component
 from vexp.train import parallel
-from vexp.train.evidence import token_mask
+from vexp.train.evidence import layout_masks
 from vexp.train.experience import Counterfactual, Experience, ImageAttention, forward
 from vexp.train.policy import Reading
 from vexp.train.randomness import derive
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vexp.distortion.base import Distortion
     from vexp.layer.base import Layer
     from vexp.spec import RunSpec
+    from vexp.train.lora import Untrained
     from vexp.train.policy import Policy, PolicyOutput
 
 
@@ -101,7 +103,7 @@ def asking(run: RunSpec) -> Iterator[Component]:
 def observe(
     experience: Experience,
     policy: Policy,
-    reference: Policy | None,
+    reference: Policy | Untrained | None,
     portions: Iterable[Sequence[int]],
     request: Request,
     *,
@@ -270,14 +272,13 @@ class _Summary:
 
     def __init__(self, part: Experience) -> None:
         self.mask = part.mask
-        grids = part.grids or ()
-        most = max([rows * columns for rows, columns in grids] or [1], default=1) or 1
-        masks = torch.zeros(len(grids), most, dtype=torch.bool)
-        counts = torch.zeros(len(grids), dtype=torch.int64)
-        for index, (boxes, grid) in enumerate(zip(part.evidence or (), grids, strict=True)):
-            counts[index] = grid[0] * grid[1]
-            if boxes and counts[index]:
-                masks[index, : counts[index]] = token_mask(boxes, grid)
+        layouts = part.layouts or ()
+        counts = torch.tensor([count(layout) for layout in layouts], dtype=torch.int64)
+        most = max([1, *counts.tolist()])
+        masks = torch.zeros(len(layouts), most, dtype=torch.bool)
+        for index, (boxes, layout) in enumerate(zip(part.evidence or (), layouts, strict=True)):
+            if boxes and layout:
+                masks[index, : counts[index]] = layout_masks(boxes, layout).any(dim=0)
         device = part.group.device
         self.evidence = masks.to(device)[part.group]  # [rollout, image token]
         self.count = counts.to(device)[part.group]

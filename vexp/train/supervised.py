@@ -23,7 +23,7 @@ from vexp.train.checkpoint import MODEL, State
 from vexp.train.collect import draw, of_prompts
 from vexp.train.device import arithmetic, make_accelerator
 from vexp.train.experience import Experience, even_portions
-from vexp.train.learner import load
+from vexp.train.learner import load_trained
 from vexp.train.metrics import of_auxiliary
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 from vexp.train.workspace import BuildStage, stopped
@@ -86,7 +86,7 @@ def _build(
     with arithmetic(run.compute) as device:
         found = parallel.path_from_first(lambda: checkpoint.newest([work], total, workspace.note))
         state = State.read(found) if found else State()
-        policy = load(run, found / MODEL if found else initial, device, stage)
+        policy = load_trained(run, initial, found, device, stage)
         optimizer = make_optimizer(policy, settings)
         if found is not None and state.step < total:
             checkpoint.load_optimizer(found, policy, optimizer)
