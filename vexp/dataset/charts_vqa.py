@@ -78,8 +78,8 @@ class ChartsVqa(Dataset):
     provides = ("boxes",)
 
     width: Annotated[int, Between(224)] = 448  # of the image in pixels
-    height: Annotated[int, Between(168)] = 336
-    charts: tuple[Shape, ...] = ("bar", "line", "scatter")
+    height: Annotated[int, Between(168)] = 336  # of the image in pixels
+    charts: tuple[Shape, ...] = ("bar", "line", "scatter")  # which kinds are drawn
     marks_min: Annotated[int, Between(3, 8)] = 4  # fewest marks of a series
     marks_max: Annotated[int, Between(3, 8)] = 6  # most marks of a series
     single: tuple[Single, ...] = ("value", "which", "above")  # questions about one mark
