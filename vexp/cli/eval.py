@@ -20,12 +20,23 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("target")
 @click.argument("overrides", nargs=-1, metavar="[OVERRIDE]...")
+@click.option(
+    "--benchmarks",
+    help="Benchmarks of lmms-eval instead: names, or a paper's for all of its own, with commas.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder with a folder for each benchmark's files, by the benchmark's name.",
+)
 @config_dir_option
 @results_option
 @json_option
 def command(
     target: str,
     overrides: tuple[str, ...],
+    benchmarks: str | None,
+    data: Path | None,
     config_dirs: tuple[Path, ...],
     results_dir: Path,
     as_json: bool,
@@ -34,12 +45,15 @@ def command(
 
     A run is scored with the evaluators of its own config; overrides of `evaluator` replace them.
     A checkpoint is scored as a run with these overrides would be. What was scored before is reused.
+    `--benchmarks pope,mathvista_testmini` or `--benchmarks ease` asks for these and nothing else;
+    their settings are evaluator.<benchmark>.…. `vexp list benchmarks` names them.
     """
     from vexp.cli.progress import Progress
     from vexp.cli.run import summary
     from vexp.config.compose import resolve
     from vexp.runs.store import RECORD, RunStore
 
+    overrides = (*_of_benchmarks(benchmarks, data), *overrides)
     store = RunStore(results_dir)
     path = Path(target)
     checkpoint = path.is_dir() and not (path / RECORD).is_file()
@@ -58,6 +72,25 @@ def command(
         click.echo(f"{label}: {summary(results['metrics'])}")
     if not found:
         click.echo("no evaluator is configured; add one, e.g. evaluator.heldout=heldout")
+
+
+def _of_benchmarks(benchmarks: str | None, data: Path | None) -> list[str]:
+    """Overrides that put these benchmarks in the place of the held-out questions.
+
+    Raises:
+        ConfigError: for every name that is no benchmark and no paper.
+    """
+    if benchmarks is None:
+        return []
+    from vexp.evaluator.benchmarks import chosen
+
+    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    found = ["~evaluator.heldout"]
+    for name in chosen(names, where="--benchmarks"):
+        found.append(f"+evaluator.{name}={{name: lmms_eval, benchmark: {name}}}")
+        if data is not None and (data / name).exists():
+            found.append(f"+evaluator.{name}.data='{(data / name).absolute()}'")
+    return found
 
 
 def _run(
