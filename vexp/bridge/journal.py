@@ -59,7 +59,8 @@ class Journal:
             response = Response(**row)
             self._found[response.key] = response
         self.known = len(self._found)
-        if damaged is not None or not rows:  # the last write was cut off
+        if damaged is not None or not rows or not path.read_bytes().endswith(b"\n"):
+            # the last write was cut off
             write_text(
                 path, "".join(_line(row) for row in [plain, *map(asdict, self._found.values())])
             )
@@ -94,14 +95,6 @@ class Journal:
                     file.write(text.encode("utf-8"))
         for response in responses:
             self._found[response.key] = response
-
-
-def count(path: Path) -> int:
-    """Complete lines of a journal beside its first."""
-    try:
-        return max(0, path.read_bytes().count(b"\n") - 1)
-    except FileNotFoundError:
-        return 0
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[OVERRIDE]...")
 @click.option(
     "--benchmarks",
-    help="Benchmarks of lmms-eval instead: names, or a paper's for all of its own, with commas.",
+    help="Benchmarks of lmms-eval instead: names with commas; `ease` for all of a paper's, "
+    "`ease/table1` for those of a published table.",
 )
 @click.option(
     "--data",
@@ -74,6 +75,17 @@ def command(
         click.echo("no evaluator is configured; add one, e.g. evaluator.heldout=heldout")
 
 
+def of_table(name: str) -> list[str]:
+    """The benchmarks in the columns of a published table.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    from vexp.tables.reference import load
+
+    return [column.benchmark for column in load(name).columns if column.benchmark]
+
+
 def _of_benchmarks(benchmarks: str | None, data: Path | None) -> list[str]:
     """Overrides that put these benchmarks in the place of the held-out questions.
 
@@ -84,7 +96,8 @@ def _of_benchmarks(benchmarks: str | None, data: Path | None) -> list[str]:
         return []
     from vexp.evaluator.benchmarks import chosen
 
-    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    asked = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    names = [each for name in asked for each in (of_table(name) if "/" in name else [name])]
     found = ["~evaluator.heldout"]
     for name in chosen(names, where="--benchmarks"):
         found.append(f"+evaluator.{name}={{name: lmms_eval, benchmark: {name}}}")
