@@ -26,7 +26,7 @@ demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.
 	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval"
 
 test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -28,7 +28,14 @@ TASK_FILES = "tasks"
 MESSAGE = 3  # exit code
 # What lmms-eval asks its command line for. It unwraps nothing: vexp.bridge.unwrap does.
 _ARGUMENTS = Namespace(reasoning_tags="none", process_with_media=False, output_path=".")
-_NUMBERS = ("score", "correct", "acc", "gpt_score", "hit")  # in a sample's own record of a metric
+_NUMBERS = (
+    "score",
+    "correct",
+    "acc",
+    "acc_score",
+    "gpt_score",
+    "hit",
+)  # in a sample's own record of a metric
 
 
 def main(path: str | None = None) -> None:
