@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-methods test test-all check format bench wheel clean
+EVAL := .venv-eval
+EVAL_READY := $(EVAL)/.ready
+
+.PHONY: help setup setup-eval demo demo-methods test test-all check format bench wheel clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +19,13 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(READY)  ## install into .venv (locked versions)
+
+$(EVAL_READY): pyproject.toml constraints.txt constraints-eval.txt
+	$(PYTHON) -m venv $(EVAL)
+	$(EVAL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-eval.txt -e ".[eval]"
+	@touch $@
+
+setup-eval: $(EVAL_READY)  ## install vexp with lmms-eval into .venv-eval (locked versions, 3 GB)
 
 demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
 	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
@@ -48,4 +58,4 @@ wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(EVAL) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
