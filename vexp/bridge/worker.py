@@ -133,7 +133,7 @@ def _one(
             batch_size=model.batch_size,
             limit=limit,
             log_samples=True,
-            bootstrap_iters=1000,
+            bootstrap_iters=0,  # standard errors are taken from the samples
             process_docs_parallel=1,  # its threads break math_verify's time limit
             random_seed=seed,
             numpy_random_seed=seed,

@@ -19,6 +19,7 @@ from vexp.evaluator.base import Desk
 from vexp.files import read_json, write_json
 
 SUPPORTED = "0.7.3"  # the version whose tasks and defaults were looked at
+JOURNAL = "responses.jsonl"
 _POLL_S = 0.2
 _LEAVING_S = 10.0
 _REMEDY = 'pip install "vexp[eval]" there, or name a Python that has both: evaluator.NAME.python='
@@ -57,12 +58,13 @@ def work(python: str, offline: bool, job: Mapping[str, Any], desk: Desk) -> dict
         (folder / name).unlink(missing_ok=True)
     write_json(folder / "job.json", job)
     shown: tuple[int, int | None] = (0, None)
+    progress = _Progress(folder)
     with _started(python, offline, folder) as process:
         while process.poll() is None:
             desk.ensure()
             if desk.stopping():
                 raise Interrupted("stopped on request; the responses so far are kept")
-            if (now := _progress(folder)) != shown:
+            if (now := progress.now()) != shown:
                 shown = now
                 desk.progress(*now)
             time.sleep(_POLL_S)
@@ -135,14 +137,22 @@ def _started(python: str, offline: bool, folder: Path) -> Iterator[subprocess.Po
         process.wait()
 
 
-def _progress(folder: Path) -> tuple[int, int | None]:
-    """Questions answered and asked; the journal's first line is no answer."""
-    total = read_json(folder / "total.json")
-    try:
-        lines = (folder / "responses.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
-        lines = 0
-    return max(0, lines - 1), total["questions"] if isinstance(total, dict) else None
+class _Progress:
+    """Questions answered and asked; reads what has come since, as responses may be long."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lines = self._read = 0
+
+    def now(self) -> tuple[int, int | None]:
+        total = read_json(self._folder / "total.json")
+        with contextlib.suppress(FileNotFoundError), (self._folder / JOURNAL).open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+            self._read += len(new)
+            self._lines += new.count(b"\n")
+        asked = total["questions"] if isinstance(total, dict) else None
+        return max(0, self._lines - 1), asked  # the journal's first line is no answer
 
 
 def _failure(code: int, folder: Path) -> VexpError:
