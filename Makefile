@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-methods test test-all check format bench wheel clean
+EVAL := .venv-eval
+EVAL_READY := $(EVAL)/.ready
+
+.PHONY: help setup setup-eval demo demo-methods test test-all check format bench wheel clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +20,13 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## install into .venv (locked versions)
 
+$(EVAL_READY): pyproject.toml constraints.txt constraints-eval.txt
+	$(PYTHON) -m venv $(EVAL)
+	$(EVAL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-eval.txt -e ".[eval]"
+	@touch $@
+
+setup-eval: $(EVAL_READY)  ## install vexp with lmms-eval into .venv-eval (locked versions, 3 GB)
+
 demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
 	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
 	$(BIN)/vexp table sweeps/quickstart.yaml
@@ -26,7 +36,7 @@ demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.
 	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval"
 
 test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -48,4 +58,4 @@ wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(EVAL) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -44,6 +44,23 @@ OTHER = {
     },
     "avg_at_k": COMMON | {"k": 3, "temperature": 0.7, "top_p": 0.9, "seed": 5},
     "heldout": COMMON,
+    "lmms_eval": {
+        "benchmark": "pope",
+        "task": "gqa",
+        "tasks_dir": "nowhere",  # what lies there counts, not where
+        "data": "nowhere",
+        "prompt": "task",
+        "unwrap": "thoughts",
+        "limit": 10,
+        "max_response_length": 7,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 5,
+        "k": 3,
+        "batch_size": 7,
+        "python": "python3",
+        "offline": False,
+    },
     "diagnostics": COMMON
     | {
         "layer": component("layer", "middle"),
@@ -84,7 +101,8 @@ RECORDED = {
         "focused_early": st.integers(0, 9).map(float),
     },
 }  # fmt: skip
-CLUSTERED = {"avg_at_k": {"accuracy", "pass", "run_std"}}  # n: questions, or answers to each
+# n: questions, or answers to each, or samples with a verdict of their own
+CLUSTERED = {"avg_at_k": {"accuracy", "pass", "run_std"}, "lmms_eval": {"accuracy"}}
 PARTIAL = {name for values in RECORDED.values() for name in values} | {"late_early_focus"}
 SAMPLES = st.lists(
     st.builds(

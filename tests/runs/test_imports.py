@@ -10,11 +10,11 @@ import pytest
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import ConfigError, RunError
+from vexp.evaluator.benchmarks import catalogue
 from vexp.files import write_json
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import read_results, read_samples
 from vexp.runs.imports.adopt import adopt, is_foreign
-from vexp.runs.imports.measured import catalogue
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RESULT, RunStore
 

@@ -20,12 +20,24 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("target")
 @click.argument("overrides", nargs=-1, metavar="[OVERRIDE]...")
+@click.option(
+    "--benchmarks",
+    help="Benchmarks of lmms-eval instead: names with commas; `ease` for all of a paper's, "
+    "`ease/table1` for those of a published table.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder with a folder for each benchmark's files, by the benchmark's name.",
+)
 @config_dir_option
 @results_option
 @json_option
 def command(
     target: str,
     overrides: tuple[str, ...],
+    benchmarks: str | None,
+    data: Path | None,
     config_dirs: tuple[Path, ...],
     results_dir: Path,
     as_json: bool,
@@ -34,12 +46,15 @@ def command(
 
     A run is scored with the evaluators of its own config; overrides of `evaluator` replace them.
     A checkpoint is scored as a run with these overrides would be. What was scored before is reused.
+    `--benchmarks pope,mathvista_testmini` or `--benchmarks ease` asks for these and nothing else;
+    their settings are evaluator.<benchmark>.…. `vexp list benchmarks` names them.
     """
     from vexp.cli.progress import Progress
     from vexp.cli.run import summary
     from vexp.config.compose import resolve
     from vexp.runs.store import RECORD, RunStore
 
+    overrides = (*_of_benchmarks(benchmarks, data), *overrides)
     store = RunStore(results_dir)
     path = Path(target)
     checkpoint = path.is_dir() and not (path / RECORD).is_file()
@@ -58,6 +73,37 @@ def command(
         click.echo(f"{label}: {summary(results['metrics'])}")
     if not found:
         click.echo("no evaluator is configured; add one, e.g. evaluator.heldout=heldout")
+
+
+def of_table(name: str) -> list[str]:
+    """The benchmarks in the columns of a published table.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    from vexp.tables.reference import load
+
+    return [column.benchmark for column in load(name).columns if column.benchmark]
+
+
+def _of_benchmarks(benchmarks: str | None, data: Path | None) -> list[str]:
+    """Overrides that put these benchmarks in the place of the held-out questions.
+
+    Raises:
+        ConfigError: for every name that is no benchmark and no paper.
+    """
+    if benchmarks is None:
+        return []
+    from vexp.evaluator.benchmarks import chosen
+
+    asked = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    names = [each for name in asked for each in (of_table(name) if "/" in name else [name])]
+    found = ["~evaluator.heldout"]
+    for name in chosen(names, where="--benchmarks"):
+        found.append(f"+evaluator.{name}={{name: lmms_eval, benchmark: {name}}}")
+        if data is not None and (data / name).exists():
+            found.append(f"+evaluator.{name}.data='{(data / name).absolute()}'")
+    return found
 
 
 def _run(

@@ -25,7 +25,13 @@ from vexp.cli.options import config_dir_option, json_option
 def command(
     kind: str | None, plugins: tuple[str, ...], config_dirs: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Components of KIND with their fields; without KIND, all kinds with their components."""
+    """Components of KIND with their fields; without KIND, all kinds with their components.
+
+    `vexp list benchmarks` names the benchmarks of lmms-eval that the evaluator `lmms_eval` has.
+    """
+    if kind == "benchmarks":
+        _benchmarks(as_json)
+        return
     from vexp.config.folders import search_dirs, variants
     from vexp.registry import KINDS, REGISTRY, component_base
 
@@ -58,6 +64,23 @@ def command(
         click.echo()
     if kind is None:
         click.echo("`vexp list KIND` shows the fields of each component.")
+
+
+def _benchmarks(as_json: bool) -> None:
+    from vexp.evaluator.benchmarks import catalogue, papers
+
+    if as_json:
+        shown = {name: dataclasses.asdict(entry) for name, entry in catalogue().items()}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for name, entry in catalogue().items():
+        click.echo(f"  {name:22} {entry.label}; lmms-eval: {', '.join(entry.runs)}")
+        for line in (entry.note, "needs data=" if entry.needs_data else ""):
+            if line:
+                click.echo(f"  {'':22}   {line}")
+    click.echo("\npapers:")
+    for paper, names in papers().items():
+        click.echo(f"  {paper:22} {', '.join(names)}")
 
 
 def field_comments(cls: type) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vexp.registry import Component
@@ -44,6 +45,32 @@ class Sample:
         return found
 
 
+Metrics = Mapping[str, Mapping[str, float | None]]  # {metric: {value, stderr, n}}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What an evaluation in a process of its own is given."""
+
+    checkpoint: Path | None  # a folder in Hugging Face format; None: as the run starts it
+    content: str  # hash of the checkpoint's content
+    work: Path  # a folder that the next attempt finds again, whatever ended this one
+    progress: Callable[[int, int | None], None]  # questions answered, and how many there are
+    note: Callable[[str], None]  # a message worth a line of its own
+    ensure: Callable[[], None]  # raises ClaimLost when another process has taken over
+    stopping: Callable[[], bool]  # whether the user asked to stop
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an evaluation in a process of its own found."""
+
+    samples: Sequence[Sample]
+    metrics: Metrics
+    about: Mapping[str, Any] = field(default_factory=dict)  # further entries of results.json
+    files: Mapping[str, Path] = field(default_factory=dict)  # kept beside it, by name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluator(Component):
     """Scores a checkpoint. `version` is raised whenever the scoring itself changes."""
@@ -69,4 +96,28 @@ class Evaluator(Component):
         """`{metric: {value, stderr, n}}` from the samples alone, e.g. `accuracy/single`.
 
         Shares are fractions in [0, 1]. The standard error of a single sample is None.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparateEvaluator(Evaluator):
+    """Scores a checkpoint in a process of its own, where the checkpoint is loaded again."""
+
+    benchmark: str = ""  # what is scored
+
+    @property
+    def of_benchmark(self) -> str:
+        """The benchmark that the main metric is a whole result of; empty: of none, or of a part."""
+        return self.benchmark
+
+    def samples(self, policy: Policy, run: RunSpec, start: int = 0) -> Iterator[Sample]:
+        raise NotImplementedError(f"{self.name} scores by `score`")
+
+    @abstractmethod
+    def score(self, run: RunSpec, desk: Desk) -> Scored:
+        """Score the checkpoint; go on from what a former attempt left in `desk.work`.
+
+        Raises:
+            Interrupted: the user asked to stop.
+            VexpError: the other process failed; says why.
         """

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp import __version__
 from vexp.errors import CheckpointError, Interrupted, RunError
-from vexp.evaluator.base import Evaluator, Sample
+from vexp.evaluator.base import Desk, Evaluator, Sample, Scored, SeparateEvaluator
 from vexp.files import append_line, read_json, read_lines, write_json, write_text
 from vexp.runs import provenance
 from vexp.runs.build import build_once
@@ -201,6 +203,43 @@ class Evaluation:
         return read_results(target)
 
     def _score(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
+        if isinstance(unit.evaluator, SeparateEvaluator):
+            return self._score_apart(unit, unit.evaluator, work, output, ensure)
+        return self._score_here(unit, work, output, ensure)
+
+    def _score_apart(
+        self,
+        unit: Unit,
+        evaluator: SeparateEvaluator,
+        work: Path,
+        output: Path,
+        ensure: Callable[[], None],
+    ) -> None:
+        """By a process of its own, which needs the memory that a policy here would hold."""
+        self._forget_policy()
+        started = now()
+
+        def progress(done: int, total: int | None) -> None:
+            self.reporter.progress(f"evaluate {unit.label}", done, total, {})
+
+        scored = evaluator.score(
+            self.run,
+            Desk(
+                checkpoint=self.checkpoint and model_folder(self.checkpoint),
+                content=unit.checkpoint,
+                work=work,
+                progress=progress,
+                note=self.reporter.note,
+                ensure=ensure,
+                stopping=lambda: bool(self.stop),
+            ),
+        )
+        ensure()
+        for name, path in scored.files.items():
+            shutil.copyfile(path, output / name)
+        self._write(unit, scored, output, started)
+
+    def _score_here(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
         started, total = now(), unit.protocol.get("size")
         samples = self._kept(work / SAMPLES)
         correct = sum(sample.correct for sample in samples)
@@ -219,7 +258,8 @@ class Evaluation:
                 )
                 if self.stop:
                     raise Interrupted("stopped on request; scored samples are kept")
-        self._write(unit, samples, output, started)
+        metrics = unit.evaluator.metrics(samples)
+        self._write(unit, Scored(samples, metrics), output, started)
 
     def _kept(self, path: Path) -> list[Sample]:
         """What a former attempt scored; the lines from a damaged one on are scored again."""
@@ -257,10 +297,18 @@ class Evaluation:
             )
         return self._loaded
 
-    def _write(self, unit: Unit, samples: list[Sample], output: Path, started: str) -> None:
+    def _forget_policy(self) -> None:
+        if self._loaded is not None:
+            import torch
+
+            self._loaded = None
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def _write(self, unit: Unit, scored: Scored, output: Path, started: str) -> None:
         from vexp.config.schema import to_dict
 
-        write_text(output / SAMPLES, "".join(map(_line, samples)))
+        write_text(output / SAMPLES, "".join(map(_line, scored.samples)))
         provenance.record(output, to_dict(self.run), started, diffs=False)
         write_json(
             output / RESULTS,
@@ -273,8 +321,9 @@ class Evaluation:
                 "protocol": unit.protocol,
                 "scorer": unit.evaluator.version,
                 "vexp": __version__,
-                "samples": len(samples),
-                "metrics": unit.evaluator.metrics(samples),
+                "samples": len(scored.samples),
+                "metrics": scored.metrics,
+                **scored.about,
             },
         )
 

@@ -26,7 +26,8 @@ def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = Fals
 
     An evaluation counts only under the key of its checkpoint and of the protocol that the sweep
     asks for now; one of another protocol or scorer is as good as missing, and a remark says so.
-    Results of benchmarks that were brought in by `vexp import` count beside them. With `costs`,
+    Results of benchmarks that it does not declare, from `vexp import` or `vexp eval`, count beside
+    them. With `costs`,
     the seconds per step as well.
 
     Raises:
@@ -47,21 +48,27 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
     home = str(folder.evaluations_dir)
     there = _evaluations(home)
     metrics: dict[str, Mapping[str, Score]] = {}
+    benchmarks: dict[str, Score] = {}
     decoding: dict[str, str] = {}
     counted: set[str] = set()
+    declared: set[str] = set()
     for unit in evaluations.units(training.run, result["checkpoint_hash"]):
+        declared.add(getattr(unit.evaluator, "of_benchmark", ""))
         name = next((name for name in there if name.endswith(f"-{unit.key}")), None)
         if name is not None:
             counted.add(name)
             found = there[name]
             metrics[unit.label] = _scores(found)
             decoding[unit.label] = str(unit.protocol.get("decoding", ""))
-    benchmarks: dict[str, Score] = {}
+            if "benchmark" in found:
+                _add_benchmark(found, benchmarks, decoding, f"{home}/{name}")
     remarks: list[str] = []
     for name, found in there.items():
         if name in counted or found.get("checkpoint") != result["checkpoint_hash"]:
             continue
-        if "benchmark" in found:
+        if found.get("benchmark") in declared:
+            remarks.append(_stale(found, folder))
+        elif "benchmark" in found:
             _add_benchmark(found, benchmarks, decoding, f"{home}/{name}")
         elif found["name"] not in metrics and found["name"] in training.run.evaluator:
             remarks.append(_stale(found, folder))

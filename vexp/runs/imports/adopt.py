@@ -12,10 +12,11 @@ from typing import Any
 from vexp import __version__
 from vexp.config.identity import digest
 from vexp.errors import RunError
+from vexp.evaluator.benchmarks import catalogue
 from vexp.files import new_folder, write_json, write_text
 from vexp.runs import evaluations
 from vexp.runs.imports import lmms_eval, own_rows
-from vexp.runs.imports.measured import Foreign, catalogue
+from vexp.runs.imports.measured import Foreign
 from vexp.runs.provenance import RECORD
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vexp.errors import RunError
-from vexp.runs.imports.measured import Foreign, catalogue
+from vexp.evaluator.benchmarks import catalogue
+from vexp.runs.imports.measured import Foreign
 
 ENDING = "_results.json"
 _KEYS = {"results", "configs", "versions", "n-samples", "config"}
