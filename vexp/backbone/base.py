@@ -43,7 +43,7 @@ class Backbone(Component):
     # `emits` says that no token can be added.
     lacks: ClassVar[tuple[str, ...]] = ()
 
-    lora: Annotated[Lora, Neutral(Lora())] = Lora()
+    lora: Annotated[Lora, Neutral(Lora())] = Lora()  # low-rank changes, in place of all weights
 
     @property
     def decoder_layers(self) -> int | None:
