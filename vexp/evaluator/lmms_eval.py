@@ -37,12 +37,11 @@ class LmmsEval(SeparateEvaluator):
 
     task: str = ""  # instead of a benchmark: any task of lmms-eval
     tasks_dir: Annotated[str, UNHASHED] = ""  # folder with tasks of your own, as lmms-eval has them
-    # file or folder with the questions; empty: the hub's copy, from the cache where offline
-    data: Annotated[str, UNHASHED] = ""
-    # run: the run's system message and instruction; task: the system message of the task
-    prompt: Literal["run", "task"] = "run"
-    # what of a response is scored; auto: as the catalogue says, and for other tasks `answer`
-    unwrap: Literal["auto", "none", "thoughts", "answer"] = "auto"
+    data: Annotated[str, UNHASHED] = ""  # file or folder with the questions; empty: the hub's
+    # the run's system message and instruction, or the system message of the task
+    prompt: Literal["run", "task"] = "run"  # whose words stand around the question
+    # auto: as the catalogue says, and for other tasks `answer`
+    unwrap: Literal["auto", "none", "thoughts", "answer"] = "auto"  # what of a response is scored
     limit: PositiveInt | None = None  # the first questions only, of each task
     max_response_length: PositiveInt | None = None  # tokens; null: as in training
     temperature: NonNegative = 0.0  # 0: greedy
