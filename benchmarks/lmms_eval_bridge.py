@@ -4,9 +4,8 @@
 
 Both ask the same 500 questions of a local task, each with an image, of the same checkpoint, in a
 process of their own. Directly: load lmms-eval's task, then one call of `generate_until`. Through
-the bridge: what the evaluator `lmms_eval` does, scoring and every file included. The import of
-lmms-eval is in both and is taken off both, as the direct side measures it. CPU time, since it moves
-less on a busy machine; the wall clock is printed as well.
+the bridge: what the evaluator `lmms_eval` does, scoring, watching and every file included. Each
+side's imports are taken off it. CPU time, since it moves less on a busy machine.
 """
 
 from __future__ import annotations
@@ -59,7 +58,6 @@ def write_task(folder: Path, number: int) -> None:
 
 def direct(folder: Path) -> None:
     """The one side, within the Python that has lmms-eval: prints its times as JSON."""
-    start = (time.process_time(), time.monotonic())
     from vexp.backbone._imports import hide_broken_packages
 
     hide_broken_packages()
@@ -69,7 +67,7 @@ def direct(folder: Path) -> None:
 
     from vexp.bridge.model import VexpModel
 
-    ready = (time.process_time(), time.monotonic())
+    ready = time.process_time()
     manager = TaskManager("ERROR", include_path=str(folder / "task"), include_defaults=False)
     task = get_task_dict(["redness"], manager, "chat")["redness"]
     task.build_all_requests(limit=None, rank=0, world_size=1)
@@ -80,13 +78,9 @@ def direct(folder: Path) -> None:
     )
     model.task_dict["redness"] = task.dataset
     found = model.generate_until(task.instances)
-    done = (time.process_time(), time.monotonic())
+    done = time.process_time()
     assert lmms_eval.evaluator and len(found) == len(task.instances)
-    click.echo(json.dumps({"import": _between(start, ready), "answers": _between(ready, done)}))
-
-
-def _between(first: tuple[float, float], last: tuple[float, float]) -> dict[str, float]:
-    return {"cpu_s": last[0] - first[0], "wall_s": last[1] - first[1]}
+    click.echo(json.dumps({"import": ready, "all": done}))
 
 
 def bridge(folder: Path, python: str) -> dict[str, float]:
@@ -108,9 +102,11 @@ def bridge(folder: Path, python: str) -> dict[str, float]:
             stopping=lambda: False,
         )
         run = _run()
-        start, wall = _cpu(), time.monotonic()
+        start = _cpu()
         evaluator.score(run, desk)
-        return {"cpu_s": _cpu() - start, "wall_s": time.monotonic() - wall}
+        spent = _cpu() - start
+        inside = json.loads((Path(work) / "result.json").read_text())["cpu_s"]
+        return {"import": inside["import"], "worker": inside["all"], "all": spent}
 
 
 def _cpu() -> float:
@@ -143,21 +139,17 @@ def measure(python: str, questions: int, turns: int) -> dict[str, Any]:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             alone = json.loads(done.stdout.strip().splitlines()[-1])
             pairs.append((alone, bridge(folder, python)))
-    ratios = {
-        clock: statistics.median(
-            (through[clock] - alone["import"][clock]) / alone["answers"][clock]
-            for alone, through in pairs
-        )
-        for clock in ("cpu_s", "wall_s")
-    }
+    ratio = statistics.median(
+        (through["all"] - through["import"]) / (alone["all"] - alone["import"])
+        for alone, through in pairs
+    )
     return {
         "name": "lmms_eval_bridge",
         "machine": describe(),
         "questions": questions,
-        "turns": [{"direct": alone, "bridge": through} for alone, through in pairs],
-        "ratio": ratios["cpu_s"],
-        "ratio_wall": ratios["wall_s"],
-        "ok": ratios["cpu_s"] <= LIMIT,
+        "cpu_s": [{"direct": alone, "bridge": through} for alone, through in pairs],
+        "ratio": ratio,
+        "ok": ratio <= LIMIT,
     }
 
 
@@ -176,9 +168,7 @@ def main(python: str, questions: int, turns: int, as_json: bool, only: Path | No
     if as_json:
         click.echo(json.dumps(found))
     else:
-        click.echo(
-            f"{found['ratio']:.3f} x (CPU), {found['ratio_wall']:.3f} x (wall), wanted {LIMIT} x"
-        )
+        click.echo(f"{found['ratio']:.3f} x, wanted {LIMIT} x")
     sys.exit(0 if found["ok"] else 1)
 
 

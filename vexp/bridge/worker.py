@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import time
 import traceback
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -50,6 +52,7 @@ def main(path: str | None = None) -> None:
     try:
         job = json.loads(job_file.read_text("utf-8"))
         write_json(work / RESULT, evaluated(job, work))
+        _leave()
     except VexpError as error:
         problem = error.problem
         parts = {k: getattr(problem, k) for k in ("what", "where", "accepted", "remedy")}
@@ -60,6 +63,16 @@ def main(path: str | None = None) -> None:
         what = f"{type(error).__name__}: {error}"
         write_json(work / ERROR, {"kind": "", "what": what[:2000]})
         sys.exit(1)
+
+
+def _leave() -> None:
+    """End at once: taking all that lmms-eval has imported apart takes seconds."""
+    from vexp.verifier.pool import close_all
+
+    close_all()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def run_of(config: Mapping[str, Any]) -> RunSpec:
@@ -77,11 +90,13 @@ def evaluated(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     # Replaces math_verify's time limit, which works in the main thread only: elsewhere it raises,
     # lmms-eval swallows that, and right answers count as wrong.
     import lmms_eval.tasks._task_utils.math_verify_utils
+    from lmms_eval import evaluator as _evaluator  # noqa: F401
     from lmms_eval.tasks import TaskManager
 
     from vexp.bridge import tasks
     from vexp.bridge.model import VexpModel
 
+    imported = time.process_time()
     model = VexpModel(
         run=run_of(job["config"]),
         checkpoint=job["checkpoint"] or "",
@@ -114,6 +129,7 @@ def evaluated(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
         "lmms_eval": _version(lmms_eval.__name__),
         "generated": model.generated,
         "known": model.journal.known,
+        "cpu_s": {"import": imported, "all": time.process_time()},
         "seeds": found,
     }
 

@@ -37,8 +37,9 @@ class LmmsEval(SeparateEvaluator):
 
     task: str = ""  # instead of a benchmark: any task of lmms-eval
     tasks_dir: Annotated[str, UNHASHED] = ""  # folder with tasks of your own, as lmms-eval has them
-    data: Annotated[str, UNHASHED] = ""  # file or folder with the questions; empty: the hub's copy
-    prompt: Literal["run", "task"] = "run"  # whose system message; run: its instruction as well
+    data: Annotated[str, UNHASHED] = ""  # file or folder with the questions; empty: the hub's
+    # the run's system message and instruction, or the system message of the task
+    prompt: Literal["run", "task"] = "run"  # whose words stand around the question
     # auto: as the catalogue says, and for other tasks `answer`
     unwrap: Literal["auto", "none", "thoughts", "answer"] = "auto"  # what of a response is scored
     limit: PositiveInt | None = None  # the first questions only, of each task
