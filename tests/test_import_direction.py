@@ -19,13 +19,14 @@ from vexp.registry import KINDS
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
     ("", "errors", "registry", "files", "paths"),
-    ("config", "probe"),
+    ("config", "probe", "endpoint"),
     KINDS,
     ("spec",),
     ("train",),
     ("runs",),
     ("sweeps",),
     ("tables",),
+    ("annotate",),
     ("cli", "__main__"),
 )
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "What differs between two runs."),
     "list": ("list", "Components, one line each, with their fields."),
     "new": ("new", "Write a component file and its test, ready to fill in."),
+    "annotate": ("annotate", "Find evidence boxes for a dataset."),
     "export": ("export", "Write small portable results of finished runs."),
     "import": ("import_", "Bring exported results back as finished evaluations."),
     "clean": ("clean", "List what can be deleted, and delete it when told to."),

@@ -83,6 +83,11 @@ class Table(Dataset):
                 str(error), where=str(place), remedy="mend or remove this row"
             ) from error
 
+    def image_file(self, split: Split, index: int) -> Path | None:
+        place = self.places(split)[index]
+        found = _images.source(self.fields_of(place)["image"], place.stamp.path.parent)
+        return found.file if found else None
+
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         if not self.path:
             yield Problem(
