@@ -13,8 +13,10 @@ MODIFIERS = ["red", "left", "large", "the", "a", "wooden"]
 TAILS = ["", " on the table", " of the house", " left of the door", " wearing a hat"]
 phrase = st.builds(
     lambda before, noun, tail: " ".join([*before, noun]) + tail,
-    st.lists(st.sampled_from(MODIFIERS), max_size=3), st.sampled_from(NOUNS), st.sampled_from(TAILS),
-)  # fmt: skip
+    st.lists(st.sampled_from(MODIFIERS), max_size=3),
+    st.sampled_from(NOUNS),
+    st.sampled_from(TAILS),
+)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that speaks OpenAI's chat completions, and misbehaves on order.
+"""A real HTTP server here that speaks OpenAI's chat completions, and misbehaves on order.
 
 `faults` are worked off first, one a request: ("status", code, headers, body), "timeout", "garbage",
 "hangup", "cut". After those, `answer(body)` gives the reply's text, or a fault for this request.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -107,6 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionResetError):  # a client was killed
+            super().handle()
 
     def log_message(self, *args: Any) -> None:
         pass

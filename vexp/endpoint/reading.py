@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _SHOWN = 80
+_TRIED = 50  # brackets that may begin the JSON; each nest of thousands takes a while
 
 
 def json_in(answer: str) -> Any:
@@ -18,7 +20,7 @@ def json_in(answer: str) -> Any:
     """
     text = _THOUGHT.sub("", answer)
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"[\[{]", text):
+    for match in itertools.islice(re.finditer(r"[\[{]", text), _TRIED):
         try:
             return decoder.raw_decode(text, match.start())[0]
         except (ValueError, RecursionError):
