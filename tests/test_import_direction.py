@@ -19,7 +19,7 @@ from vexp.registry import KINDS
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
     ("", "errors", "registry", "files", "paths"),
-    ("config", "probe"),
+    ("config", "probe", "endpoint"),
     KINDS,
     ("spec",),
     ("train",),
@@ -28,6 +28,7 @@ LAYERS = (
     ("sweeps",),
     ("tables",),
     ("doctor",),
+    ("annotate",),
     ("cli", "__main__"),
 )
 

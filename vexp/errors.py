@@ -77,6 +77,10 @@ class CheckpointError(VexpError):
     """A checkpoint that is damaged or belongs to another architecture."""
 
 
+class EndpointError(VexpError):
+    """An endpoint that gives no answer that can be used; the answers it gave before are kept."""
+
+
 class Diverged(VexpError):
     """Training produced a number that is no longer one; the last checkpoint is intact."""
 

@@ -47,6 +47,9 @@ KINDS = (
     "search",
     "launcher",
     "tracker",
+    "extractor",
+    "localizer",
+    "validator",
 )
 
 # What a component may ask the training loop for; each is supplied once per step, whoever asks.

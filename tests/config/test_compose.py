@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from vexp.annotate.compose import resolve as resolve_annotation
 from vexp.config.compose import compose, resolve
 from vexp.config.merge import flat
 from vexp.config.schema import to_dict
@@ -341,6 +342,8 @@ def test_every_shipped_conf_file_composes():
             resolve([f"mix.datasets.main={option}"])
         elif group in ("reward", "evaluator", "tracker"):
             resolve([f"{group}.{'terms.' if group == 'reward' else ''}x={option}"])
+        elif group == "annotation":
+            resolve_annotation([f"annotation={option}"])
         else:
             assert group in KINDS or group in ("experiment", "scale"), path
             resolve([f"{group}={option}"])

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("new", "Write a component file and its test, ready to fill in."),
     "doctor": ("doctor", "What works on this machine, and what a config lacks here."),
     "convert": ("convert", "Write a published dataset as a table to train on."),
+    "annotate": ("annotate", "Find evidence boxes for a dataset."),
     "export": ("export", "Write small portable results of finished runs."),
     "import": ("import_", "Bring exported results back as finished evaluations."),
     "clean": ("clean", "List what can be deleted, and delete it when told to."),

@@ -11,6 +11,8 @@ from typing import Any
 _STAGES = {"warm_start": "warm start", "rl": "RL", "anchor": "anchor"}
 # metric -> label in the bar, in this order; what a row does not have is not shown
 _SHOWN = {"loss": "loss", "reward": "reward", "accuracy": "accuracy", "length": "length"}
+_SHOWN |= {name: name.replace("_", " ") for name in ("single", "multi", "left_out", "retries")}
+_SHOWN |= {"unanswered": "unanswered"}
 _LINE_EVERY_S = 30.0
 
 
@@ -73,8 +75,14 @@ class Progress:
 
 def shown(metrics: Mapping[str, float | int]) -> str:
     """The few metrics of a row that a progress display has room for."""
-    found = (f"{label} {metrics[name]:.3g}" for name, label in _SHOWN.items() if name in metrics)
+    found = (
+        f"{label} {_short(metrics[name])}" for name, label in _SHOWN.items() if name in metrics
+    )
     return "  ".join(found)
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def _label(stage: str) -> str:

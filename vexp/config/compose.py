@@ -84,8 +84,13 @@ def compose(
     config_dirs: Iterable[Path] = (),
     source: str | Sequence[str] = "override",
     found: list[Problem] | None = None,
+    primary: str = PRIMARY,
+    files: Sequence[Path] = (),
 ) -> Composed:
     """Merge conf files and overrides.
+
+    `primary` is the file with the defaults list; `files` are a user's own, laid on top of what that
+    list chooses and below the overrides.
 
     With `found`, what is wrong with single overrides is added to it and they are left out, so that
     the caller can look for more; without it, they are raised.
@@ -101,14 +106,16 @@ def compose(
     sources = [source] * len(overrides) if isinstance(source, str) else list(source)
     wrong: list[Problem] = []
     parsed = parse(overrides, sources, wrong)
-    REGISTRY.load_plugins(plugins_of(parsed, dirs))
+    REGISTRY.load_plugins(plugins_of(parsed, dirs, [find(primary, dirs), *files]))
     parsed = known(parsed, dirs, wrong)
     if wrong and found is None:
         raise ConfigError(wrong)
     if found is not None:
         found += wrong
     overlay = Overlay.of(parsed, dirs)
-    merge = overlay.files()
+    merge = overlay.files(primary)
+    for path in files:
+        merge.content(path)
     return overlay.composed(merge, merge.values)
 
 
@@ -130,7 +137,7 @@ class Overlay:
             (groups if chooses_files(given.parsed, dirs) else settings).append(given)
         return cls(tuple(groups), tuple(settings), dirs)
 
-    def files(self) -> Merge:
+    def files(self, primary: str = PRIMARY) -> Merge:
         """The chosen conf files, laid on top of each other in Hydra's order.
 
         Raises:
@@ -139,7 +146,7 @@ class Overlay:
         from vexp.config.defaults import defaults_list
 
         merge = Merge()
-        defaults = defaults_list(PRIMARY, [given.parsed for given in self.groups], self.dirs)
+        defaults = defaults_list(primary, [given.parsed for given in self.groups], self.dirs)
         for default in defaults.defaults:
             if default.config_path:
                 merge.file(default.config_path, default.package or "", self.dirs)
@@ -194,13 +201,17 @@ def parse(overrides: Sequence[str], sources: Sequence[str], problems: list[Probl
     return found
 
 
-def plugins_of(parsed: Iterable[Given], dirs: tuple[Path, ...]) -> list[str]:
-    """Plugin files named by overrides, the primary config and chosen overlays.
+def plugins_of(
+    parsed: Iterable[Given], dirs: tuple[Path, ...], read: Iterable[Path | None] | None = None
+) -> list[str]:
+    """Plugin files named by overrides, by chosen overlays, and by the files that are read anyway.
+
+    These are the primary config where nothing else is said.
 
     They have to be imported before Hydra looks up options, which may be theirs.
     """
     found: list[str] = []
-    files = [find(PRIMARY, dirs)]
+    files = [find(PRIMARY, dirs)] if read is None else list(read)
     for given in parsed:
         value = given.parsed.value()
         if given.parsed.key_or_group == "plugins":

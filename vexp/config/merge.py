@@ -52,6 +52,10 @@ class Merge:
             origin = Origin(f"the choice {config_path}", intended=name)
             self._put((*at, "name"), name, origin)
             return
+        self.content(path, at)
+
+    def content(self, path: Path, at: Key = ()) -> None:
+        """Lay what a YAML file holds on top, below `at`; its defaults list is not followed."""
         content = {key: value for key, value in load(path).items() if key != "defaults"}
         located = scalars.Located()
         located.update(content)

@@ -11,6 +11,8 @@ from vexp.errors import Problem
 from vexp.registry import Component
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 Split = Literal["train", "dev", "test"]
@@ -61,6 +63,10 @@ class Dataset(Component):
         """
         size = self.size(split)
         return sorted({place * size // count for place in range(count)}) if size else []
+
+    def image_file(self, split: Split, index: int) -> Path | None:
+        """The file that an item's image is in, to refer to it; None where it has none."""
+        return None
 
     def held_out_content(self, split: Split) -> Mapping[str, Any]:
         """What identifies a split's data beyond the fields and `content()`; enters evaluation keys.

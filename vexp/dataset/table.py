@@ -106,6 +106,11 @@ class Table(Dataset):
         found = heapq.nlargest(half, texts) + heapq.nlargest(half, pixels)
         return sorted({index for _, index in found})
 
+    def image_file(self, split: Split, index: int) -> Path | None:
+        place = self.places(split)[index]
+        found = _images.source(self.fields_of(place)["image"], place.stamp.path.parent)
+        return found.file if found else None
+
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         if not self.path:
             yield Problem(
