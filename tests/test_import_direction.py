@@ -68,6 +68,7 @@ UPWARD = {
 OPEN = {
     "verifier.pool": "judging many responses; the same for every verifier",
     "dataset.layouts": "published datasets are converted by a command, not by a dataset",
+    "backbone._hub": "a localizer's model is pinned and found as a backbone's is",
     "evaluator.benchmarks": "names of benchmarks, whoever made the result",
     "backbone._imports": "lmms-eval imports transformers before any backbone is loaded",
 }

@@ -1,4 +1,4 @@
-"""A table of coloured squares, and models that see them: what an annotation can be checked against."""
+"""A table of coloured squares, and models that see them: what annotation is checked against."""
 
 from __future__ import annotations
 
