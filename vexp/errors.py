@@ -102,6 +102,10 @@ class ProcessLost(VexpError):
     kind = "infra"
 
 
+class EngineFailed(ProcessLost):
+    """What generates the tokens broke down; the last checkpoint is intact."""
+
+
 class Interrupted(VexpError):
     """Stopped on request (Ctrl-C or SIGTERM) after saving; the same command goes on from there."""
 
