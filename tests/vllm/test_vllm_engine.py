@@ -23,7 +23,7 @@ from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
 from vexp.train.timing import Clock
 
-ENGINE = VLLM(max_length=512, cache_gb=0.1, max_sequences=64)
+ENGINE = VLLM(max_length=512, cache_gb=0.2, max_sequences=256)
 IDS = ["a", "b", "c", "d"]
 RUN = (
     "stages=[rl]",
@@ -32,7 +32,7 @@ RUN = (
     "compute.device=cpu",
     "compute.threads=1",
 )
-SMALL = ("engine.max_length=512", "engine.cache_gb=0.1", "engine.max_sequences=64")
+SMALL = ("engine.max_length=512", "engine.cache_gb=0.2", "engine.max_sequences=256")
 
 
 def fresh(name: str = "tiny_qwen2_5_vl", **fields):
@@ -131,48 +131,15 @@ def test_after_each_of_twenty_updates_the_engine_has_the_trainers_weights():
     assert not torch.equal(first, learner.policy.model.lm_head.weight)
 
 
-def few_tokens(policy, allowed):
-    """The policy with all tokens but some banned; the engine starts anew for it."""
-    policy.banned.fill_(True)
-    policy.banned[allowed] = False
-    return policy
-
-
-def test_frequencies_are_those_of_the_exact_distribution():
-    """Chi-square over a vocabulary of six, at a temperature, for one prompt with an image."""
-    allowed, count, temperature = [5, 40, 77, 130, 200], 3000, 1.3
-    policy = fresh()
-    policy = few_tokens(policy, [*allowed, policy.eos_id])
-    with torch.no_grad():  # nearer to uniform, so that every token is expected often enough
-        policy.model.lm_head.weight.mul_(0.5)
-    batch = policy.encode([item(0)], PROMPT)
-    engine = VLLM(max_length=256, cache_gb=0.2, max_sequences=256)
-    sampling = Sampling(group_size=count, max_response_length=1, temperature=temperature)
-    drawn = engine.generate(policy, batch, ["a"], sampling).tokens[:, 0]
-    tokens = torch.tensor([[token] for token in (*allowed, policy.eos_id)])
-    with torch.no_grad():
-        exact = policy(
-            batch, tokens, torch.ones_like(tokens, dtype=torch.bool),
-            torch.zeros(6, dtype=torch.long), temperature,
-        ).logprobs[:, 0].exp()  # fmt: skip
-    assert float(exact.sum()) == pytest.approx(1.0, abs=1e-5)
-    counts = torch.tensor([int((drawn == int(token)).sum()) for token in tokens])
-    assert int(counts.sum()) == count
-    expected = exact.double() * count
-    assert float(expected.min()) > 20
-    assert float(((counts - expected) ** 2 / expected).sum()) < 20.52  # 0.999, 5 degrees
-
-
 def test_banned_tokens_never_appear_in_a_hundred_thousand():
     policy = fresh()
     with torch.no_grad():
         image = policy.model.config.image_token_id
         for hidden in (image, policy.pad_id, len(policy.banned) - 1):
             policy.model.lm_head.weight[hidden] *= 30
-    engine = VLLM(max_length=256, cache_gb=0.5, max_sequences=256)
     batch = policy.encode([item(0), item(1)], PROMPT)
     sampling = Sampling(group_size=400, max_response_length=128, ignore_eos=True)
-    found = engine.generate(policy, batch, ["a", "b"], sampling)
+    found = ENGINE.generate(policy, batch, ["a", "b"], sampling)
     assert int(found.mask.sum()) >= 100_000
     assert not policy.banned[found.tokens[found.mask]].any()
     assert found.logprobs.isfinite().all()
@@ -191,15 +158,6 @@ def test_a_head_size_without_a_kernel_is_refused():
     with pytest.raises(ConfigError, match="heads of size 16") as caught:
         both(policy, [item(0)])
     assert "32" in str(caught.value)
-
-
-def test_too_little_memory_is_said_with_its_remedy():
-    policy = fresh()
-    engine = VLLM(max_length=16_384, cache_gb=0.001)
-    sampling = Sampling(group_size=1, max_response_length=4)
-    with pytest.raises(ConfigError, match="too little memory") as caught:
-        engine.generate(policy, policy.encode([item(0)], PROMPT), ["a"], sampling)
-    assert "engine.cache_gb" in str(caught.value)
 
 
 def test_a_family_that_vllm_does_not_serve_is_refused(monkeypatch):
@@ -234,3 +192,43 @@ def test_numbers_and_threads_of_the_process_stay_as_they_were():
     assert torch.set_num_threads is threads
     assert torch.equal(torch.get_rng_state(), numbers)
     assert math.isfinite(float(torch.rand(())))
+
+
+def few_tokens(policy, allowed):
+    """The policy with all tokens but some banned; the engine starts anew for it."""
+    policy.banned.fill_(True)
+    policy.banned[allowed] = False
+    return policy
+
+
+def test_frequencies_are_those_of_the_exact_distribution():
+    """Chi-square over a vocabulary of six, at a temperature, for one prompt with an image."""
+    allowed, count, temperature = [5, 40, 77, 130, 200], 3000, 1.3
+    policy = fresh()
+    policy = few_tokens(policy, [*allowed, policy.eos_id])
+    with torch.no_grad():  # nearer to uniform, so that every token is expected often enough
+        policy.model.lm_head.weight.mul_(0.5)
+    batch = policy.encode([item(0)], PROMPT)
+    sampling = Sampling(group_size=count, max_response_length=1, temperature=temperature)
+    drawn = ENGINE.generate(policy, batch, ["a"], sampling).tokens[:, 0]
+    tokens = torch.tensor([[token] for token in (*allowed, policy.eos_id)])
+    with torch.no_grad():
+        exact = policy(
+            batch, tokens, torch.ones_like(tokens, dtype=torch.bool),
+            torch.zeros(6, dtype=torch.long), temperature,
+        ).logprobs[:, 0].exp()  # fmt: skip
+    assert float(exact.sum()) == pytest.approx(1.0, abs=1e-5)
+    counts = torch.tensor([int((drawn == int(token)).sum()) for token in tokens])
+    assert int(counts.sum()) == count
+    expected = exact.double() * count
+    assert float(expected.min()) > 20
+    assert float(((counts - expected) ** 2 / expected).sum()) < 20.52  # 0.999, 5 degrees
+
+
+def test_too_little_memory_is_said_with_its_remedy():
+    policy = fresh()
+    engine = VLLM(max_length=16_384, cache_gb=0.001)
+    sampling = Sampling(group_size=1, max_response_length=4)
+    with pytest.raises(ConfigError, match="too little memory") as caught:
+        engine.generate(policy, policy.encode([item(0)], PROMPT), ["a"], sampling)
+    assert "engine.cache_gb" in str(caught.value)
