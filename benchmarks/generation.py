@@ -58,7 +58,9 @@ def measure(prompts: int, group: int, length: int, turns: int) -> dict[str, list
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.mul_(1.0001)
-        sampling = Sampling(group_size=group, max_response_length=length, step=turn, ignore_eos=True)
+        sampling = Sampling(
+            group_size=group, max_response_length=length, step=turn, ignore_eos=True
+        )
         names = list(ENGINES) if turn % 2 else list(ENGINES)[::-1]
         for name in names:
             took = call(ENGINES[name], policy, batch, sampling)

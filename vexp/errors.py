@@ -102,7 +102,7 @@ class ProcessLost(VexpError):
     kind = "infra"
 
 
-class EngineFailed(ProcessLost):
+class EngineFailed(VexpError):
     """What generates the tokens broke down; the last checkpoint is intact."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.train.fakes import SMALLEST
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
+from vexp.doctor.lacking import findings
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
 from vexp.train import parallel
@@ -50,6 +51,19 @@ def test_a_response_has_to_leave_room_for_its_prompt():
         resolve(
             [*SMALLEST, "engine=vllm", "engine.max_length=24", "rollout.max_response_length=24"]
         )
+
+
+def test_a_family_that_is_not_served_is_refused_at_composition():
+    with pytest.raises(ConfigError, match="does not serve models of the family 'mllama'") as caught:
+        resolve(["backbone=tiny_mllama", "engine=vllm"])
+    assert "qwen2_5_vl" in str(caught.value)
+
+
+def test_the_doctor_says_why_an_engine_does_not_work(absent):
+    found = [one for one in findings(resolve([*SMALLEST, "engine=vllm"])) if one.name == "engine"]
+    assert [one.state for one in found] == ["missing"]
+    assert "not installed" in found[0].detail
+    assert not [one for one in findings(resolve([*SMALLEST])) if one.name == "engine"]
 
 
 def test_memory_and_lengths_do_not_change_the_id_but_the_engine_does():

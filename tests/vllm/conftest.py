@@ -17,7 +17,9 @@ def pytest_collection_modifyitems(items):
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.vllm)
             item.add_marker(pytest.mark.xdist_group("vllm"))  # one vLLM is enough
-            item.add_marker(pytest.mark.timeout(1200))  # it starts once per model, in a minute or so
+            item.add_marker(
+                pytest.mark.timeout(1200)
+            )  # it starts once per model, in a minute or so
             if not here:
                 item.add_marker(pytest.mark.skip(reason=SKIPPED))
 

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from vexp.engine.base import Generated, Sampling
+from vexp.engine.vllm import FAMILIES, unserved
 from vexp.errors import ConfigError, DataError, EngineFailed, Problem
-from vexp.train import parallel
+from vexp.train import lora, parallel
 
 if TYPE_CHECKING:
     from vexp.engine.vllm import VLLM
@@ -109,7 +110,8 @@ class _Live:
         if self.weights is not None and torch.equal(self.weights, sums):
             return
         self.weights = None
-        named = iter(list(policy.model.state_dict().items()))
+        weights = lora.merged(policy.model) or policy.model.state_dict()
+        named = iter(list(weights.items()))
         with _quiet():
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
         # What was computed with the former weights: keys and values, and encoded images.
@@ -264,11 +266,9 @@ def _check_served(policy: Policy) -> None:
             f"this vLLM is built for {there!r}, the policy is on {here!r}",
             "use compute.device to match, install vLLM's build for this device, or use engine=hf",
         )
-    architecture = type(policy.model).__name__
-    if architecture not in ModelRegistry.get_supported_archs():
-        raise _config_error(
-            f"this vLLM does not serve {architecture}", "use engine=hf, or another backbone"
-        )
+    family, architecture = policy.model.config.model_type, type(policy.model).__name__
+    if family not in FAMILIES or architecture not in ModelRegistry.get_supported_archs():
+        raise ConfigError(unserved(family))
     if here == "cpu":
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vexp.train.prompts import PromptBatch
 
 
+# By the `model_type` of a transformers configuration: whose images vLLM takes as patches.
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
 @register("engine", "vllm")
 @dataclass(frozen=True, kw_only=True)
 class VLLM(Engine):
@@ -46,6 +50,9 @@ class VLLM(Engine):
             raise ConfigError(_one_process())
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
+        family = getattr(run.backbone, "model_type", None)
+        if family is not None and family not in FAMILIES:
+            yield unserved(family)
         if (run.compute.processes or 1) > 1:
             yield _one_process()
         if run.rollout.max_response_length >= self.max_length:
@@ -71,6 +78,16 @@ class VLLM(Engine):
         from vexp.engine import _vllm
 
         return _vllm.generate(self, policy, prompts, item_ids, sampling)
+
+
+def unserved(family: str) -> Problem:
+    """The message for a family that this engine does not serve."""
+    return Problem(
+        f"engine=vllm does not serve models of the family {family!r}",
+        where="backbone",
+        accepted="families: " + ", ".join(FAMILIES),
+        remedy="use engine=hf, which serves every backbone",
+    )
 
 
 def _one_process() -> Problem:
