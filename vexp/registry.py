@@ -33,6 +33,7 @@ KINDS = (
     "mix",
     "rollout",
     "engine",
+    "correction",
     "group_filter",
     "verifier",
     "reward",

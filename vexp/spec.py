@@ -20,6 +20,8 @@ from vexp.config.types import (
     Positive,
     PositiveInt,
 )
+from vexp.correction.base import Correction
+from vexp.correction.none import Uncorrected
 from vexp.credit.base import CreditMethod
 from vexp.engine.base import Engine
 from vexp.errors import ConfigError, Problem
@@ -106,6 +108,8 @@ class RL(Optimization):
     # Whose attention and last hidden state a component reads for a response token: those of the
     # token itself, or those of the position before it, which predicts it.
     row_alignment: Annotated[RowAlignment, Neutral("own")] = "own"
+    # What is done where the engine's log-probs differ from the trainer's.
+    correction: Annotated[Correction, Neutral(Uncorrected())] = slot("correction", "none")
     # Log the entropy of the policy over its responses; the experience pass then looks at all tokens
     # of the vocabulary.
     log_entropy: Annotated[bool, UNHASHED] = False

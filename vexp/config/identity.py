@@ -120,6 +120,8 @@ def slug(run: RunSpec) -> str:
     if run.credit.name != "uniform":
         parts.append(run.credit.name)
     parts += sorted(term.name for term in run.auxiliary.values())
+    if run.rl.correction.name != "none":
+        parts.append(run.rl.correction.name)
     return "-".join([*parts, data, f"s{run.seed}"])
 
 

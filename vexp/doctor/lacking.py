@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vexp.doctor import machine
 from vexp.doctor.finding import Finding, package_version
+from vexp.errors import ConfigError
 from vexp.sweeps.show import size
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 # Packages that components need beside vexp's own: (kind, name): package, how to get it.
 PACKAGES = {
-    ("engine", "vllm"): ("vllm", "pip install vllm"),
     ("evaluator", "lmms_eval"): ("lmms_eval", "pip install lmms-eval"),
     ("tracker", "wandb"): ("wandb", "pip install 'vexp[wandb]'"),
     ("tracker", "tensorboard"): ("tensorboard", "pip install 'vexp[tensorboard]'"),
@@ -37,6 +37,11 @@ def findings(run: RunSpec) -> Iterator[Finding]:
             yield Finding(path, "missing", f"the package {package} is not installed", remedy)
         if (component.kind, component.name) == ("tracker", "wandb"):
             yield from _wandb(path, getattr(component, "mode", ""))
+    try:
+        run.engine.check()
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding("engine", "missing", problem.what, problem.remedy)
     yield from _devices(run)
     if run.launcher.name == "slurm" and (found := machine.slurm()).state != "ok":
         remedy = "launch from a node that can submit, or use launcher=local"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vexp.engine._draw import draw
+from vexp.engine._draw import choose
 from vexp.engine.base import Generated, Sampling
 from vexp.probe.attention import prepared
 from vexp.train import attention as shared
@@ -49,7 +49,7 @@ def _generate(
     for step in range(steps):
         distribution = log_distribution(batch.logits, policy.banned, sampling.temperature)
         uniform = None if noise is None else noise[batch.rows.flatten(), step]
-        token = _choose(distribution, uniform, sampling, policy.eos_id)
+        token = choose(distribution, uniform, sampling, policy.eos_id)
         alive, going = batch.alive.flatten(), batch.rows.flatten()[batch.alive.flatten()]
         tokens[going, step] = token[alive]
         logprobs[going, step] = log_probs_of(distribution, token)[alive]
@@ -198,18 +198,6 @@ class _Cache:
 def _picked(buffer: Tensor, rows: Tensor) -> Tensor:
     """Some rows of a buffer, in the buffer's own memory layout."""
     return buffer.transpose(1, 2)[rows].transpose(1, 2)
-
-
-def _choose(
-    distribution: Tensor, uniform: Tensor | None, sampling: Sampling, eos_id: int
-) -> Tensor:  # [row]
-    """The next token of each row, drawn with its own uniform number, or the most likely one."""
-    if sampling.ignore_eos:
-        distribution = distribution.clone()
-        distribution[:, eos_id] = -torch.inf
-    if uniform is None:
-        return distribution.argmax(-1)
-    return draw(distribution, uniform, sampling.top_p)
 
 
 def _noise(item_ids: Sequence[str], sampling: Sampling, device: torch.device) -> Tensor | None:

@@ -5,6 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vexp.engine.base import Sampling
+
+
+def choose(
+    distribution: Tensor, uniform: Tensor | None, sampling: Sampling, eos_id: int
+) -> Tensor:  # [row]
+    """The next token of each row, drawn with its own uniform number, or the most likely one."""
+    if sampling.ignore_eos:
+        distribution = distribution.clone()
+        distribution[:, eos_id] = -torch.inf
+    if uniform is None:
+        return distribution.argmax(-1)
+    return draw(distribution, uniform, sampling.top_p)
+
 
 def draw(log_distribution: Tensor, uniform: Tensor, top_p: float = 1.0) -> Tensor:  # [row]
     """Inverse-CDF sampling: log_distribution [row, vocab], uniform [row] in [0, 1).

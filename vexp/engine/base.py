@@ -48,6 +48,13 @@ class Engine(Component):
 
     kind: ClassVar[str] = "engine"
 
+    def check(self) -> None:
+        """Asked before a run trains: whether this engine can work here at all.
+
+        Raises:
+            ConfigError: if it cannot.
+        """
+
     @abstractmethod
     def generate(
         self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling

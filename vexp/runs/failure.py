@@ -12,6 +12,7 @@ from vexp.errors import (
     ConfigError,
     DataError,
     Diverged,
+    EngineFailed,
     Interrupted,
     ProcessLost,
     RunError,
@@ -76,6 +77,8 @@ def kind_of(error: BaseException) -> Kind:
     """What kind of failure an error is."""
     if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit):
         return "interrupted"
+    if isinstance(error, EngineFailed):
+        return "infra"
     if isinstance(error, ProcessLost):
         return cast("Kind", error.kind)
     if isinstance(error, ConfigError | CheckpointError):

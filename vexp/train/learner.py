@@ -19,7 +19,7 @@ from vexp.train import auxiliary, checkpoint, lora, metrics, parallel
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, even_portions
-from vexp.train.objective import loss_and_counts
+from vexp.train.objective import MISMATCH_MAX, loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 from vexp.train.randomness import derive
 from vexp.train.rewards import with_observed
@@ -156,10 +156,12 @@ class Learner:
                 step=step,
                 predictor=run.rl.row_alignment == "predictor",
             )
-            loss, counts = loss_and_counts(run.algorithm, output, part, run.auxiliary)
+            loss, counts = loss_and_counts(
+                run.algorithm, output, part, run.auxiliary, run.rl.correction
+            )
             self.accelerator.backward(loss)
             here.append(metrics.of_update(run, output, part))
-            sums = {name: sums[name] + value if sums else value for name, value in counts.items()}
+            sums = {name: _with(name, sums, value) for name, value in counts.items()}
         row = _of_all(portions, own, _numbers(sums), here, seen)
         parallel.add_up_gradients(self.policy)
         if not math.isfinite(row["loss"]):
@@ -274,6 +276,17 @@ def load(run: RunSpec, model: Path | None, device: str, stage: str) -> Policy:
     return policy
 
 
+def _with(name: str, sums: Mapping[str, Tensor], value: Tensor) -> Tensor:
+    """What was counted so far, and one more."""
+    if name not in sums:
+        return value
+    return sums[name].maximum(value) if name == MISMATCH_MAX else sums[name] + value
+
+
+def _over_all(name: str, values: Sequence[float]) -> float:
+    return max(values) if name == MISMATCH_MAX else math.fsum(values)
+
+
 def _numbers(sums: Mapping[str, Tensor]) -> dict[str, float]:
     """The sums as numbers, brought from the device at once."""
     if not sums:
@@ -304,7 +317,7 @@ def _of_all(
         raise ProcessLost("the processes of this run do not agree on what to train on")
     seen += [dict(tensors) for tensors, plain in found if plain["rows"]]
     rows = [plain["row"] for _, plain in found if plain["row"]]
-    return {name: math.fsum(each[name] for each in rows) for name in rows[0]}
+    return {name: _over_all(name, [each[name] for each in rows]) for name in rows[0]}
 
 
 def _seen(updates: list[dict[str, Tensor]]) -> dict[str, float]:
@@ -324,5 +337,20 @@ def _summary(updates: list[dict[str, float]]) -> dict[str, float]:
     for name in ("clip_low", "clip_high", "kl_sampling", "kl_reference"):
         if name in updates[0] or name.startswith("clip"):
             row[name] = math.fsum(update.get(name, 0.0) for update in updates) / tokens
+    row |= _mismatch(updates, tokens)
     row["grad_norm"] = math.fsum(update["grad_norm"] for update in updates) / len(updates)
     return row | {"learning_rate": updates[-1]["learning_rate"]}
+
+
+def _mismatch(updates: list[dict[str, float]], tokens: float) -> dict[str, float]:
+    """Engine against trainer: mean and largest difference in nats of a token's log-prob, and the
+    effective sample size (Kish) of importance weights, as a share of the tokens."""
+    weight, square = (
+        math.fsum(update[name] for update in updates)
+        for name in ("mismatch_weight", "mismatch_square")
+    )
+    return {
+        "mismatch/mean": math.fsum(update["mismatch"] for update in updates) / tokens,
+        "mismatch/max": max(update[MISMATCH_MAX] for update in updates),
+        "mismatch/ess": weight**2 / (tokens * square) if square else 1.0,
+    }

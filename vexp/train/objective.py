@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vexp.algorithm.base import Algorithm, k3
+from vexp.algorithm.base import LOG_RATIO_LIMIT, Algorithm, k3
 from vexp.auxiliary.base import Auxiliary
+from vexp.correction.base import Correction
 from vexp.train.auxiliary import added
 
 if TYPE_CHECKING:
     from vexp.train.experience import Experience
     from vexp.train.policy import PolicyOutput
+
+MISMATCH_MAX = "mismatch_max"
 
 
 def loss_and_counts(
@@ -23,8 +26,11 @@ def loss_and_counts(
     output: PolicyOutput,
     batch: Experience,
     auxiliary: Mapping[str, Auxiliary] = MappingProxyType({}),
+    correction: Correction | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch's share of the update's loss, and sums over its tokens for the log.
+
+    What is called `MISMATCH_MAX` is no sum but a maximum.
 
     `output.logprobs` [rollout, token] carries the gradient; `batch` has its advantages and weights.
     Summed over the micro-batches of an update, the first is the loss of the whole update.
@@ -35,7 +41,10 @@ def loss_and_counts(
     logprobs = logprobs.masked_fill(~batch.mask, 0.0)
     old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
     loss = algorithm.token_loss(logprobs, old, batch.advantages, batch.mask)
-    counts = _counts(algorithm, logprobs.detach(), batch)
+    if correction is not None:
+        trust = correction.weights(old, batch.sampling_logprobs, batch.mask)
+        loss = loss if trust is None else loss * trust
+    counts = _counts(algorithm, logprobs.detach(), batch) | _mismatch(old, batch)
     if algorithm.kl_coef > 0 and batch.reference_logprobs is not None:
         kl = k3(logprobs, batch.reference_logprobs)
         loss = loss + algorithm.kl_coef * kl
@@ -44,6 +53,19 @@ def loss_and_counts(
     counts["loss"] = total.detach()
     total, further = added(total, auxiliary, output, batch)
     return total, counts | further
+
+
+@torch.no_grad()
+def _mismatch(trainer: Tensor, batch: Experience) -> dict[str, Tensor]:
+    """How far the engine's log-probs are from the trainer's of the policy that sampled."""
+    change = (trainer - batch.sampling_logprobs).masked_fill(~batch.mask, 0.0).double()
+    weight = change.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp() * batch.mask
+    return {
+        "mismatch": change.abs().sum(),
+        MISMATCH_MAX: change.abs().amax() if change.numel() else change.sum(),
+        "mismatch_weight": weight.sum(),
+        "mismatch_square": weight.square().sum(),
+    }
 
 
 @torch.no_grad()

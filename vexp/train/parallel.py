@@ -235,6 +235,19 @@ def add_up_gradients(model: nn.Module) -> None:
 
 
 @torch.no_grad()
+def sums(model: nn.Module) -> Tensor:  # [parameter, 2] float64
+    """Sum and norm of every parameter: equal for equal weights, and in practice for no others."""
+    return torch.stack(
+        [
+            torch.stack(
+                [p.sum(dtype=torch.float64), torch.linalg.vector_norm(p, dtype=torch.float64)]
+            )
+            for p in model.parameters()
+        ]
+    )
+
+
+@torch.no_grad()
 def check_agreement(model: nn.Module) -> None:
     """Make sure that all processes hold the same weights; asked before they are saved.
 
@@ -243,11 +256,7 @@ def check_agreement(model: nn.Module) -> None:
     """
     if _group is None:
         return
-    sums = [
-        torch.stack([p.sum(dtype=torch.float64), torch.linalg.vector_norm(p, dtype=torch.float64)])
-        for p in model.parameters()
-    ]
-    found = [tensors["sums"] for tensors, _ in gathered({"sums": torch.stack(sums)})]
+    found = [tensors["sums"] for tensors, _ in gathered({"sums": sums(model)})]
     strays = [number for number, other in enumerate(found) if not torch.equal(other, found[0])]
     if strays:
         raise RunError(

@@ -50,6 +50,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
         workspace.resumed(total)
         return Trained(found / MODEL, found, total)
     _check_data(run)
+    run.engine.check()
     initial: Path | None = None
     if found is None or "reference_logprobs" in needs(run):
         initial = _initial(run, workspace)

@@ -1,0 +1,231 @@
+"""The engine `vllm` with vLLM itself: the same tokens and log-probs as `hf`, in float32 on the CPU.
+
+vLLM starts once per model, so tests of one model stand together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.tiny import PROMPT, item, ragged_items
+from vexp.config.compose import resolve
+from vexp.engine.base import Sampling
+from vexp.engine.hf import HF
+from vexp.engine.vllm import VLLM
+from vexp.errors import ConfigError, DataError, EngineFailed
+from vexp.registry import REGISTRY
+from vexp.train.checkpoint import State
+from vexp.train.collect import collect
+from vexp.train.learner import make_learner
+from vexp.train.loop import train_step
+from vexp.train.timing import Clock
+
+ENGINE = VLLM(max_length=512, cache_gb=0.2, max_sequences=256)
+IDS = ["a", "b", "c", "d"]
+RUN = (
+    "stages=[rl]",
+    "rl.prompts_per_step=4",
+    "rollout.group_size=3",
+    "compute.device=cpu",
+    "compute.threads=1",
+)
+SMALL = ("engine.max_length=512", "engine.cache_gb=0.2", "engine.max_sequences=256")
+
+
+def fresh(name: str = "tiny_qwen2_5_vl", **fields):
+    return REGISTRY.get("backbone", name)(**fields).load()
+
+
+def both(policy, items, ids=None, **settings):
+    batch = policy.encode(items, PROMPT)
+    sampling = Sampling(**({"group_size": 3, "max_response_length": 10} | settings))
+    ids = ids or IDS[: len(items)]
+    return HF().generate(policy, batch, ids, sampling), ENGINE.generate(
+        policy, batch, ids, sampling
+    )
+
+
+def alike(one, other):
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.mask, other.mask)
+    assert torch.equal(one.finished, other.finished)
+    assert (one.logprobs - other.logprobs).abs().max() < 1e-5
+
+
+def ends_early(policy, eos: float = 3.0):
+    """Make the end of the sequence likelier, so that responses end at different places."""
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(0.5)
+        policy.model.lm_head.weight[policy.eos_id] += eos * policy.model.lm_head.weight[7]
+    return policy
+
+
+@pytest.mark.parametrize("name", ["tiny_qwen2_vl", "tiny_qwen3_vl", "tiny_qwen2_5_vl"])
+def test_every_family_answers_as_hf_does(name):
+    policy = ends_early(fresh(name))
+    alike(*both(policy, ragged_items(), greedy=True, group_size=1))
+    one, other = both(policy, ragged_items(), temperature=0.7, top_p=0.9, seed=3)
+    alike(one, other)
+    assert len(set(one.mask.sum(1).tolist())) > 1
+    with torch.no_grad():  # new weights of every kind, the vision tower's too
+        for number, parameter in enumerate(policy.model.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.mul_(1 + 0.1 * noise)
+    changed, synced = both(policy, ragged_items(), temperature=0.7, top_p=0.9, seed=3)
+    alike(changed, synced)
+    assert not torch.equal(one.tokens[:, :1], changed.tokens[:, :1])
+
+
+def test_a_rows_tokens_do_not_depend_on_the_batch_and_places_go_on():
+    policy = fresh()
+    whole = both(policy, ragged_items(), group_size=4)[1]
+    for prompt in range(4):
+        alone = both(policy, [ragged_items()[prompt]], [IDS[prompt]], group_size=2, first=2)[1]
+        width = alone.tokens.shape[1]
+        assert torch.equal(whole.tokens[4 * prompt + 2 : 4 * prompt + 4, :width], alone.tokens)
+
+
+def test_ignoring_the_end_fills_every_response():
+    alike(*both(ends_early(fresh(), 8.0), [item(0), item(1)], ignore_eos=True))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["rollout=plain"],
+        ["rollout=noisy", "rollout.distortion=gaussian_noise"],
+        ["rollout=rethink"],
+        ["group_filter=dynamic_sampling", "group_filter.max_batches=2"],
+    ],
+    ids=lambda more: more[0].split("=")[1],
+)
+def test_rollout_variants_give_the_same_batches(more):
+    found = {}
+    for engine in (["engine=hf"], ["engine=vllm", *SMALL]):
+        run = resolve([*RUN, *more, *engine])
+        learner = make_learner(run, None, None, "cpu")
+        ends_early(learner.policy)
+        batches = collect(run, learner.policy, step=1, cursor=0, clock=Clock()).batches
+        found[run.engine.name] = [batch.generated for batch in batches]
+    assert len(found["hf"]) == len(found["vllm"])
+    for one, other in zip(found["hf"], found["vllm"], strict=True):
+        alike(one, other)
+
+
+def test_after_each_of_twenty_updates_the_engine_has_the_trainers_weights():
+    """`mismatch/max` compares the engine's log-probs with the trainer's before each update."""
+    run = resolve([*RUN, "engine=vllm", *SMALL, "rl.learning_rate=1e-3", "rl.steps=20"])
+    learner, state = make_learner(run, None, None, "cpu"), State()
+    first = learner.policy.model.lm_head.weight.detach().clone()
+    trained = 0
+    for _ in range(20):
+        state = train_step(learner, state, Clock())
+        if "mismatch/max" in state.metrics:
+            trained += 1
+            assert state.metrics["mismatch/max"] < 1e-5
+            assert state.metrics["mismatch/ess"] == pytest.approx(1.0, abs=1e-5)
+    assert trained == 20
+    assert not torch.equal(first, learner.policy.model.lm_head.weight)
+
+
+def test_banned_tokens_never_appear_in_a_hundred_thousand():
+    policy = fresh()
+    with torch.no_grad():
+        image = policy.model.config.image_token_id
+        for hidden in (image, policy.pad_id, len(policy.banned) - 1):
+            policy.model.lm_head.weight[hidden] *= 30
+    batch = policy.encode([item(0), item(1)], PROMPT)
+    sampling = Sampling(group_size=400, max_response_length=128, ignore_eos=True)
+    found = ENGINE.generate(policy, batch, ["a", "b"], sampling)
+    assert int(found.mask.sum()) >= 100_000
+    assert not policy.banned[found.tokens[found.mask]].any()
+    assert found.logprobs.isfinite().all()
+
+
+def test_a_prompt_that_is_too_long_is_named():
+    policy = fresh()
+    batch = policy.encode([item(0), item(7, words=600)], PROMPT)
+    with pytest.raises(DataError, match="test/000007") as caught:
+        ENGINE.generate(policy, batch, ["a", "b"], Sampling(group_size=1, max_response_length=8))
+    assert "engine.max_length" in str(caught.value)
+
+
+def test_a_head_size_without_a_kernel_is_refused():
+    policy = fresh(hidden_size=64)  # heads of size 16
+    with pytest.raises(ConfigError, match="heads of size 16") as caught:
+        both(policy, [item(0)])
+    assert "32" in str(caught.value)
+
+
+def test_a_family_that_is_not_served_is_refused():
+    policy = fresh("tiny_internvl")
+    with pytest.raises(ConfigError, match="does not serve models of the family 'internvl'"):
+        both(policy, [item(0)])
+
+
+def test_an_engine_that_breaks_down_ends_the_step_and_the_next_one_is_new(monkeypatch):
+    from vexp.engine import _vllm
+
+    policy = fresh()
+    alike(*both(policy, [item(0)]))
+
+    def broken(*arguments):
+        raise RuntimeError("the kernel is gone")
+
+    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", broken)
+    with pytest.raises(EngineFailed, match="the kernel is gone") as caught:
+        both(policy, [item(0)])
+    assert "last checkpoint" in str(caught.value)
+    assert _vllm._live is None
+    alike(*both(policy, [item(0)]))
+
+
+def test_numbers_and_threads_of_the_process_stay_as_they_were():
+    threads, numbers = torch.set_num_threads, torch.get_rng_state()
+    both(fresh(), [item(0)])
+    assert torch.set_num_threads is threads
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert math.isfinite(float(torch.rand(())))
+
+
+def few_tokens(policy, allowed):
+    """The policy with all tokens but some banned; the engine starts anew for it."""
+    policy.banned.fill_(True)
+    policy.banned[allowed] = False
+    return policy
+
+
+def test_frequencies_are_those_of_the_exact_distribution():
+    """Chi-square over a vocabulary of six, at a temperature, for one prompt with an image."""
+    allowed, count, temperature = [5, 40, 77, 130, 200], 3000, 1.3
+    policy = fresh()
+    policy = few_tokens(policy, [*allowed, policy.eos_id])
+    with torch.no_grad():  # nearer to uniform, so that every token is expected often enough
+        policy.model.lm_head.weight.mul_(0.5)
+    batch = policy.encode([item(0)], PROMPT)
+    sampling = Sampling(group_size=count, max_response_length=1, temperature=temperature)
+    drawn = ENGINE.generate(policy, batch, ["a"], sampling).tokens[:, 0]
+    tokens = torch.tensor([[token] for token in (*allowed, policy.eos_id)])
+    with torch.no_grad():
+        exact = policy(
+            batch, tokens, torch.ones_like(tokens, dtype=torch.bool),
+            torch.zeros(6, dtype=torch.long), temperature,
+        ).logprobs[:, 0].exp()  # fmt: skip
+    assert float(exact.sum()) == pytest.approx(1.0, abs=1e-5)
+    counts = torch.tensor([int((drawn == int(token)).sum()) for token in tokens])
+    assert int(counts.sum()) == count
+    expected = exact.double() * count
+    assert float(expected.min()) > 20
+    assert float(((counts - expected) ** 2 / expected).sum()) < 20.52  # 0.999, 5 degrees
+
+
+def test_too_little_memory_is_said_with_its_remedy():
+    policy = fresh()
+    engine = VLLM(max_length=16_384, cache_gb=0.001)
+    sampling = Sampling(group_size=1, max_response_length=4)
+    with pytest.raises(ConfigError, match="too little memory") as caught:
+        engine.generate(policy, policy.encode([item(0)], PROMPT), ["a"], sampling)
+    assert "engine.cache_gb" in str(caught.value)
