@@ -68,7 +68,9 @@ def test_boxes_tags_and_a_table_to_train_on(server, data):
         assert row["id"] == f"item{number}"
         assert row["boxes"] == (both if number % 2 else both[:1])
         assert row["tag"] == ("multi" if number % 2 else "single")
-    found = REGISTRY.get("dataset", "table")(path="out/train.jsonl", dev_fraction=0.0, test_fraction=0.0)
+    found = REGISTRY.get("dataset", "table")(
+        path="out/train.jsonl", dev_fraction=0.0, test_fraction=0.0
+    )
     assert not list(found.data_problems())
     assert found.size("train") == 6
     item = found.item("train", 1)
@@ -91,7 +93,9 @@ def test_the_same_command_again_asks_nothing(server, data):
 
 
 def test_other_settings_ask_only_what_is_new(server, data):
-    server.answer = lambda body: ("status", 500, {}, "") if step_of(body) == "validator" else seeing(body)
+    server.answer = lambda body: (
+        ("status", 500, {}, "") if step_of(body) == "validator" else seeing(body)
+    )
     call(server, data, "--skip-unanswered", code=2)  # not one item: nothing is published
     before = Counter(map(step_of, server.bodies))
     server.answer = seeing
@@ -156,7 +160,15 @@ def test_two_at_a_time_are_refused(server, data):
 
 def test_faults_on_the_way_change_nothing(server, data):
     limited = ("status", 429, {"Retry-After": "0.05"}, "{}")
-    server.faults = ["hangup", limited, "garbage", "cut", ("status", 502, {}, "x"), limited, "hangup"]
+    server.faults = [
+        "hangup",
+        limited,
+        "garbage",
+        "cut",
+        ("status", 502, {}, "x"),
+        limited,
+        "hangup",
+    ]
     call(server, data, "workers=2", endpoint={"retries": 8})
     call(Server(seeing), data, output="plain")
     for one, other in zip(rows("out/train.jsonl"), rows("plain/train.jsonl"), strict=True):
@@ -270,9 +282,7 @@ def test_a_dry_run_asks_nothing_and_counts(server, data):
     assert tokens == pytest.approx(characters / 4 + 6 * 200 * 100 / 784, abs=1)
     expected = (tokens + 10 * 100 * 6) / 1e6
     assert steps["extractor"]["cost_at_most"] == pytest.approx(expected, abs=2e-6)
-    again = json.loads(
-        call(server, data, "--dry-run", "--json", "limit=4", output="other").stdout
-    )
+    again = json.loads(call(server, data, "--dry-run", "--json", "limit=4", output="other").stdout)
     assert again["missing"] == 4
 
 
@@ -336,7 +346,9 @@ def test_images_without_a_file_of_their_own(server, project):
     told = settings(server.url)
     server.answer = lambda body: '{"valid": true}'
     annotate(*told, "dataset=digits_vqa", "limit=3", "--output", "out")
-    found = REGISTRY.get("dataset", "table")(path="out/train.jsonl", dev_fraction=0.0, test_fraction=0.0)
+    found = REGISTRY.get("dataset", "table")(
+        path="out/train.jsonl", dev_fraction=0.0, test_fraction=0.0
+    )
     source = REGISTRY.get("dataset", "digits_vqa")()
     for index in range(3):
         theirs, ours = source.item("train", index), found.item("train", index)
