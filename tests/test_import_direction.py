@@ -42,6 +42,8 @@ UPWARD = {
     ("backbone", "train.policy"): "what a backbone loads is a policy",
     ("engine", "train.attention"): DECODES,
     ("engine", "train.logprobs"): DECODES,
+    ("engine", "train.lora"): "the weights of another engine's model are the merged ones",
+    ("engine", "train.parallel"): "an engine of its own tells which process it serves",
     ("engine", "train.prefix"): DECODES,
     ("engine", "train.randomness"): DECODES,
     ("evaluator", "train.collect"): OBSERVES,
@@ -68,6 +70,7 @@ UPWARD = {
 OPEN = {
     "verifier.pool": "judging many responses; the same for every verifier",
     "dataset.layouts": "published datasets are converted by a command, not by a dataset",
+    "correction.none": "the spec's default, which says nothing and keeps ids",
     "backbone._hub": "a localizer's model is pinned and found as a backbone's is",
     "evaluator.benchmarks": "names of benchmarks, whoever made the result",
     "backbone._imports": "lmms-eval imports transformers before any backbone is loaded",

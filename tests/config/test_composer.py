@@ -19,6 +19,7 @@ from vexp.spec import RunSpec
 SHIPPED = sorted(
     f"{path.parent.name}={path.stem}"
     for path in shipped("conf").glob("*/*.yaml")
+        if path.parent.name != "annotation"  # of `vexp annotate`, not of a run
     if path.parent.name not in ("dataset",)
 )
 GROUPS = ("algorithm", "credit", "group_filter", "verifier", "rollout", "engine", "mix", "backbone")

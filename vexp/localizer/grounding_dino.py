@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vexp.backbone import _hub
 from vexp.config.types import UNHASHED, Fraction
 from vexp.errors import CheckpointError, ConfigError, Problem
+from vexp.files import read_json
 from vexp.localizer.base import Localizer, Located
 from vexp.registry import register
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vexp.dataset.base import Item
     from vexp.endpoint.request import Ask
 
+MODEL_TYPE = "grounding-dino"  # in config.json
 _ONE_AT_A_TIME = threading.Lock()  # the model works on one image; threads wait for each other
 
 
@@ -76,10 +78,14 @@ class GroundingDINO(Localizer):
         """What keeps this model from being loaded."""
         folder = Path(self.path).expanduser()
         if folder.is_dir():
-            if not (folder / "config.json").is_file():
+            config = read_json(folder / "config.json")
+            found = config.get("model_type") if isinstance(config, dict) else None
+            if found != MODEL_TYPE:
                 yield Problem(
-                    f"there is no config.json in {self.path!r}",
-                    where="path",
+                    f"config.json says {found!r}, not {MODEL_TYPE!r}"
+                    if found
+                    else "there is no config.json that says what the model is",
+                    where=f"path ({folder})",
                     remedy="name a folder as `save_pretrained` or `hf download` writes it",
                 )
             elif not list(folder.glob("*.safetensors")):
@@ -117,10 +123,17 @@ def _loaded(path: str, revision: str, device: str) -> tuple[Any, Any]:
     try:
         load: Any = AutoProcessor.from_pretrained  # typed as if it took no folder
         processor = load(folder, trust_remote_code=False)
-        model: Any = GroundingDinoForObjectDetection.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        model: Any
+        model, info = GroundingDinoForObjectDetection.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        if lacking := info["missing_keys"]:  # transformers would leave them random
+            raise ValueError(f"it lacks {len(lacking)} weights, e.g. {min(lacking)}")
+    except Exception as error:  # a damaged folder may fail in any way
         raise CheckpointError(
             f"this is no Grounding DINO that can be loaded: {str(error).splitlines()[0]}",
             where=str(folder),
