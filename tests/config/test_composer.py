@@ -19,8 +19,8 @@ from vexp.spec import RunSpec
 SHIPPED = sorted(
     f"{path.parent.name}={path.stem}"
     for path in shipped("conf").glob("*/*.yaml")
-        if path.parent.name != "annotation"  # of `vexp annotate`, not of a run
-    if path.parent.name not in ("dataset",)
+    # an annotation is read by `vexp annotate` and is no part of a run
+    if path.parent.name not in ("dataset", "annotation")
 )
 GROUPS = ("algorithm", "credit", "group_filter", "verifier", "rollout", "engine", "mix", "backbone")
 OPTIONS = sorted(
