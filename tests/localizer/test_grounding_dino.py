@@ -1,4 +1,4 @@
-"""Grounding DINO on true architecture and random weights: what comes out of it, and what is wrong."""
+"""Grounding DINO on true architecture and random weights: what comes out, and what is wrong."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 
 from vexp.cli.main import main
 from vexp.errors import ConfigError
@@ -107,7 +108,6 @@ def test_launch_keeps_the_sweep_it_ran_as_a_file(vexp, project, local, monkeypat
 
 
 def test_watching_in_a_dumb_terminal_prints_lines(project, plan, fabricate):
-    from conftest import SMALL
 
     for run in plan(SMALL).runs:
         fabricate.done(run.training.run)
