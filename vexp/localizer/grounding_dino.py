@@ -123,8 +123,8 @@ def _loaded(path: str, revision: str, device: str) -> tuple[Any, Any]:
     try:
         load: Any = AutoProcessor.from_pretrained  # typed as if it took no folder
         processor = load(folder, trust_remote_code=False)
-        model: Any
-        model, info = GroundingDinoForObjectDetection.from_pretrained(
+        read: Any = GroundingDinoForObjectDetection.from_pretrained  # and as if it gave one thing
+        model, info = read(
             folder,
             trust_remote_code=False,
             use_safetensors=True,
