@@ -6,22 +6,8 @@ from pathlib import Path
 
 import torch
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    ".",
-    "a",
-    "the",
-    "red",
-    "blue",
-    "square",
-    "cup",
-    "left",
-    "of",
-]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, ".", "a", "the", "red", "blue", "square", "cup", "left", "of"]
 
 
 def save(folder: Path, seed: int = 0) -> Path:
