@@ -134,8 +134,9 @@ def _loaded(path: str, revision: str, device: str) -> tuple[Any, Any]:
         if lacking := info["missing_keys"]:  # transformers would leave them random
             raise ValueError(f"it lacks {len(lacking)} weights, e.g. {min(lacking)}")
     except Exception as error:  # a damaged folder may fail in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"this is no Grounding DINO that can be loaded: {str(error).splitlines()[0]}",
+            f"this is no Grounding DINO that can be loaded: {reason}",
             where=str(folder),
             remedy="set localizer.path to a folder of it, or to its name on the hub",
         ) from error
