@@ -111,8 +111,9 @@ def write_sums(folder: Path) -> None:
 
 
 def sizes() -> list[str]:
-    shown = to_dict(SMALL)
-    backbone = [f"backbone.{key}={value}" for key, value in shown.items() if key != "name"]
+    usual = to_dict(type(SMALL)())
+    own = {key: value for key, value in to_dict(SMALL).items() if value != usual[key]}
+    backbone = [f"backbone.{key}={value}" for key, value in own.items()]
     return ["backbone=tiny_qwen2_5_vl", *backbone]
 
 

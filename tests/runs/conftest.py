@@ -7,10 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-import processes
 import pytest
-import stub_training
 
+from tests.runs import processes, stub_training
 from vexp.config.compose import resolve
 from vexp.registry import REGISTRY
 from vexp.runs.heartbeat import Timing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from processes import kill, output, start, wait_for
 
+from tests.runs.processes import kill, output, start, wait_for
 from vexp.errors import ClaimLost, Interrupted
 from vexp.runs.build import build_once, work_area
 from vexp.runs.claim import acquire

@@ -7,8 +7,8 @@ import os
 import signal
 
 import pytest
-from processes import kill, output, start, wait_for
 
+from tests.runs.processes import kill, output, start, wait_for
 from vexp.errors import ClaimLost, Interrupted
 from vexp.runs.claim import Busy, acquire, attempt_folder, live_file, read_marks
 from vexp.runs.heartbeat import Timing, Watch, beat

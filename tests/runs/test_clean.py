@@ -6,8 +6,8 @@ import os
 import time
 
 import pytest
-from conftest import Recorder
 
+from tests.runs.conftest import Recorder
 from vexp.config.identity import training_id
 from vexp.runs.claim import acquire
 from vexp.runs.clean import clean, removable, size_of

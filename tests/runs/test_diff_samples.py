@@ -7,9 +7,9 @@ import statistics
 
 import pytest
 from click.testing import CliRunner
-from conftest import Recorder
 from scipy import stats
 
+from tests.runs.conftest import Recorder
 from vexp.cli.main import Commands
 from vexp.errors import RunError
 from vexp.runs.execute import execute

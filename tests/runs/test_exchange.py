@@ -8,8 +8,8 @@ import shutil
 import zipfile
 
 import pytest
-from conftest import Recorder
 
+from tests.runs.conftest import Recorder
 from vexp.errors import RunError
 from vexp.runs.evaluations import read_samples
 from vexp.runs.exchange import export, import_

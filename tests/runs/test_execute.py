@@ -6,8 +6,8 @@ import json
 import shutil
 
 import pytest
-from conftest import Recorder
 
+from tests.runs.conftest import Recorder
 from vexp.config.identity import training_id
 from vexp.errors import ClaimLost, Interrupted, RunError, VexpError
 from vexp.runs.claim import Busy, acquire, live_file

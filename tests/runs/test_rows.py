@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Recorder
 
+from tests.runs.conftest import Recorder
 from vexp.errors import RunError
 from vexp.runs.execute import evaluate_checkpoint, execute
 from vexp.runs.rows import rows

@@ -8,17 +8,16 @@ import signal
 import threading
 
 import pytest
-from processes import kill, start, wait_for
 
+from tests.runs.processes import kill, start, wait_for
 from vexp.errors import Interrupted
 from vexp.runs.signals import StopRequest
 
 RUN = """
     import os, sys
-    sys.path.insert(0, "tests/runs")
-    import stub_training
+    from tests.runs import stub_training
     stub_training.install()
-    from conftest import STUBS, Recorder
+    from tests.runs.conftest import STUBS, Recorder
     from vexp.config.compose import resolve
     from vexp.errors import Interrupted
     from vexp.runs.execute import execute

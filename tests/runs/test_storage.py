@@ -8,9 +8,9 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import Recorder
-from processes import wait_for
 
+from tests.runs.conftest import Recorder
+from tests.runs.processes import wait_for
 from vexp.config.identity import training_id
 from vexp.errors import StorageError
 from vexp.runs.build import work_area

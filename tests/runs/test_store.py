@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT, output, start
 
+from tests.runs.processes import ROOT, output, start
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import RunError

@@ -9,16 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import start
 
+from tests.runs.processes import start
 from vexp.runs.store import RunStore
 
 STUB = """
     import sys
-    sys.path.insert(0, "tests/runs")
-    import stub_training
+    from tests.runs import stub_training
     stub_training.install()
-    from conftest import STUBS, Recorder
+    from tests.runs.conftest import STUBS, Recorder
     from vexp.config.compose import resolve
     from vexp.runs.execute import execute
     from vexp.runs.store import RunStore
@@ -29,8 +28,7 @@ STUB = """
 
 REAL = """
     import sys
-    sys.path.insert(0, "tests/runs")
-    from conftest import Recorder
+    from tests.runs.conftest import Recorder
     from vexp.config.compose import resolve
     from vexp.runs.execute import execute
     from vexp.runs.store import RunStore

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Recorder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runs.conftest import Recorder
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import ClaimLost

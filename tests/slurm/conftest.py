@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, missing
-from slurm_project import ROOT, Project, science
+
+from tests.slurm.cluster import Cluster, missing
+from tests.slurm.slurm_project import ROOT, Project, science
 
 HERE = Path(__file__).parent
 

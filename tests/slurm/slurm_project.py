@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import Cluster
-
+from tests.slurm.cluster import Cluster
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStore
 
@@ -65,7 +64,7 @@ class Project:
         (self.folder / "s.yaml").write_text(f"{text}launcher: {json.dumps(settings)}\n")
 
     def stub(self, step_s: float) -> dict[str, str]:
-        stub = {"VEXP_STUB": str(ROOT / "tests/runs"), "STUB_STEP_S": str(step_s)}
+        stub = {"VEXP_STUB": str(ROOT), "STUB_STEP_S": str(step_s)}
         return stub | self.jobs_environment
 
     def vexp(self, *arguments: str, check: bool = True, **env: str) -> str:

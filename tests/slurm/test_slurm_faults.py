@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_project import ROOT, published_once
 
+from tests.slurm.slurm_project import ROOT, published_once
 from vexp.runs.claim import attempt_folder, read_owner
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from slurm_project import ROOT, published_once
 
+from tests.slurm.slurm_project import ROOT, published_once
 from vexp.runs.claim import attempt_folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(500)]
@@ -39,7 +39,7 @@ seeds: [1]
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Rows of the same run on one process, without Slurm."""
-    from slurm_project import Project
+    from tests.slurm.slurm_project import Project
 
     quiet = Project(tmp_path_factory.mktemp("alone"))
     overrides = [

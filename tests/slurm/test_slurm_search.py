@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from slurm_project import ROOT
 
+from tests.slurm.slurm_project import ROOT
 from vexp.files import read_lines
 from vexp.runs.claim import attempt_folder
 

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from slurm_project import published_once
+
+from tests.slurm.slurm_project import published_once
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 

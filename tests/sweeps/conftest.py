@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fabricate import Fabricate
 
+from tests.sweeps.fabricate import Fabricate
 from vexp.launcher.local import Local
 from vexp.runs.store import RunStore
 from vexp.sweeps.plan import make_plan, refreshed

@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from fabricate import fail, publish, score
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.sweeps.fabricate import fail, publish, score
 from vexp.config.schema import build
 from vexp.files import append_line, read_json
 from vexp.runs.claim import Busy, acquire

@@ -1,7 +1,8 @@
 """Stands for `vexp _run FOLDER --trial RECORD`: no torch, but the real execution and pruning.
 
 A run's reward and accuracy are known functions of its learning rate, group size and seed.
-FAKE_STEP_S: seconds a step takes. FAKE_FAILS: fails if the learning rate is above this.
+FAKE_STEP_S: seconds a step takes; a second more while the file FAKE_SLOW is there, so that
+there is time to disturb. FAKE_FAILS: fails if the learning rate is above this.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import stub_training
-
+from tests.runs import stub_training
 from vexp.config.schema import build
 from vexp.errors import VexpError
 from vexp.files import append_line, new_folder, read_json, write_json
@@ -40,7 +40,8 @@ def train(run: RunSpec, workspace) -> stub_training.Trained:
     workspace.resumed(step)
     while step < run.rl.steps:
         step += 1
-        time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+        slow = Path(os.environ.get("FAKE_SLOW", "/nowhere")).exists()
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0")) + slow)
         row = {"reward": quality(run) * step / run.rl.steps}
         workspace.log_metrics(step, row)
         stop = workspace.stop_requested()

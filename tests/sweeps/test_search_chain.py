@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import eventually
 
+from tests.sweeps.conftest import eventually
 from vexp.files import read_json, read_lines
 from vexp.sweeps.launch import launch
 from vexp.sweeps.search.journal import in_memory
@@ -132,7 +132,7 @@ LAUNCH = """
 import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
-from conftest import FakeLocal
+from tests.sweeps.conftest import FakeLocal
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
@@ -141,13 +141,17 @@ launch(make_plan(read_sweep(Path("small.yaml"))), FakeLocal(workers={workers}))
 
 
 def launcher_process(workers):
-    code = LAUNCH.format(here=str(Path(__file__).parent), workers=workers)
+    code = LAUNCH.format(here=str(Path(__file__).parents[2]), workers=workers)
     return subprocess.Popen([sys.executable, "-c", code])
 
 
-def survive(plan, local, text, total, *, workers, kills, launches=1):
+def survive(plan, local, monkeypatch, text, total, *, workers, kills, launches=1):
     """Launch, kill a random process of the sweep again and again, launch again; the last plan."""
     chance = random.Random(total)
+    monkeypatch.setenv("FAKE_STEP_S", "0.05")
+    slow = Path("slow").resolve()
+    slow.touch()
+    monkeypatch.setenv("FAKE_SLOW", str(slow))
     launcher = local(workers=workers)
     plan(text)
     killed = Counter()
@@ -166,15 +170,16 @@ def survive(plan, local, text, total, *, workers, kills, launches=1):
                 except ProcessLookupError:
                     continue
                 killed[kind] += 1
+        else:
+            slow.unlink(missing_ok=True)
     assert sum(killed.values()) == kills, killed
     return now
 
 
 @pytest.mark.timeout(600)
 def test_exactly_so_many_trials_whoever_is_killed(trials, plan, local, monkeypatch):
-    monkeypatch.setenv("FAKE_STEP_S", "0.05")
     text = search(8)
-    after = survive(plan, local, text, 8, workers=3, kills=6, launches=2)
+    after = survive(plan, local, monkeypatch, text, 8, workers=3, kills=6, launches=2)
     assert numbers(after) == list(range(8))
     assert len(list(after.state.folder.glob("search/*/trials/*.json"))) == 8
     assert after.search.counts()["complete"] == 8
@@ -183,10 +188,9 @@ def test_exactly_so_many_trials_whoever_is_killed(trials, plan, local, monkeypat
 @pytest.mark.survival
 @pytest.mark.timeout(1800)
 def test_sixty_trials_with_pruning_whoever_is_killed(trials, plan, local, monkeypatch):
-    monkeypatch.setenv("FAKE_STEP_S", "0.05")
     more = "pruner: {name: median, metric: reward, every: 1, startup_trials: 5}"
     text = search(60, more=more)
-    after = survive(plan, local, text, 60, workers=4, kills=30, launches=2)
+    after = survive(plan, local, monkeypatch, text, 60, workers=4, kills=30, launches=2)
     assert numbers(after) == list(range(60))
     counts = after.search.counts()
     assert counts["complete"] + counts["pruned"] == 60

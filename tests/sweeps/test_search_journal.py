@@ -10,13 +10,13 @@ import sys
 
 import optuna
 import pytest
-from fabricate import publish, score
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from test_search_chain import search, table
+from tests.sweeps.test_search_chain import search, table
 
+from tests.sweeps.fabricate import publish, score
 from vexp.errors import RunError
 from vexp.files import append_line
 from vexp.runs.claim import acquire

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import eventually
-from test_search_chain import search, table
+from tests.sweeps.test_search_chain import search, table
 from test_search_journal import Nobody, ours
 
+from tests.sweeps.conftest import eventually
 from vexp.errors import ConfigError
 from vexp.files import read_lines
 from vexp.runs.claim import acquire
@@ -134,7 +134,7 @@ def judged(plan, fabricate):
             claim = acquire(fabricate.store.runs_dir / run.name)
             rows = [json.dumps({"step": n, "reward": value * n}) + "\n" for n in range(1, 9)]
             (claim.attempt_dir / "metrics.jsonl").write_text("".join(rows))
-            from fabricate import publish, score
+            from tests.sweeps.fabricate import publish, score
 
             publish(claim, run.training.run)
             score(fabricate.store, run.training.run, {"accuracy": value})

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
 
+from tests.sweeps.conftest import SMALL
 from vexp.cli.main import main
 from vexp.errors import ConfigError
 from vexp.sweeps.adhoc import adhoc_sweep, is_adhoc

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import SMALL
 
+from tests.sweeps.conftest import SMALL
 from vexp.cli.main import main
 from vexp.sweeps.launch import launch
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from conftest import Nobody
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sweeps.conftest import Nobody
 from vexp.errors import ConfigError
 from vexp.launcher.base import Resources
 from vexp.sweeps.launch import launch

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Nobody
 
+from tests.sweeps.conftest import Nobody
 from vexp.sweeps.hold import Hold, held, signature
 from vexp.sweeps.launch import Failed, launch
 from vexp.sweeps.watch import settled

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
 from rich.console import Console
 
+from tests.sweeps.conftest import eventually
 from vexp.errors import StorageError
 from vexp.files import read_lines
 from vexp.launcher.local import Local
@@ -129,9 +129,9 @@ def test_workers_outlive_the_process_and_the_terminal_that_launched_them(plan, l
     launch(before, local(), dry_run=True)
     script = (
         "import sys, os, signal\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from pathlib import Path\n"
-        "from conftest import FakeLocal\n"
+        "from tests.sweeps.conftest import FakeLocal\n"
         "from vexp.sweeps.launch import launch\n"
         "from vexp.sweeps.plan import make_plan\n"
         "from vexp.sweeps.reader import read_sweep\n"

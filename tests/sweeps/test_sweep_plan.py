@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Nobody
 
+from tests.sweeps.conftest import Nobody
 from vexp.sweeps.launch import in_order, launch
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep

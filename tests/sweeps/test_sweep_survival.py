@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import eventually
 
+from tests.sweeps.conftest import eventually
 from vexp.config.identity import training_id
 from vexp.errors import StorageError
 from vexp.files import read_json, read_lines
@@ -33,9 +33,9 @@ HERE = Path(__file__).parent
 TEN = "rows: {a: {stages: [rl]}, b: {stages: [rl], algorithm: dapo}}\nseeds: [1, 2, 3, 4, 5]"
 LAUNCH = f"""
 import sys
-sys.path.insert(0, {str(HERE)!r})
+sys.path.insert(0, {str(HERE.parents[1])!r})
 from pathlib import Path
-from conftest import FakeLocal
+from tests.sweeps.conftest import FakeLocal
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Nobody
-from fabricate import fail_evaluation, score
 
+from tests.sweeps.conftest import Nobody
+from tests.sweeps.fabricate import fail_evaluation, score
 from vexp.runs.store import RunStore
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import make_plan

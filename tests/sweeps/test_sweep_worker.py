@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Nobody
 
+from tests.sweeps.conftest import Nobody
 from vexp.files import read_json, read_lines
 from vexp.runs.claim import attempt_folder
 from vexp.sweeps.launch import launch

@@ -8,13 +8,13 @@ import sys
 import time
 
 if os.environ.get("VEXP_STUB") and "_run" in sys.argv[1:] + getattr(sys, "orig_argv", []):
-    sys.path.insert(0, os.environ["VEXP_STUB"])
+    sys.path.append(os.environ["VEXP_STUB"])  # behind the snapshot of the code
     import vexp.runs.heartbeat as heartbeat
 
     heartbeat.DEFAULT = heartbeat.Timing(
         interval_s=0.3, expiry_s=float(os.environ.get("VEXP_EXPIRY_S", "4")), poll_s=0.1
     )
-    import stub_training
+    from tests.runs import stub_training
 
     fast, held = stub_training.pause, os.environ.get("VEXP_HOLD", "")
     done = 0
