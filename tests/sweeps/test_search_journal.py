@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from tests.sweeps.test_search_chain import search, table
 
 from tests.sweeps.fabricate import publish, score
+from tests.sweeps.test_search_chain import search, table
 from vexp.errors import RunError
 from vexp.files import append_line
 from vexp.runs.claim import acquire
