@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from test_search_journal import Nobody
 
 from tests.sweeps.fabricate import publish, score
 from tests.sweeps.test_search_chain import search
+from tests.sweeps.test_search_journal import Nobody
 from vexp.cli.main import main
 from vexp.runs.claim import acquire
 from vexp.sweeps.launch import launch

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_search_journal import Nobody, ours
 
 from tests.sweeps.conftest import eventually
 from tests.sweeps.test_search_chain import search, table
+from tests.sweeps.test_search_journal import Nobody, ours
 from vexp.errors import ConfigError
 from vexp.files import read_lines
 from vexp.runs.claim import acquire
