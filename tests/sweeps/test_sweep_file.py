@@ -159,6 +159,25 @@ def test_overrides_that_change_runs_make_another_sweep():
     assert variant_name("q", ["compute.precision=bf16"]) != "q"
 
 
+@pytest.mark.parametrize(
+    ("path", "extra", "argument"),
+    [("sweeps/a/table3.yaml", ["rl.steps=3", "compute.device=cpu"], "a/table3 rl.steps=3"),
+     ("results/sweeps/x=1.yaml", [], "results/sweeps/x=1.yaml"), ("mine.yaml", [], "mine.yaml")],
+)  # fmt: skip
+def test_what_a_table_says_made_it_is_what_the_command_takes(project, path, extra, argument):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("rows: {a: []}")
+    sweep = read_sweep(Path(path), extra=extra)
+    assert sweep.argument == argument
+    assert find_sweep(argument.split()[0]).resolve() == Path(path).resolve()
+
+
+def test_a_table_names_no_folder_of_the_machine(project, tmp_path_factory):
+    path = tmp_path_factory.mktemp("else") / "mine.yaml"
+    path.write_text("rows: {a: []}")
+    assert read_sweep(path).argument == "mine.yaml"
+
+
 def test_sweeps_are_found_by_path_by_name_here_and_by_shipped_name(project):
     (project / "mine.yaml").write_text("rows: {a: []}")
     (project / "sweeps").mkdir()

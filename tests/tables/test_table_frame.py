@@ -99,7 +99,7 @@ def test_markdown_is_this_to_the_byte(frame):
         "- Δ: difference to Warm start, over the seeds that both have\n"
         "- differences over fewer than 3 seeds are not tested\n"
         "\n"
-        "Made by `vexp table demo` from results alone.\n"
+        "Made by `vexp table demo.yaml` from results alone.\n"
     )
 
 

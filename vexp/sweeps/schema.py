@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,12 +116,29 @@ class Sweep:
         """The file as the user would write it."""
         return shown_path(self.path)
 
+    @property
+    def argument(self) -> str:
+        """What a command takes to mean this sweep: `ease/table3 rl.steps=3`.
+
+        It ends up in tables that are passed on, so it has no folders of this machine.
+        """
+        file = "/".join(_below_sweeps(self.path))
+        if not file or "=" in file:  # which would be read as an override
+            file = self.path.name if Path(self.shown).is_absolute() else self.shown
+        given = [override.text for override in self.extra if not _NEUTRAL.match(override.text)]
+        return shlex.join([file, *given])
+
+
+def _below_sweeps(path: Path) -> tuple[str, ...]:
+    """The parts of a path after its last folder `sweeps`, without the suffix; empty without one."""
+    parts = path.resolve().with_suffix("").parts
+    known = "sweeps" in parts[:-1]
+    return parts[len(parts) - parts[::-1].index("sweeps") :] if known else ()
+
 
 def default_name(path: Path) -> str:
     """The file's name, after the folders below `sweeps`: sweeps/ease/table3.yaml is ease-table3."""
-    parts = path.resolve().with_suffix("").parts
-    known = "sweeps" in parts[:-1]
-    return "-".join(parts[len(parts) - parts[::-1].index("sweeps") :] if known else parts[-1:])
+    return "-".join(_below_sweeps(path) or (path.stem,))
 
 
 def variant_name(name: str, extra: Sequence[str]) -> str:

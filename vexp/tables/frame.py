@@ -60,6 +60,7 @@ class Frame:
     reference: str = ""
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # results that do not count
+    argument: str = ""  # what a command takes to mean this sweep
 
     @property
     def finished(self) -> int:
@@ -95,6 +96,7 @@ def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Fram
         reference=table.reference,
         notes=tuple(notes),
         remarks=tuple(sorted(remarks)),
+        argument=sweep.argument,
     )
 
 

@@ -44,7 +44,7 @@ def sheet_of(frame: Frame) -> Sheet:
         headings=(Heading("", numeric=False), *axes, *headings),
         lines=tuple(lines),
         notes=tuple(_notes(frame)),
-        origin=f"Made by `vexp table {frame.sweep}` from results alone.",
+        origin=f"Made by `vexp table {frame.argument or frame.sweep}` from results alone.",
         records=lambda: list(_records(frame)),
         document=lambda: _document(frame),
     )

@@ -31,6 +31,7 @@ class Report:
     """Everything the page shows."""
 
     name: str
+    argument: str  # what a command takes to mean the sweep
     title: str
     description: str
     counts: Mapping[str, int]  # state -> runs
@@ -65,6 +66,7 @@ def report_of(plan: Plan) -> Report:
     table = plan.sweep.table
     return Report(
         name=plan.sweep.name,
+        argument=plan.sweep.argument,
         title=(table.title if table else "") or plan.sweep.name,
         description=plan.sweep.description,
         counts=plan.counts(),

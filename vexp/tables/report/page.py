@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shlex
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -43,7 +42,7 @@ def page(report: Report) -> str:
         style=Markup(style),  # noqa: S704  (files of this package)
         script=Markup(script),  # noqa: S704
         data=Markup(_json(_data(report))),  # noqa: S704
-        command=f"vexp report {shlex.quote(report.name)}",
+        command=f"vexp report {report.argument}",
         version=__version__,
     )
     # Half a surrogate pair, which JSON lines can hold, has no UTF-8.
