@@ -22,10 +22,10 @@ import click
 from benchmarks.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests/slurm"))
+sys.path.insert(0, str(ROOT))
 
-from cluster import Cluster, missing  # type: ignore[import-not-found]  # noqa: E402
-from slurm_project import Project, published_once  # type: ignore[import-not-found]  # noqa: E402
+from tests.slurm.cluster import Cluster, missing  # noqa: E402
+from tests.slurm.slurm_project import Project, published_once  # noqa: E402
 
 PARALLEL = 6
 KEPT = Path(__file__).with_name("results") / "slurm_overhead.json"
