@@ -170,7 +170,7 @@ def read_text(path: Path | str) -> str:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = [os.read(handle, _AT_ONCE)]
-        while parts[-1]:
+        while len(parts[-1]) == _AT_ONCE:  # a file gives less only at its end
             parts.append(os.read(handle, _AT_ONCE))
     finally:
         os.close(handle)

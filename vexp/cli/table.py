@@ -100,7 +100,8 @@ def _print(table: Table) -> None:
     wide = console.options.update(width=10_000)
     needed = Measurement.get(console, wide, table)
     width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
-    Console(width=width).print(table)
+    console.width = width
+    console.print(table)
 
 
 def _write(sheet: Sheet, names: set[str], folder: Path, *, quiet: bool = False) -> None:

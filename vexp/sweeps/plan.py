@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,13 @@ class Planned:
 
     training: Training
     status: RunStatus | None
-    units: Units = field(default_factory=Units)  # its evaluations
     trial: int | None = None  # of the sweep's search
     pruned: bool = False  # its trial was stopped for good
+
+    @functools.cached_property
+    def units(self) -> Units:
+        """Its evaluations, looked up when somebody asks."""
+        return look(self.training, self.status)
 
     @property
     def state(self) -> State:
@@ -170,7 +174,7 @@ def reconcile(
 ) -> Plan:
     """The plan of resolved points, from the files as they are now; cheap enough to repeat."""
     by_hash = {status.hash: status for status in store.statuses()}
-    runs = [_planned(training, by_hash.get(training.identity.hash)) for training in declared]
+    runs = [Planned(training, by_hash.get(training.identity.hash)) for training in declared]
     hashes = {training.identity.hash for training in declared}
     orphans = [
         (name, status.state)
@@ -228,7 +232,3 @@ def _check_folders(state: SweepState) -> None:
                 where=str(folder),
                 remedy="move it away, or choose another results_dir",
             )
-
-
-def _planned(training: Training, status: RunStatus | None) -> Planned:
-    return Planned(training, status, look(training, status))

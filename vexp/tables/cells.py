@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vexp.errors import RunError, suggest
 from vexp.sweeps.points import Point
@@ -17,9 +18,8 @@ from vexp.tables.stats import Summary, summarize
 SHARES = {"accuracy", "format", "truncated", "unjudged", "evidence_mass", "pointing", "coverage"}
 
 
-@dataclass(frozen=True)
-class Score:
-    """One measured value of one run."""
+class Score(NamedTuple):
+    """One measured value of one run; a table may hold a hundred thousand."""
 
     value: float
     stderr: float | None  # over the evaluation's items
@@ -41,8 +41,7 @@ class Measurements:
 Results = Mapping[str, Measurements]  # by the run's hash
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A score, with the run and the seed it is from."""
 
     run: str
@@ -159,8 +158,7 @@ def _check(value: float, name: str, scale: Scale, where: str) -> None:
             where=where,
             remedy="look at its samples.jsonl; delete that evaluation to have it done again",
         )
-    share = not SHARES.isdisjoint(name.split("/"))
-    if (scale == "percent" or share) and not 0 <= value <= 1:
+    if not 0 <= value <= 1 and (scale == "percent" or not SHARES.isdisjoint(name.split("/"))):
         said = "the column is declared as a percentage" if scale == "percent" else "it is a share"
         raise RunError(
             f"{name!r} is {value:g}, but {said}",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vexp.errors import RunError
 from vexp.files import read_lines, read_text
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
@@ -89,7 +90,7 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name in names:
         try:
-            content = _DECODER.decode(read_text(f"{home}/{name}/{evaluations.RESULTS}"))
+            content = _decoded(read_text(f"{home}/{name}/{evaluations.RESULTS}"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except ValueError:
@@ -99,6 +100,14 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
             content = evaluations.read_results(Path(home, name))  # says what is wrong
         found[name] = content
     return found
+
+
+def _decoded(text: str) -> Any:
+    """As json.loads, without its two searches for white space in front and behind."""
+    content, end = _DECODER.raw_decode(text)
+    if text[end:].strip():
+        raise ValueError("there is more than one value")
+    return content
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
@@ -112,8 +121,6 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
 def _add_benchmark(
     found: Mapping[str, Any], scores: dict[str, Score], decoding: dict[str, str], folder: str
 ) -> None:
-    from vexp.errors import RunError
-
     name = str(found["benchmark"])
     if name in scores:
         raise RunError(
@@ -122,10 +129,11 @@ def _add_benchmark(
             accepted="one result for each run and benchmark; a table never averages two",
             remedy="delete the folder of the one that should not count",
         )
+    get = found.get
     main = found["metrics"][found["main_metric"]]
-    version = str(found.get("version", ""))
-    scores[name] = Score(float(main["value"]), main.get("stderr"), main.get("n"), version)
-    decoding[name] = str(found.get("protocol", {}).get("decoding", ""))
+    score = (float(main["value"]), main.get("stderr"), main.get("n"), str(get("version", "")))
+    scores[name] = Score._make(score)
+    decoding[name] = str(get("protocol", {}).get("decoding", ""))
 
 
 def _stale(found: Mapping[str, Any], folder: RunFolder) -> str:
