@@ -1,4 +1,7 @@
-"""Stands for `vexp _run FOLDER`: no training; what happens is set by the variable FAKE_<seed>."""
+"""Stands for `vexp _run FOLDER`: no training; what happens is set by the variable FAKE_<seed>.
+
+FAKE_SAVES_S: how long a run takes to save when it is stopped.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ def main(folder: Path, config: Path | None) -> int:
         end = time.monotonic() + (600 if action == "slow" else 0.2)
         while time.monotonic() < end:
             if stop:
+                time.sleep(float(os.environ.get("FAKE_SAVES_S", "0")))
                 claim.release("stopped")
                 return stop.exit_code
             time.sleep(0.02)

@@ -101,6 +101,27 @@ def test_stopping_the_workers_stops_their_runs_cleanly(plan, local, monkeypatch)
     assert len(started(plan(FOUR))) == 5
 
 
+def test_a_launch_while_workers_are_stopping_has_others_take_over(plan, local, monkeypatch):
+    monkeypatch.setenv("FAKE_SAVES_S", "3")
+    for seed in (1, 2, 3, 4):
+        monkeypatch.setenv(f"FAKE_{seed}", "slow")
+    launcher = local(workers=2)
+    launch(plan(FOUR), launcher)
+    eventually(lambda: plan(FOUR).counts()["running"] == 2)
+    state = plan(FOUR).state
+    owners = {holder.owner.token for holder in held_slots(state.workers)}
+    assert len(launcher.stop(state.folder)) == 2
+    assert {worker.state for worker in launcher.alive(state.folder)} == {"stopping"}
+    for seed in (1, 2, 3, 4):
+        monkeypatch.setenv(f"FAKE_{seed}", "done")
+    again = [launch(plan(FOUR), launcher) for _ in range(2)]  # from two shells, say
+    assert [len(done.started) for done in again] == [2, 2]
+    assert {worker.state for worker in again[0].alive} == {"stopping"}
+    eventually(lambda: plan(FOUR).complete)
+    assert len(started(plan(FOUR))) == 6  # two went on after they had been stopped
+    assert owners.isdisjoint(holder.owner.token for holder in held_slots(state.workers))
+
+
 def test_a_killed_worker_leaves_its_slot_and_the_next_launch_goes_on(plan, local, monkeypatch):
     monkeypatch.setenv("FAKE_1", "slow")
     launcher = local(workers=1)

@@ -11,6 +11,7 @@ import click
 
 from vexp.cli.options import json_option
 from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments, workers_option
+from vexp.launcher.base import STOPPING
 
 if TYPE_CHECKING:
     from vexp.sweeps.launch import Launched
@@ -116,8 +117,12 @@ def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) ->
     if dry_run:
         lines.append(f"  would leave {done.pending} runs to workers; nothing was done")
         return [*lines, f"next: {_command(told, 'launch')}"]
-    if done.alive:
-        lines.append(f"  {_count(done.alive, 'worker')} at work already")
+    stopping = [worker for worker in done.alive if worker.state == STOPPING]
+    if len(done.alive) > len(stopping):
+        at_work = [worker for worker in done.alive if worker not in stopping]
+        lines.append(f"  {_count(at_work, 'worker')} at work already")
+    if stopping:
+        lines.append(f"  {_count(stopping, 'worker')} still stopping; others wait to take over")
     if done.started:
         logs = done.started[0].log.parent
         lines.append(f"  started {_count(done.started, 'worker')}, logs in {logs}")

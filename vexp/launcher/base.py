@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 from vexp.config.types import Count, Positive, PositiveInt
 from vexp.registry import Component
 
+STOPPING = "stopping"  # the state of a worker that was asked to stop and is saving
+
 
 @dataclass(frozen=True)
 class Worker:

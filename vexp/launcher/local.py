@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexp.config.types import PositiveInt
-from vexp.launcher.base import Launcher, Worker
+from vexp.launcher.base import STOPPING, Launcher, Worker
 from vexp.registry import register
 
 # Read by OpenMP, MKL and OpenBLAS, and through them by torch and numpy.
+_STATES = {False: "running", True: STOPPING}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -39,7 +38,14 @@ class Local(Launcher):
 
         folder = state.resolve() / "workers"
         slots = [Slot(folder, number) for number in range(1, self.workers + 1)]
-        free = [slot for slot in slots if slot.holder() is None]
+        holders = [slot.holder() for slot in slots]
+        leaving = [holder for holder in holders if holder is not None and holder.stopping]
+        free = [
+            slot
+            for slot, holder in zip(slots, holders, strict=True)
+            if holder is None or holder in leaving
+        ]
+        pending += sum(holder.run is not None for holder in leaving)  # theirs go on as well
         wanted = max(0, min(pending, self.workers) - (len(slots) - len(free)))
         for slot in free[:wanted]:
             self._spawn(state.resolve(), slot.number, slot.log)
@@ -49,18 +55,16 @@ class Local(Launcher):
         from vexp.sweeps.slots import held_slots
 
         holders = held_slots(state.resolve() / "workers")
-        return [Worker(holder.slot.name, holder.slot.log) for holder in holders]
+        return [
+            Worker(holder.slot.name, holder.slot.log, state=_STATES[holder.stopping])
+            for holder in holders
+        ]
 
     def stop(self, state: Path) -> Sequence[Worker]:
         from vexp.sweeps.slots import held_slots
 
-        asked = []
-        for holder in held_slots(state.resolve() / "workers"):
-            if holder.owner is not None and not holder.owner.gone():
-                with suppress(ProcessLookupError):
-                    os.kill(holder.owner.pid, signal.SIGTERM)
-                    asked.append(Worker(holder.slot.name, holder.slot.log))
-        return asked
+        holders = held_slots(state.resolve() / "workers")
+        return [Worker(h.slot.name, h.slot.log) for h in holders if h.stop()]
 
     def variables(self) -> dict[str, str]:
         """The environment of a worker and its runs."""

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from vexp.files import storage_errors
+from vexp.files import read_json, storage_errors, write_json
 from vexp.runs.owner import Owner
 
 
@@ -40,6 +41,11 @@ class Slot:
     def log(self) -> Path:
         return self.folder / f"{self.name}.log"
 
+    @property
+    def stopping(self) -> Path:
+        """Names the worker that was asked to stop; the slot is the next one's as soon as it has."""
+        return self.folder / f"{self.name}.stopping"
+
     def holder(self) -> Holder | None:
         """The living process in this slot; None if it is free."""
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
@@ -57,11 +63,12 @@ class Slot:
         with file:
             while not _lock(file.fileno()):
                 file.seek(0)
-                owner = _holder(self, file.read()).owner
-                if owner is not None and not owner.gone():
+                holder = _holder(self, file.read())
+                owner = holder.owner
+                if owner is not None and not owner.gone() and not holder.stopping:
                     yield None
                     return
-                time.sleep(0.02)  # somebody is only looking whether it is free
+                time.sleep(0.02)  # it is about to leave, or is only looking whether this is free
             hold = Hold(file.fileno(), Owner.here(attempt=0))
             hold.at(None)
             try:
@@ -91,6 +98,21 @@ class Holder:
     slot: Slot
     owner: Owner | None  # None for the moment in which it has not written it yet
     run: str | None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self.owner is not None and read_json(self.slot.stopping) == self.owner.token
+
+    def stop(self) -> bool:
+        """Ask it to save and end; False if it is gone."""
+        if self.owner is None or self.owner.gone():
+            return False
+        write_json(self.slot.stopping, self.owner.token)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.owner.pid, signal.SIGTERM)
+            return True
+        return False
 
 
 def held_slots(folder: Path) -> list[Holder]:
