@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.train.responses import extract_answer, is_well_formed
+from vexp.train.responses import extract_answer, is_well_formed, states_answer
 
 
 def balanced() -> st.SearchStrategy[str]:
@@ -184,3 +184,33 @@ def test_the_format_reward_knows_what_may_be_emitted():
 
     assert value(("<Focus>",)) == [1.0]
     assert value(()) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "response_format", "ends"),
+    [
+        ("<think>a</think> \\boxed{7}", "think_boxed", True),
+        ("<think>a</think> \\boxed{\\frac{1}{2}}", "think_boxed", True),
+        ("<think>a</think> \\boxed{\\frac{1}{2}", "think_boxed", False),
+        ("<think>a</think> \\boxed{ }", "think_boxed", False),
+        ("<think>a</think> \\boxed{7}.", "think_boxed", False),
+        ("<think>a \\boxed{7}", "think_boxed", False),
+        ("\\boxed{7}", "think_boxed", False),
+        ("<think>\\boxed{1}</think> {x}", "think_boxed", False),
+        ("<answer>7</answer>", "answer_tag", True),
+        ("<think>a</think><answer> </answer>", "answer_tag", False),
+        ("<answer>7</answer>\n", "answer_tag", False),
+        ("7</answer>", "answer_tag", False),
+        ("", "answer_tag", False),
+    ],
+)
+def test_where_a_response_states_its_answer(text, response_format, ends):
+    assert states_answer(text, response_format) is ends
+
+
+@given(st.text(st.sampled_from("ab{}\\</>"), max_size=12))
+def test_what_states_its_answer_is_read_as_that_answer(inside):
+    text = f"<think>a</think>\\boxed{{{inside}}}"
+    if states_answer(text, "think_boxed"):
+        assert extract_answer(text) is not None
+        assert is_well_formed(text, "think_boxed") or "think>" in inside

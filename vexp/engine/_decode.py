@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vexp.engine._draw import choose
+from vexp.engine._stop import stated
 from vexp.engine.base import Generated, Sampling
 from vexp.probe.attention import prepared
 from vexp.train import attention as shared
@@ -54,9 +55,11 @@ def _generate(
         tokens[going, step] = token[alive]
         logprobs[going, step] = log_probs_of(distribution, token)[alive]
         mask[going, step] = True
-        finished[going] = token[alive] == policy.eos_id
-        batch.alive &= (token != policy.eos_id).view_as(batch.alive)
         width = step + 1
+        stops = token == policy.eos_id
+        stops[alive] |= stated(policy, tokens[going, :width], mask[going, :width], sampling)
+        finished[going] = stops[alive]
+        batch.alive &= ~stops.view_as(batch.alive)
         if width == steps or not bool(batch.alive.any()):
             break
         token = batch.compact(token)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
+    from vexp.train.responses import ResponseFormat
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Sampling:
     seed: int = 0
     step: int = 0
     first: int = 0  # index in the group of the first response, when a group is sampled in parts
+    # Responses also end where they state their answer in this format; None: by themselves only.
+    stop: ResponseFormat | None = None
     purpose: str = "rollout"  # keeps training and evaluation draws apart
     ignore_eos: bool = False  # benchmarks: never sample the end of the sequence
 
@@ -37,9 +40,9 @@ class Generated:
     """Responses of one batch; the group of prompt i are `group_size` rows from i*group_size on."""
 
     tokens: Tensor  # [rollout, token] int64, right-padded with the pad id
-    mask: Tensor  # [rollout, token] bool: true up to and including the end of the sequence
+    mask: Tensor  # [rollout, token] bool: true up to and including the last token
     logprobs: Tensor  # [rollout, token] of the sampled tokens, under the sampling distribution
-    finished: Tensor  # [rollout] bool: ended by itself within the limit
+    finished: Tensor  # [rollout] bool: ended by itself, or with its answer, within the limit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,9 +75,10 @@ class VLLM(Engine):
             EngineFailed: if vLLM breaks down.
         """
         self.check()
-        from vexp.engine import _vllm
+        from vexp.engine import _stop, _vllm
 
-        return _vllm.generate(self, policy, prompts, item_ids, sampling)
+        found = _vllm.generate(self, policy, prompts, item_ids, sampling)
+        return _stop.cut(policy, found, sampling)
 
 
 def unserved(family: str) -> Problem:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from vexp.config.types import Fraction, Positive, PositiveInt
+from vexp.config.types import Fraction, Neutral, Positive, PositiveInt
 from vexp.distortion.base import Distortion
+from vexp.errors import Problem
 from vexp.registry import Component
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from vexp.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class RolloutMethod(Component):
     temperature: Positive = 1.0  # divides the logits, when sampling and when training
     top_p: Fraction = 1.0  # nucleus; 1 keeps every token that is not banned
     max_response_length: PositiveInt = 24  # tokens, the end-of-sequence token included
+    # Where a response ends: at the end of the sequence only, or also with its answer, which is the
+    # box or span of `prompt.response_format` behind the thoughts.
+    stop: Annotated[Literal["end", "answer"], Neutral("end")] = "end"
 
     @property
     def responses_per_prompt(self) -> int:
@@ -73,6 +80,14 @@ class Continuing(RolloutMethod):
     continuation_temperature: Positive = 1.0  # at which it goes on
     room: PositiveInt = 1  # tokens that have to be left after the trigger
     max_per_prompt: PositiveInt = 1  # kept ones in a group, the first of those that qualify
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        if self.stop == "answer":
+            yield Problem(
+                "a response that goes on behind its answer cannot end with it",
+                where="stop",
+                accepted="stop=end",
+            )
 
     @property
     @abstractmethod

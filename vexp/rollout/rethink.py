@@ -90,6 +90,7 @@ class Rethink(Continuing):
         return self.max_length or self.max_response_length
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
+        yield from super().problems(run)
         if not self.triggers or not all(self.triggers):
             yield Problem(
                 "there is no text to rethink after",

@@ -51,6 +51,23 @@ def answer_start(text: str) -> int | None:
     return None
 
 
+# The character without which an answer of each format is not closed.
+CLOSES = {"think_boxed": "}", "answer_tag": ">"}
+
+
+def states_answer(text: str, response_format: str) -> bool:
+    """Whether a response ends with the statement of its answer, so that nothing more is needed.
+
+    `think_boxed`: with a closed box, something in it, behind the think block. `answer_tag`: with a
+    closed `<answer>` span, something in it. A box within the thoughts is none.
+    """
+    if response_format == "answer_tag":
+        return text.endswith("</answer>") and _last_span(text) is not None
+    _, closed, behind = text.rpartition("</think>")
+    ends = [(start, end) for start, end in _boxes(behind) if end + 1 == len(behind)]
+    return bool(closed) and any(behind[start:end].strip() for start, end in ends)
+
+
 def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -> bool:
     """Whether the whole response has the format.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
+    from vexp.train.responses import ResponseFormat
 
 
 def generate(
@@ -49,6 +50,7 @@ def generate(
             top_p=run.rollout.top_p,
             seed=run.seed,
             step=step,
+            stop=ending(run),
         )
         with torch.no_grad():
             parts.append(run.engine.generate(policy, seen, keys, sampling))
@@ -58,6 +60,11 @@ def generate(
     if not math.isfinite(total):
         raise diverged("the log-probability of a sampled token", total, f"step {step}")
     return prompts, generated
+
+
+def ending(run: RunSpec) -> ResponseFormat | None:
+    """The format with whose answer a response ends, if it does."""
+    return run.prompt.response_format if run.rollout.stop == "answer" else None
 
 
 def noisy(
