@@ -46,6 +46,7 @@ UPWARD = {
     ("engine", "train.parallel"): "an engine of its own tells which process it serves",
     ("engine", "train.prefix"): DECODES,
     ("engine", "train.randomness"): DECODES,
+    ("engine", "train.responses"): READS,
     ("evaluator", "train.collect"): OBSERVES,
     ("evaluator", "train.diagnostics"): OBSERVES,
     ("evaluator", "train.experience"): OBSERVES,

@@ -38,7 +38,7 @@ class RolloutMethod(Component):
     max_response_length: PositiveInt = 24  # tokens, the end-of-sequence token included
     # Where a response ends: at the end of the sequence only, or also with its answer, which is the
     # box or span of `prompt.response_format` behind the thoughts.
-    stop: Annotated[Literal["end", "answer"], Neutral("end")] = "end"
+    stop: Annotated[Literal["end", "answer"], Neutral("end")] = "end"  # of a response
 
     @property
     def responses_per_prompt(self) -> int:
