@@ -318,6 +318,8 @@ def test_nothing_to_annotate_is_an_error(server, data):
     done = call(server, data, code=2)
     assert "not one item could be annotated" in done.stderr
     assert "nothing that can be located was named: 6" in done.stderr
+    assert "evidence.jsonl there says more" in done.stderr
+    assert [row["boxes"] for row in rows("out.partial/evidence.jsonl")] == [[]] * 6
     assert not Path("out").exists()
     done = call(server, data, "without_boxes=kept")
     assert "kept without boxes: 6" in done.stdout

@@ -56,6 +56,9 @@ def write(
         DataError: if there is no row to train on.
     """
     found = _summary(spec, rows, journal, unanswered)
+    hidden = ("image", "question", "answer", "demonstration")
+    evidence = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
+    write_text(folder / EVIDENCE, _lines(evidence))
     kept = [row for row in rows if row["boxes"] or (_keeps(spec) and "question" in row)]
     if not kept:
         reasons = (f"{why}: {left['count']}" for why, left in found.left_out.items())
@@ -63,16 +66,13 @@ def write(
             "not one item could be annotated",
             where=str(folder),
             accepted="; ".join(reasons),
-            remedy="evidence.jsonl beside it says more; answers are kept for the next try",
+            remedy=f"{EVIDENCE} there says more; answers are kept for the next try",
         )
     home = _home(spec)
     if home is not None and not (folder / SOURCE).is_symlink():
         with storage_errors(folder):
             (folder / SOURCE).symlink_to(home, target_is_directory=True)
     write_text(folder / ROWS, _lines([_cells(row, home) for row in kept]))
-    hidden = ("image", "question", "answer", "demonstration")
-    evidence = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
-    write_text(folder / EVIDENCE, _lines(evidence))
     content = {
         "format": FORMAT,
         "vexp": __version__,
