@@ -157,9 +157,9 @@ def test_the_data_is_looked_at(project) -> None:
 
 
 def test_nothing_is_fetched_to_look_at_the_data(project, monkeypatch) -> None:
-    from vexp.backbone import _hub
+    from vexp import hub
 
-    monkeypatch.setattr(_hub, "fetch", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "fetch", lambda *_: pytest.fail("the hub was asked"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     found = doctor("--data", "backbone=qwen2_5_vl_3b")
     assert "are not on this machine" in found.output

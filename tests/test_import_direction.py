@@ -18,7 +18,7 @@ from vexp.registry import KINDS
 
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
-    ("", "errors", "registry", "files", "paths"),
+    ("", "errors", "registry", "files", "paths", "hub"),
     ("config", "probe", "endpoint"),
     KINDS,
     ("spec",),
@@ -28,6 +28,7 @@ LAYERS = (
     ("sweeps",),
     ("tables",),
     ("doctor",),
+    ("fetch",),
     ("annotate",),
     ("cli", "__main__"),
 )
@@ -72,7 +73,6 @@ OPEN = {
     "verifier.pool": "judging many responses; the same for every verifier",
     "dataset.layouts": "published datasets are converted by a command, not by a dataset",
     "correction.none": "the spec's default, which says nothing and keeps ids",
-    "backbone._hub": "a localizer's model is pinned and found as a backbone's is",
     "evaluator.benchmarks": "names of benchmarks, whoever made the result",
     "backbone._imports": "lmms-eval imports transformers before any backbone is loaded",
 }

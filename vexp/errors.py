@@ -77,6 +77,10 @@ class CheckpointError(VexpError):
     """A checkpoint that is damaged or belongs to another architecture."""
 
 
+class HubError(VexpError):
+    """The Hugging Face hub does not give what was asked of it, or cannot be asked."""
+
+
 class EndpointError(VexpError):
     """An endpoint that gives no answer that can be used; the answers it gave before are kept."""
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from vexp.errors import ConfigError, Problem, suggest
 
 if TYPE_CHECKING:
+    from vexp.hub import Repository
     from vexp.spec import RunSpec
 
 ENTRY_POINT_GROUP = "vexp.components"
@@ -123,6 +124,14 @@ class Component:
         Fields that are paths on this machine are left out of the id; what they hold enters here.
         """
         return {}
+
+    def repositories(self) -> Iterator[Repository]:
+        """What of the Hugging Face hub this component reads; see `vexp fetch`.
+
+        Raises:
+            ConfigError: if that cannot be told on this machine.
+        """
+        return iter(())
 
 
 C = TypeVar("C", bound=type[Component])

@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from tests.backbone.models import REAL, change, limits, real, source
 from tests.layouts import layouts
 from tests.tiny import PROMPT, item, ragged_items
-from vexp.backbone import _hub
+from vexp import hub
 from vexp.cli.main import main
 from vexp.errors import CheckpointError
 from vexp.registry import REGISTRY
@@ -520,8 +520,8 @@ def test_a_hub_model_is_known_by_its_commit_and_read_from_the_cache(hub_home, mo
     assert not list(backbone.unknown())
     assert backbone.decoder_layers == 3
     asked = []
-    fetch = _hub.fetch
-    monkeypatch.setattr(_hub, "fetch", lambda *which: asked.append(which) or fetch(*which))
+    fetch = hub.fetch
+    monkeypatch.setattr(hub, "fetch", lambda *which: asked.append(which) or fetch(*which))
     assert logprobs(backbone.load()).isfinite().all()
     assert asked == [("me/mine", COMMIT)]  # what the id says, wherever `main` is by now
 
@@ -553,5 +553,5 @@ def test_what_the_hub_answers_is_passed_on(monkeypatch, error, said):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(CheckpointError) as caught:
-        _hub.fetch("me/mine", "v9")
+        hub.fetch("me/mine", "v9")
     assert said in str(caught.value)

@@ -13,6 +13,7 @@ from vexp.config.types import UNHASHED
 from vexp.errors import CheckpointError, Problem
 
 if TYPE_CHECKING:
+    from vexp.hub import Repository
     from vexp.spec import RunSpec
     from vexp.train.encoder import Encoder
     from vexp.train.policy import Policy
@@ -48,9 +49,9 @@ class Pretrained(Backbone):
     @property
     def local(self) -> bool:
         """Whether `path` is meant as a folder."""
-        from vexp.backbone import _hub
+        from vexp import hub
 
-        return not _hub.is_name(self.path) or Path(self.path).is_dir()
+        return not hub.is_name(self.path) or Path(self.path).is_dir()
 
     @property
     def decoder_layers(self) -> int | None:
@@ -119,15 +120,22 @@ class Pretrained(Backbone):
         return self._known() or {"unknown": f"{self.path}@{self.revision}"}
 
     def _known(self) -> dict[str, str]:
-        from vexp.backbone import _folder, _hub
+        from vexp import hub
+        from vexp.backbone import _folder
 
         if not self.local:
-            found = _hub.commit(self.path, self.revision or "main")
+            found = hub.commit(self.path, self.revision or "main")
             return {"commit": found} if found else {}
         folder = self._here()
         if folder is None or _folder.problems(folder, self.model_type):
             return {}
         return {"model": _folder.fingerprint(folder)}
+
+    def repositories(self) -> Iterator[Repository]:
+        from vexp.hub import Repository
+
+        if not self.local:
+            yield Repository("model", self.path, self.revision or "main")
 
     def check(self, checkpoint: Path) -> None:
         from vexp.backbone import _imports
@@ -205,19 +213,19 @@ class Pretrained(Backbone):
 
     def _here(self) -> Path | None:
         """The model's folder, if it is on this machine."""
-        from vexp.backbone import _hub
+        from vexp import hub
 
         if self.local:
             return Path(self.path) if self.path and Path(self.path).is_dir() else None
-        return _hub.cached(self.path, self.revision or "main")
+        return hub.cached(self.path, self.revision or "main")
 
     def _source(self) -> Path:
-        from vexp.backbone import _hub
+        from vexp import hub
 
         if not self.local:
             revision = self.revision or "main"
             # The commit that the run's id has, also where the branch has moved on since.
-            return _hub.fetch(self.path, _hub.commit(self.path, revision) or revision)
+            return hub.fetch(self.path, hub.commit(self.path, revision) or revision)
         if not Path(self.path).is_dir():
             raise CheckpointError(
                 f"there is no folder {self.path!r}",

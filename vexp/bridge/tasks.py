@@ -95,7 +95,8 @@ def _data(name: str, config: Mapping[str, Any], data: str) -> dict[str, Any]:
                 where="data",
                 remedy="set data= to the folder with the published files",
             )
-        return {"dataset_kwargs": options} if config.get("dataset_kwargs") else {}
+        kept = {"dataset_kwargs": options} if config.get("dataset_kwargs") else {}
+        return kept | _from_cache(str(config["dataset_path"]), options)
     path = Path(data)
     if not path.exists():
         raise DataError(f"there is no file or folder {data!r}", where="data")
@@ -112,6 +113,18 @@ def _data(name: str, config: Mapping[str, Any], data: str) -> dict[str, Any]:
         "dataset_name": None,
         "dataset_kwargs": {**options, "data_files": listed},
     }
+
+
+def _from_cache(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Offline, datasets knows what it has prepared before, and not the hub's own cache."""
+    from huggingface_hub import constants
+
+    from vexp.hub import Repository, is_name, whole
+
+    if not constants.HF_HUB_OFFLINE or not is_name(name):
+        return {}
+    folder = whole(Repository("dataset", name, str(options.get("revision") or "main")))
+    return {"dataset_path": str(folder)} if folder else {}
 
 
 def _files(folder: Path) -> list[Path]:

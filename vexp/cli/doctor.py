@@ -25,7 +25,9 @@ SHOWN = 5  # prompts
 @config_dir_option
 @results_option
 @click.option("--data", is_flag=True, help="Look at the data, and at its longest prompts.")
-@click.option("--online", is_flag=True, help="Also see whether the hub can be reached.")
+@click.option(
+    "--online", is_flag=True, help="Also ask the hub: whether it is there, and has what is missing."
+)
 @json_option
 def command(
     overrides: tuple[str, ...],
@@ -50,7 +52,7 @@ def command(
         from vexp.config.compose import resolve
 
         run = resolve(overrides, config_dirs=config_dirs)
-        found["missing"] = list(lacking.findings(run))
+        found["missing"] = list(lacking.findings(run, overrides, online=online))
         if data:
             found |= _looked_at(run)
     if as_json:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list", "Components, one line each, with their fields."),
     "new": ("new", "Write a component file and its test, ready to fill in."),
     "doctor": ("doctor", "What works on this machine, and what a config lacks here."),
+    "fetch": ("fetch", "Download what a config reads from the hub, for a machine without one."),
     "convert": ("convert", "Write a published dataset as a table to train on."),
     "annotate": ("annotate", "Find evidence boxes for a dataset."),
     "export": ("export", "Write small portable results of finished runs."),

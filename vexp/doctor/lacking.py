@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vexp import hub
 from vexp.doctor import machine
 from vexp.doctor.finding import Finding, package_version
-from vexp.errors import ConfigError
+from vexp.errors import ConfigError, HubError
 from vexp.sweeps.show import size
 
 if TYPE_CHECKING:
+    from vexp.registry import Component
     from vexp.spec import RunSpec
 
 # Packages that components need beside vexp's own: (kind, name): package, how to get it.
@@ -24,17 +28,28 @@ PACKAGES = {
 }
 
 
-def findings(run: RunSpec) -> Iterator[Finding]:
-    """Only what is not there, each with what to do; nothing if the run can start here."""
+def findings(
+    run: RunSpec, overrides: Sequence[str] = (), *, online: bool = False
+) -> Iterator[Finding]:
+    """Only what is not there, each with what to do; nothing if the run can start here.
+
+    `overrides` are those that the run was composed of. With `online`, the hub is asked whether it
+    has what is missing of it, and how much that is.
+    """
     unknown = run.unknown()
     for problem in unknown:
         yield Finding(problem.where or "input", "missing", problem.what, problem.remedy)
-    if not unknown:
-        yield from _model(run)
     for path, component in run.components():
-        package, remedy = PACKAGES.get((component.kind, component.name), ("", ""))
-        if package and package_version(package) is None:
-            yield Finding(path, "missing", f"the package {package} is not installed", remedy)
+        yield from _package(path, component)
+        if not (unknown and component.kind == "backbone"):
+            for found in _of_hub(run, path, component, online=online):
+                get = f"`{shlex.join(['vexp', 'fetch', *overrides, '--to', 'FOLDER'])}`"
+                let = "let the run do it, or " if found.state == "absent" else ""
+                yield (
+                    found
+                    if found.remedy
+                    else replace(found, remedy=f"{let}{get} where there is a network")
+                )
         if (component.kind, component.name) == ("tracker", "wandb"):
             yield from _wandb(path, getattr(component, "mode", ""))
     try:
@@ -54,17 +69,40 @@ def model_is_here(run: RunSpec) -> bool:
     return run.backbone.parameters is not None or not getattr(run.backbone, "path", "")
 
 
-def _model(run: RunSpec) -> Iterator[Finding]:
-    """A model on the hub that is not on this machine: fetched when the run starts, if it can be."""
-    backbone = run.backbone
-    path, revision = getattr(backbone, "path", ""), getattr(backbone, "revision", None)
-    if not model_is_here(run):
-        keeps_off = machine.offline().state == "ok"
-        detail = f"the weights of {path} are not on this machine"
-        remedy = f"`hf download {path}" + (f" --revision {revision}`" if revision else "`")
-        if not keeps_off:
-            remedy += ", or let the run do it"
-        yield Finding("backbone", "missing" if keeps_off else "absent", detail, remedy)
+def _package(path: str, component: Component) -> Iterator[Finding]:
+    package, remedy = PACKAGES.get((component.kind, component.name), ("", ""))
+    elsewhere = getattr(component, "python", "")  # packages of another Python are its own
+    if package and not elsewhere and package_version(package) is None:
+        yield Finding(path, "missing", f"the package {package} is not installed", remedy)
+
+
+def _of_hub(run: RunSpec, path: str, component: Component, *, online: bool) -> Iterator[Finding]:
+    """What is to come from the hub and is not here: a run fetches it, if it may."""
+    try:
+        repositories = dict.fromkeys(component.repositories())
+    except ConfigError as error:
+        for problem in error.problems if getattr(component, "python", "") else ():
+            yield Finding(path, "missing", f"{problem.what}: {problem.where}", problem.remedy)
+        return
+    for repository in repositories:
+        if model_is_here(run) if component.kind == "backbone" else hub.is_here(repository):
+            continue
+        noun = "weights" if repository.kind == "model" else "questions"
+        detail = f"the {noun} of {repository.name} are not on this machine"
+        # Evaluations are kept from the hub unless they are told otherwise.
+        keeps_off = machine.offline().state == "ok" or getattr(component, "offline", False)
+        found = Finding(path, "missing" if keeps_off else "absent", detail)
+        yield _asked(found, repository) if online else found
+
+
+def _asked(found: Finding, repository: hub.Repository) -> Finding:
+    """With what the hub says of it."""
+    try:
+        detail = f"{found.detail}; the hub has them: {size(hub.listed(repository).bytes)}"
+        return replace(found, detail=detail)
+    except HubError as error:
+        what, remedy = error.problem.what, error.problem.remedy
+        return Finding(found.name, "missing", f"{found.detail}: {what}", remedy)
 
 
 def _wandb(path: str, mode: str) -> Iterator[Finding]:

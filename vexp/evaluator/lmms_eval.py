@@ -19,6 +19,7 @@ from vexp.evaluator.heldout import mean
 from vexp.registry import register
 
 if TYPE_CHECKING:
+    from vexp.hub import Repository
     from vexp.spec import RunSpec
 
 MAIN = "score"  # the metric that is the benchmark's result
@@ -94,6 +95,12 @@ class LmmsEval(SeparateEvaluator):
             if path and not Path(path).exists():
                 yield Problem(f"there is no file or folder {path!r}", where=f"evaluator: {name}")
 
+    def repositories(self) -> Iterator[Repository]:
+        from vexp.evaluator._lmms_tasks import datasets
+
+        if not self.data and (self.known or self.task):
+            yield from datasets(self._sources, self.tasks_dir, self.python)
+
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
         from vexp.config.identity import plain
 
@@ -168,15 +175,11 @@ class LmmsEval(SeparateEvaluator):
     def _job(self, run: RunSpec, desk: Desk) -> dict[str, Any]:
         from vexp.config.schema import to_dict
 
-        known = self.known
-        sources = (
-            {name: entry[0] for name, entry in known.runs.items()} if known else {self.task: ""}
-        )
         return {
             "config": to_dict(run),
             "checkpoint": str(desk.checkpoint.absolute()) if desk.checkpoint else None,
             "weights": desk.content,
-            "sources": sources,
+            "sources": self._sources,
             "tasks_dir": self.tasks_dir,
             "data": self.data,
             "limit": self.limit,
@@ -190,6 +193,12 @@ class LmmsEval(SeparateEvaluator):
                 "batch_size": self.batch_size,
             },
         }
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        """Task -> `own`, its file below lmms-eval's tasks, or nothing: to be looked up."""
+        known = self.known
+        return {name: entry[0] for name, entry in known.runs.items()} if known else {self.task: ""}
 
     def _samples(self, seed: Mapping[str, Any]) -> Iterator[Sample]:
         for task, rows in seed["samples"].items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from vexp.backbone import _hub
+from vexp import hub
 from vexp.config.types import UNHASHED, Fraction
 from vexp.errors import CheckpointError, ConfigError, Problem
 from vexp.files import read_json
@@ -94,7 +94,7 @@ class GroundingDINO(Localizer):
                     where="path",
                     remedy="pickled weights are never loaded; convert them",
                 )
-        elif not _hub.is_name(self.path):
+        elif not hub.is_name(self.path):
             yield Problem(
                 f"{self.path!r} is neither a folder nor the name of a hub repository", where="path"
             )
@@ -147,7 +147,7 @@ def _loaded(path: str, revision: str, device: str) -> tuple[Any, Any]:
 
 def _fetched(path: str, revision: str) -> Path:
     try:
-        return _hub.fetch(path, revision)
+        return hub.fetch(path, revision)
     except CheckpointError as error:
         raise CheckpointError(
             error.problem.what,
