@@ -11,16 +11,19 @@ import pytest
 import torch
 
 from tests.tiny import PROMPT, item, ragged_items
+from vexp.backbone.base import Lora
 from vexp.config.compose import resolve
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
-from vexp.errors import ConfigError, DataError, EngineFailed
+from vexp.errors import ConfigError, DataError, EngineFailed, ProcessLost
 from vexp.registry import REGISTRY
+from vexp.train import lora
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
+from vexp.train.policy import Reading
 from vexp.train.timing import Clock
 
 ENGINE = VLLM(max_length=512, cache_gb=0.2, max_sequences=256)
@@ -55,18 +58,28 @@ def alike(one, other):
     assert (one.logprobs - other.logprobs).abs().max() < 1e-5
 
 
-def ends_early(policy, eos: float = 3.0):
-    """Make the end of the sequence likelier, so that responses end at different places."""
+def ends_early(policy, level: float = 3.5):
+    """Make the end of the sequence a likely token everywhere, so that lengths differ.
+
+    Its output weights are such that its logit is `level` at states the policy comes through.
+    """
+    batch = policy.encode(ragged_items(), PROMPT)
+    sampling = Sampling(group_size=8, max_response_length=12, ignore_eos=True)
+    found = HF().generate(policy, batch, IDS, sampling)
+    prompt = torch.arange(4).repeat_interleave(8)
     with torch.no_grad():
+        seen = policy(batch, found.tokens, found.mask, prompt, reading=Reading(hidden=True))
         policy.model.lm_head.weight.mul_(0.5)
-        policy.model.lm_head.weight[policy.eos_id] += eos * policy.model.lm_head.weight[7]
+        inverse = torch.linalg.pinv(seen.hidden, rtol=1e-2)
+        policy.model.lm_head.weight[policy.eos_id] = level * inverse.sum(1)
     return policy
 
 
 @pytest.mark.parametrize("name", ["tiny_qwen2_vl", "tiny_qwen3_vl", "tiny_qwen2_5_vl"])
 def test_every_family_answers_as_hf_does(name):
-    policy = ends_early(fresh(name))
-    alike(*both(policy, ragged_items(), greedy=True, group_size=1))
+    policy = fresh(name)
+    alike(*both(policy, ragged_items(), greedy=True, group_size=1, max_response_length=24))
+    ends_early(policy)
     one, other = both(policy, ragged_items(), temperature=0.7, top_p=0.9, seed=3)
     alike(one, other)
     assert len(set(one.mask.sum(1).tolist())) > 1
@@ -116,22 +129,62 @@ def test_rollout_variants_give_the_same_batches(more):
 
 
 def test_after_each_of_twenty_updates_the_engine_has_the_trainers_weights():
-    """`mismatch/max` compares the engine's log-probs with the trainer's before each update."""
-    run = resolve([*RUN, "engine=vllm", *SMALL, "rl.learning_rate=1e-3", "rl.steps=20"])
+    """`mismatch/max` compares the engine's log-probs with the trainer's before each update.
+
+    The reward is how short a response is, so that a policy without skill has something to learn.
+    """
+    more = ["reward.terms.short={name:overlong,buffer:10}", "rollout.max_response_length=10"]
+    run = resolve([*RUN, *more, "engine=vllm", *SMALL, "rl.learning_rate=1e-3", "rl.steps=20"])
     learner, state = make_learner(run, None, None, "cpu"), State()
-    first = learner.policy.model.lm_head.weight.detach().clone()
-    trained = 0
+    ends_early(learner.policy)
+    weight = learner.policy.model.lm_head.weight
     for _ in range(20):
+        before = weight.detach().clone()
         state = train_step(learner, state, Clock())
-        if "mismatch/max" in state.metrics:
-            trained += 1
-            assert state.metrics["mismatch/max"] < 1e-5
-            assert state.metrics["mismatch/ess"] == pytest.approx(1.0, abs=1e-5)
-    assert trained == 20
-    assert not torch.equal(first, learner.policy.model.lm_head.weight)
+        assert not torch.equal(weight, before)
+        assert state.metrics["mismatch/max"] < 1e-5
+        assert state.metrics["mismatch/ess"] == pytest.approx(1.0, abs=1e-5)
+    batch = learner.policy.encode(ragged_items(), PROMPT)
+    sampling = Sampling(group_size=3, max_response_length=10)
+    found = ENGINE.generate(learner.policy, batch, IDS, sampling)  # after the last one, too
+    with torch.no_grad():
+        rows = torch.arange(4).repeat_interleave(3)
+        trainers = learner.policy(batch, found.tokens, found.mask, rows).logprobs
+    assert (found.logprobs - trainers).abs().max() < 1e-5
 
 
-def test_banned_tokens_never_appear_in_a_hundred_thousand():
+def test_adapters_reach_the_engine_merged_into_the_weights():
+    """vLLM has no adapters: what it serves is the model with their sum in it, after each change."""
+    policy = fresh()
+    plain = both(policy, ragged_items())[1]
+    lora.attach(policy, Lora(rank=3, alpha=6), seed=5)
+    alike(both(policy, ragged_items())[1], plain)  # they start at the model as it is
+    for number in (1, 2):
+        generator = torch.Generator().manual_seed(number)
+        for name, parameter in policy.named_parameters():
+            if ".lora_" in name:
+                parameter.data.normal_(0.0, 0.05, generator=generator)
+        one, other = both(policy, ragged_items())
+        alike(one, other)
+        assert not torch.equal(other.tokens, plain.tokens)
+
+
+def test_training_with_adapters_keeps_engine_and_trainer_together():
+    more = ["backbone.lora.rank=3", "rl.learning_rate=1e-2", "rl.steps=3"]
+    more += ["reward.terms.short={name:overlong,buffer:10}", "rollout.max_response_length=10"]
+    run = resolve([*RUN, "engine=vllm", *SMALL, *more])
+    learner, state = make_learner(run, None, None, "cpu"), State()
+    ends_early(learner.policy)
+    for _ in range(3):
+        before = {name: w.clone() for name, w in lora.adapters(learner.policy.model).items()}
+        state = train_step(learner, state, Clock())
+        after = lora.adapters(learner.policy.model)
+        assert any(not torch.equal(before[name], after[name]) for name in after)
+        assert state.metrics["mismatch/max"] < 1e-5
+
+
+@pytest.mark.parametrize("engine", [HF(), ENGINE], ids=lambda engine: engine.name)
+def test_banned_tokens_never_appear_in_a_hundred_thousand(engine):
     policy = fresh()
     with torch.no_grad():
         image = policy.model.config.image_token_id
@@ -139,7 +192,7 @@ def test_banned_tokens_never_appear_in_a_hundred_thousand():
             policy.model.lm_head.weight[hidden] *= 30
     batch = policy.encode([item(0), item(1)], PROMPT)
     sampling = Sampling(group_size=400, max_response_length=128, ignore_eos=True)
-    found = ENGINE.generate(policy, batch, ["a", "b"], sampling)
+    found = engine.generate(policy, batch, ["a", "b"], sampling)
     assert int(found.mask.sum()) >= 100_000
     assert not policy.banned[found.tokens[found.mask]].any()
     assert found.logprobs.isfinite().all()
@@ -184,8 +237,9 @@ def test_an_engine_that_breaks_down_ends_the_step_and_the_next_one_is_new(monkey
 
 
 def test_numbers_and_threads_of_the_process_stay_as_they_were():
+    policy = fresh()
     threads, numbers = torch.set_num_threads, torch.get_rng_state()
-    both(fresh(), [item(0)])
+    both(policy, [item(0)])
     assert torch.set_num_threads is threads
     assert torch.equal(torch.get_rng_state(), numbers)
     assert math.isfinite(float(torch.rand(())))
@@ -198,7 +252,8 @@ def few_tokens(policy, allowed):
     return policy
 
 
-def test_frequencies_are_those_of_the_exact_distribution():
+@pytest.mark.parametrize("engine", [HF(), ENGINE], ids=lambda engine: engine.name)
+def test_frequencies_are_those_of_the_exact_distribution(engine):
     """Chi-square over a vocabulary of six, at a temperature, for one prompt with an image."""
     allowed, count, temperature = [5, 40, 77, 130, 200], 3000, 1.3
     policy = fresh()
@@ -207,7 +262,7 @@ def test_frequencies_are_those_of_the_exact_distribution():
         policy.model.lm_head.weight.mul_(0.5)
     batch = policy.encode([item(0)], PROMPT)
     sampling = Sampling(group_size=count, max_response_length=1, temperature=temperature)
-    drawn = ENGINE.generate(policy, batch, ["a"], sampling).tokens[:, 0]
+    drawn = engine.generate(policy, batch, ["a"], sampling).tokens[:, 0]
     tokens = torch.tensor([[token] for token in (*allowed, policy.eos_id)])
     with torch.no_grad():
         exact = policy(
@@ -222,6 +277,36 @@ def test_frequencies_are_those_of_the_exact_distribution():
     assert float(((counts - expected) ** 2 / expected).sum()) < 20.52  # 0.999, 5 degrees
 
 
+def test_a_batch_that_is_broken_off_leaves_nothing_behind(monkeypatch):
+    """Ctrl-C in the middle of a batch: the next one must not meet the requests of this one."""
+    from vexp.engine import _vllm
+
+    policy = fresh()
+    alike(*both(policy, [item(0)]))
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        both(policy, [item(0)])
+    alike(*both(policy, [item(1)], greedy=True))
+
+
+def test_what_another_asks_to_stop_with_is_no_breakdown(monkeypatch):
+    from vexp.engine import _vllm
+
+    policy = fresh()
+    alike(*both(policy, [item(0)]))
+
+    def lost(*arguments):
+        raise ProcessLost("another process of this run is gone")
+
+    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", lost)
+    with pytest.raises(ProcessLost):
+        both(policy, [item(0)])
+
+
 def test_too_little_memory_is_said_with_its_remedy():
     policy = fresh()
     engine = VLLM(max_length=16_384, cache_gb=0.001)
@@ -229,3 +314,4 @@ def test_too_little_memory_is_said_with_its_remedy():
     with pytest.raises(ConfigError, match="too little memory") as caught:
         engine.generate(policy, policy.encode([item(0)], PROMPT), ["a"], sampling)
     assert "engine.cache_gb" in str(caught.value)
+    alike(*both(policy, [item(0)]))  # what the refused one had begun is cleared away

@@ -17,12 +17,20 @@ from vexp.cli.options import config_dir_option, json_option, overrides_argument
 @config_dir_option
 @click.option("--no-eval", is_flag=True, help="Train only.")
 @click.option("--wait", is_flag=True, help="Wait if another process works on this run.")
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="engine=NAME",
+    help="Go on with another engine (engine=…, engine.FIELD=…); the run is then called mixed.",
+)
 @json_option
 def command(
     overrides: tuple[str, ...],
     config_dirs: tuple[Path, ...],
     no_eval: bool,
     wait: bool,
+    switches: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train and evaluate one run. Ctrl-C saves and stops; the same command goes on from there.
@@ -32,24 +40,30 @@ def command(
     from vexp.cli.progress import Progress
     from vexp.config.compose import resolve
     from vexp.config.identity import training_id
+    from vexp.runs import switch
     from vexp.runs.execute import execute
 
     run = resolve(overrides, config_dirs=config_dirs)
+    engine = switch.chosen(overrides, switches, config_dirs) if switches else None
     with Progress() as progress:
         if not run.unknown():
             progress.note(f"run {training_id(run).name}")
-        outcome = execute(run, reporter=progress, evaluate=not no_eval, wait=wait)
+        outcome = execute(run, reporter=progress, evaluate=not no_eval, wait=wait, engine=engine)
+    mixed = switch.mixed(outcome.run.folder)
     if as_json:
         found = {
             "id": outcome.run.name,
             "folder": str(outcome.run.folder),
             "state": outcome.state,
+            "mixed": mixed or None,
             "evaluations": {label: dict(found) for label, found in outcome.evaluations.items()},
         }
         click.echo(json.dumps(found, indent=2))
         return
     for label, results in outcome.evaluations.items():
         click.echo(f"{label}: {summary(results['metrics'])}")
+    if mixed:
+        click.echo(mixed)
     click.echo(f"{outcome.state}: {outcome.run.folder}")
     click.echo(f"next: vexp show {outcome.run.hash}")
 

@@ -59,12 +59,17 @@ def command(
 
 def _show_run(reference: str, results_dir: Path, as_json: bool) -> None:
     from vexp.runs.store import RunStore
+    from vexp.runs.switch import mixed, switches
 
     record = RunStore(results_dir).load(reference)
     if as_json:
-        click.echo(json.dumps({"id": record.name, "config": record.config}, indent=2))
+        listed = [switch.to_dict() for switch in switches(record.folder)]
+        found = {"id": record.name, "config": record.config, "switches": listed}
+        click.echo(json.dumps(found, indent=2))
         return
     click.echo(f"# id: {record.name}\n# folder: {record.folder}")
+    if told := mixed(record.folder):
+        click.echo(f"# {told}")
     _print_tree(record.config, None, None)
 
 

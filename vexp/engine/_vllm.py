@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vexp.engine.base import Generated, Sampling
 from vexp.engine.vllm import FAMILIES, unserved
-from vexp.errors import ConfigError, DataError, EngineFailed, Problem
+from vexp.errors import ConfigError, DataError, EngineFailed, Problem, VexpError
 from vexp.train import lora, parallel
 
 if TYPE_CHECKING:
@@ -62,13 +62,18 @@ def generate(
     try:
         live.sync(policy)
         found = live.answer(_requests(policy, prompts, rows), item_ids, sampling)
-    except torch.OutOfMemoryError:
-        close()
+    except BaseException as error:
+        close()  # unfinished requests must not meet the next batch
+        if _is_vllms(error):
+            raise _failed(error) from error
         raise
-    except Exception as error:  # vLLM may break down in any way
-        close()
-        raise _failed(error) from error
     return _together(found, policy)
+
+
+def _is_vllms(error: BaseException) -> bool:
+    """Whether vLLM broke down, which it may do in any way; our messages are no breakdown of it."""
+    ours = isinstance(error, VexpError | torch.OutOfMemoryError)
+    return isinstance(error, Exception) and not ours
 
 
 def close() -> None:
@@ -101,7 +106,12 @@ class _Live:
         if _live is None or _live.key != key:
             close()
             home = tempfile.TemporaryDirectory(prefix="vexp-vllm-")
-            _live = cls(key, _started(engine, policy, Path(home.name)), home)
+            try:
+                _live = cls(key, _started(engine, policy, Path(home.name)), home)
+            except BaseException:
+                _clean_up()
+                home.cleanup()
+                raise
         return _live
 
     def sync(self, policy: Policy) -> None:
@@ -159,14 +169,19 @@ class _Live:
         return int(settings["eos_id"])
 
     def stop(self) -> None:
-        from vllm.distributed import cleanup_dist_env_and_memory
-
         with contextlib.suppress(Exception), _quiet():  # it may be broken already
             self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
-        with contextlib.suppress(Exception), _quiet():
-            cleanup_dist_env_and_memory()
+        _clean_up()
         self.home.cleanup()
+
+
+def _clean_up() -> None:
+    """Give back what vLLM holds of the process: its memory, and torch's process group."""
+    with contextlib.suppress(Exception), _quiet():
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
 
 
 _live: _Live | None = None
@@ -381,11 +396,12 @@ def _config_error(what: str, remedy: str, accepted: str = "") -> ConfigError:
     return ConfigError(Problem(what, where=_WHERE, accepted=accepted, remedy=remedy))
 
 
-def _failed(error: Exception) -> EngineFailed:
+def _failed(error: BaseException) -> EngineFailed:
     return EngineFailed(
         f"vLLM broke down: {type(error).__name__}: {_first_line(error)}",
         where=_WHERE,
-        remedy="nothing is lost: the same command goes on from the last checkpoint; "
+        remedy="nothing is lost: the same command goes on from the last checkpoint; with "
+        "`--switch engine=hf` it goes on with the other engine, and the run is called mixed; "
         "VLLM_LOGGING_LEVEL=INFO shows more",
     )
 

@@ -31,6 +31,7 @@ from vexp.files import (
     write_json,
     write_text,
 )
+from vexp.runs import switch
 from vexp.runs.claim import DONE, attempt_folder
 from vexp.runs.evaluations import RESULTS, SAMPLES, read_results, read_samples
 from vexp.runs.provenance import RECORD as PROVENANCE
@@ -281,6 +282,8 @@ def _create(folder: Path, content: Mapping[str, Any]) -> None:
         own.mkdir(parents=True)
         write_json(own / RESULT, content["result"])
         write_json(own / PROVENANCE, content["provenance"])
+        if (content["provenance"] or {}).get("switches"):
+            switch.write_record(aside, switch.parsed(content["provenance"], str(folder)))
         write_json(aside / RECORD, dict(content["record"]) | {"imported": True})
         write_json(aside / DONE, {"attempt": 1, "imported": True})
 

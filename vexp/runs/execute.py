@@ -13,7 +13,7 @@ from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import ClaimLost, Interrupted, Pruned, RunError, StorageError
 from vexp.files import new_folder, write_json
-from vexp.runs import failure, provenance
+from vexp.runs import failure, provenance, switch
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folder, units
 from vexp.runs.heartbeat import DEFAULT, Timing
@@ -22,9 +22,11 @@ from vexp.runs.processes import Span, span_of, together
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RESULT, RunFolder, RunStore, check_same_science
 from vexp.runs.workspace import CONFIG, LOG, Judge, Reporter, RunWorkspace, now
+from vexp.train import checkpoint
 from vexp.train.checkpoint import MODEL, drop_optimizer
 
 if TYPE_CHECKING:
+    from vexp.engine.base import Engine
     from vexp.spec import RunSpec
 
 RESULT_FORMAT = 1
@@ -51,26 +53,33 @@ def execute(
     timing: Timing = DEFAULT,
     judge: Judge | None = None,
     span: Span | None = None,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Train and evaluate a run, going on from whatever exists of it.
 
     `span` says on how many processes, where a launcher has decided that; otherwise the run does.
     `folder` is given by whoever means an existing one. With `wait`, another process that works on
     the run is waited for. `judge` may have it stop for good, after saving and without evaluations.
+    `engine` is another one than the run's, with which it is to go on; that is recorded, and so the
+    next call goes on with it as well.
 
     Raises:
         ConfigError: this machine has fewer GPUs than the run is to have processes.
-        RunError: `folder` was written by another config.
+        RunError: `folder` was written by another config, or there is nothing to go on with.
         Busy: another living process works on it.
         Interrupted: stopped on request after saving; its exit code is the signal's.
         VexpError: whatever else ended the run, as a message; failure.json has its kind.
     """
     store = store or RunStore(run.results_dir)
     span = span_of(run, span)
+    if engine is not None:
+        folder = folder or store.find(training_id(run))
+        switch.check(run, folder, engine)
     if folder is None:
         folder = store.open(run, training_id(run))
     check_same_science(folder, training_id(run))
-    return _execute(run, folder, reporter, store, evaluate, wait, timing, judge, span)
+    run = switch.effective(run, folder)
+    return _execute(run, folder, reporter, store, evaluate, wait, timing, judge, span, engine)
 
 
 def _execute(
@@ -83,6 +92,7 @@ def _execute(
     timing: Timing,
     judge: Judge | None,
     span: Span,
+    engine: Engine | None,
 ) -> Outcome:
     def told(owner: Owner) -> None:
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
@@ -96,7 +106,8 @@ def _execute(
                 folder, claim, store.stages_dir, reporter, stop, timing, judge=judge
             )
             try:
-                return Outcome(folder, "finished", _attempt(run, workspace, evaluate, span))
+                found = _attempt(run, workspace, evaluate, span, engine)
+                return Outcome(folder, "finished", found)
             except Pruned:
                 return Outcome(folder, "pruned", Results())
         reporter.note(f"{folder.name} is done already")
@@ -118,7 +129,7 @@ def evaluate_run(
         Interrupted: stopped on request; scored samples are kept.
     """
     with StopRequest() as stop:
-        return _evaluate(run, folder, reporter, stop, timing)
+        return _evaluate(switch.effective(run, folder), folder, reporter, stop, timing)
 
 
 def evaluate_checkpoint(
@@ -143,11 +154,15 @@ def evaluate_checkpoint(
         return {unit.label: evaluation.results(unit) for unit in units(run, content)}
 
 
-def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Span) -> Results:
+def _attempt(
+    run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Span, engine: Engine | None
+) -> Results:
     """This claim's attempt, to its publication or to an error that is recorded in its folder."""
     claim, found = workspace.claim, Results()
     try:
         workspace.log(f"attempt {claim.attempt} at {workspace.run.name} by {claim.owner}")
+        if engine is not None:
+            run = _switched(run, workspace, engine)
         result = _train(run, workspace, span)
         if evaluate:
             evaluation = Evaluation(
@@ -175,16 +190,28 @@ def _attempt(run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Span) 
     return found
 
 
+def _switched(run: RunSpec, workspace: RunWorkspace, engine: Engine) -> RunSpec:
+    """The run with another engine from its last checkpoint on, which its folder remembers."""
+    homes = workspace.checkpoint_dirs
+    found = checkpoint.newest(homes, run.rl.steps, workspace.note) if "rl" in run.stages else None
+    done = checkpoint.State.read(found).step if found else 0
+    workspace.claim.ensure()
+    run = switch.record(workspace.run, run, engine, done, now())
+    workspace.note(switch.mixed(workspace.run.folder))
+    return run
+
+
 def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> dict[str, Any]:
     """Run the stages; what they ended in is written to result.json and returned."""
     from vexp.train.stages import train  # brings torch, which provenance describes
 
     config = to_dict(run)
     write_json(workspace.folder / CONFIG, config)
-    provenance.record(workspace.folder, config, now())
+    switches = [one.to_dict() for one in switch.switches(workspace.run.folder)]
+    provenance.record(workspace.folder, config, now(), switches=switches)
     with together(run, workspace, workspace.folder / CONFIG, span):
         trained = train(run, workspace)
-    model, content = trained.model, f"initial-{training_id(run).hash}"
+    model, content = trained.model, f"initial-{workspace.run.hash}"
     if trained.checkpoint is not None:
         model = _adopted(trained.checkpoint, workspace.checkpoint_dirs[0]) / MODEL
     if model is not None:
@@ -215,15 +242,15 @@ def _evaluate(
             where=str(folder.folder),
             remedy="`vexp run` with the same settings finishes it",
         )
-    checkpoint = folder.model(result)
-    evaluation = Evaluation(run, checkpoint, folder.evaluations_dir, reporter, stop, timing)
+    model = folder.model(result)
+    evaluation = Evaluation(run, model, folder.evaluations_dir, reporter, stop, timing)
     found = Results()
     for unit in units(run, result["checkpoint_hash"]):
-        here = checkpoint is None or checkpoint.is_dir()
+        here = model is None or model.is_dir()
         if find(folder.evaluations_dir, unit.key) is None and not here:
             raise RunError(
                 f"evaluation {unit.label!r} is missing, and so is the checkpoint it needs",
-                where=str(checkpoint),
+                where=str(model),
                 accepted="this run was imported: it has results only" if folder.imported else "",
                 remedy="evaluate it where its checkpoint is, or train it in another results_dir",
             )
@@ -251,18 +278,18 @@ def _drop_optimizers(workspace: RunWorkspace) -> None:
     """Nothing resumes a published run. What cannot be deleted now is left to `vexp clean`."""
     try:
         for home in workspace.checkpoint_dirs:
-            for checkpoint in home.glob("step-*"):
-                drop_optimizer(checkpoint)
+            for folder in home.glob("step-*"):
+                drop_optimizer(folder)
     except StorageError as error:
         workspace.note(f"the run is finished, but: {error}")
 
 
-def _adopted(checkpoint: Path, home: Path) -> Path:
+def _adopted(found: Path, home: Path) -> Path:
     """The checkpoint below this attempt's own `home`; hard-linked if a former attempt wrote it."""
-    target = home / checkpoint.name
-    if checkpoint.parent != home and not target.exists():
+    target = home / found.name
+    if found.parent != home and not target.exists():
         with new_folder(target) as aside:
-            shutil.copytree(checkpoint, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
+            shutil.copytree(found, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
     return target
 
 

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,23 @@ _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color")
 _SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)[\w.\-]*=")
 
 
-def record(folder: Path, config: Mapping[str, Any], started: str, *, diffs: bool = True) -> None:
-    """Write provenance.json, and with `diffs` the uncommitted changes: diff.patch."""
+def record(
+    folder: Path,
+    config: Mapping[str, Any],
+    started: str,
+    *,
+    diffs: bool = True,
+    switches: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write provenance.json, and with `diffs` the uncommitted changes: diff.patch.
+
+    `switches` are those of a run that went on with another engine than it began with.
+    """
     project, diff = git_state(Path.cwd())
     package = Path(__file__).resolve().parents[1]
     found = collect(config, started) | {"project": project}
+    if switches:
+        found["switches"] = list(switches)
     if diff and diffs:
         write_text(folder / "diff.patch", diff)
     submitted = read_json(package.parent / SUBMITTED)

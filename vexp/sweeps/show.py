@@ -128,6 +128,7 @@ def progress_data(row: Progress) -> dict[str, Any]:
         "left_s": row.left_s,
         "evaluations": {name: unit.state for name, unit in row.run.units.declared.items()},
         "failure": dict(status.failure) if status and status.failure else None,
+        "mixed": row.mixed or None,
         "remark": row.remark or None,
     }
 

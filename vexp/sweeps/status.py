@@ -12,6 +12,7 @@ from typing import Any
 
 from vexp.files import read_json
 from vexp.runs.claim import attempt_folder
+from vexp.runs.switch import mixed
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
 from vexp.sweeps.hold import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
@@ -38,6 +39,14 @@ class Progress:
     @property
     def remark(self) -> str:
         """What a user would want to know beyond the state."""
+        return "; ".join(filter(None, (self._remark(), self.mixed)))
+
+    @property
+    def mixed(self) -> str:
+        """Which engines the run went on with, where it was switched."""
+        return mixed(self.run.status.folder) if self.run.status else ""
+
+    def _remark(self) -> str:
         status = self.run.status
         if self.run.state == "failed" and status and status.failure:
             return first_line(str(status.failure.get("message", "")))

@@ -12,6 +12,7 @@ from vexp.runs import evaluations
 from vexp.runs.build import work_area
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStatus, State
+from vexp.runs.switch import effective
 
 if TYPE_CHECKING:
     from vexp.sweeps.points import Training
@@ -50,7 +51,8 @@ def look(training: Training, status: RunStatus | None) -> Units:
     names = _names(f"{run.folder}/evaluations")
     finished = [name for name in names if name[0] != "."]
     found, own = {}, set()
-    for unit in evaluations.units(training.run, result["checkpoint_hash"]):
+    actual = effective(training.run, run)
+    for unit in evaluations.units(actual, result["checkpoint_hash"]):
         ending = f"-{unit.key}"
         done = [name for name in finished if name.endswith(ending)]
         own.update(done)

@@ -36,6 +36,7 @@ class Measurements:
     costs: Mapping[str, float] = field(default_factory=dict)  # phase -> mean seconds per step
     decoding: Mapping[str, str] = field(default_factory=dict)  # evaluator or benchmark -> how
     remarks: tuple[str, ...] = ()  # results that are there and do not count, each with the reason
+    mixed: str = ""  # which engines it went on with, where it was switched
 
 
 Results = Mapping[str, Measurements]  # by the run's hash
@@ -47,6 +48,7 @@ class Measured(NamedTuple):
     run: str
     seed: int | None
     score: Score
+    mixed: str = ""  # as in `Measurements`
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def scored(
         found = results.get(point.identity.hash)
         score = _score(column, point, found, metric, scale) if found else None
         if score is not None:
-            entry = Measured(point.identity.name, point.seed, score)
+            told = found.mixed if found else ""
+            entry = Measured(point.identity.name, point.seed, score, told)
             by_seed[point.seed] = measured.setdefault(point.identity.hash, entry)
     versions = {m.score.version: m.run for m in measured.values()}
     if len(versions) > 1:
@@ -120,7 +123,7 @@ def averaged(parts: Sequence[Cell]) -> Cell:
         values = [values[entry.run] for values in of_run if entry.run in values]
         if len(values) == len(parts):
             score = Score(math.fsum(values) / len(values), None, None)
-            whole[entry.run] = Measured(entry.run, entry.seed, score)
+            whole[entry.run] = Measured(entry.run, entry.seed, score, entry.mixed)
     by_seed = {s: whole[m.run] for s, m in parts[0].by_seed.items() if m.run in whole}
     return Cell(tuple(whole.values()), max(part.declared for part in parts), by_seed)
 

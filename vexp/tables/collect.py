@@ -14,6 +14,7 @@ from vexp.files import read_lines, read_text
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStore
+from vexp.runs.switch import effective, mixed
 from vexp.runs.workspace import TIMINGS
 from vexp.sweeps.points import Training
 from vexp.tables.cells import Measurements, Results, Score
@@ -53,7 +54,8 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
     decoding: dict[str, str] = {}
     counted: set[str] = set()
     declared: set[str] = set()
-    for unit in evaluations.units(training.run, result["checkpoint_hash"]):
+    actual = effective(training.run, folder)
+    for unit in evaluations.units(actual, result["checkpoint_hash"]):
         declared.add(getattr(unit.evaluator, "of_benchmark", ""))
         name = next((name for name in there if name.endswith(f"-{unit.key}")), None)
         if name is not None:
@@ -74,7 +76,12 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
         elif found["name"] not in metrics and found["name"] in training.run.evaluator:
             remarks.append(_stale(found, folder))
     return Measurements(
-        metrics, benchmarks, _costs(folder) if costs else {}, decoding, tuple(remarks)
+        metrics,
+        benchmarks,
+        _costs(folder) if costs else {},
+        decoding,
+        tuple(remarks),
+        mixed(folder.folder),
     )
 
 

@@ -13,6 +13,7 @@ from vexp.tables.significance import MIN_SEEDS, stars
 
 DIFFERS = "≠"  # the published protocol is not ours
 PROPOSED = "(proposed)"
+MIXED = "(mixed)"  # a run of the row changed its engine
 
 
 def sheet_of(frame: Frame) -> Sheet:
@@ -60,8 +61,10 @@ def _value(cell: Cell) -> float | None:
 
 
 def row_label(row: TableRow) -> str:
-    """The row's label; a point that the paper does not state says so."""
-    return f"{row.row.heading} {PROPOSED}" if row.row.proposed else row.row.heading
+    """The row's label; a point that the paper does not state says so, and so do mixed runs."""
+    marks = [PROPOSED] if row.row.proposed else []
+    marks += [MIXED] if any(m.mixed for cell in row.cells for m in cell.measured) else []
+    return " ".join(filter(None, [row.row.heading, *marks]))
 
 
 def number(value: float, column: Column, *, signed: bool = False) -> str:
@@ -146,6 +149,9 @@ def _notes(frame: Frame) -> Iterator[str]:
     yield from _published_notes(frame)
     if any(row.row.proposed for row in frame.rows):
         yield f"{PROPOSED}: a point that the paper does not state"
+    told = {m.run: m.mixed for cell in cells for m in cell.measured if m.mixed}
+    for run, switched in sorted(told.items()):
+        yield f"{switched}, in run {run}"
     yield from frame.notes
     yield from frame.remarks
 
@@ -246,7 +252,8 @@ def _cell(cell: Cell, difference: Difference | None) -> dict[str, Any]:
         "text": cell.text,
         "values": [
             {"run": m.run, "seed": m.seed, "value": m.score.value,
-             "stderr": m.score.stderr, "items": m.score.items}
+             "stderr": m.score.stderr, "items": m.score.items,
+             **({"mixed": m.mixed} if m.mixed else {})}
             for m in cell.measured
         ],
     }  # fmt: skip
