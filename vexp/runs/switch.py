@@ -7,6 +7,7 @@ another; its folder remembers each switch, its provenance lists them, and tables
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.config.identity import plain
 from vexp.errors import ConfigError, Problem, RunError
-from vexp.files import read_json, write_json
+from vexp.files import read_text, write_json
 
 if TYPE_CHECKING:
     from vexp.engine.base import Engine
@@ -55,11 +56,15 @@ def switches(folder: Path | str) -> tuple[Switch, ...]:
     Raises:
         RunError: if the record is damaged.
     """
-    path = Path(folder) / RECORD
-    found = read_json(path)
-    if found is None and not path.exists():
+    path = f"{folder}/{RECORD}"
+    try:
+        text = read_text(path)  # of ten thousand runs, none may have one
+    except (FileNotFoundError, NotADirectoryError):
         return ()
-    return parsed(found, str(path))
+    try:
+        return parsed(json.loads(text), path)
+    except ValueError:
+        return parsed(None, path)
 
 
 def parsed(record: Any, where: str) -> tuple[Switch, ...]:
