@@ -1,107 +1,138 @@
-"""Tokens per second of the engines `hf` and `vllm`, on the same prompts and weights.
+"""Tokens per second of every way to generate: our engines, plain `generate`, and TRL's trainer.
 
-Needs vLLM (`make setup-vllm`): `.venv-vllm/bin/python -m benchmarks.generation`. Both engines draw
-the same tokens, so both do the same work. They take turns, and every turn begins with new weights,
-as a training step does; giving them to vLLM is part of its time.
+The same tiny twin, prompts and response lengths, the end of the sequence never sampled. Each side
+is a process that is held between its turns; they generate in turn, and every turn begins with new
+weights. Of TRL, only the part of its step that generates is counted. What is not installed (vLLM,
+TRL) is left out and named.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
-import time
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
+from benchmarks.engine_side import AT_ONCE, GROUPS, Settings
 from benchmarks.machine import describe
-from vexp.config.compose import resolve
-from vexp.engine.base import Engine, Sampling
-from vexp.engine.hf import HF
-from vexp.engine.vllm import VLLM
-from vexp.train.collect import draw
-from vexp.train.policy import Policy
-from vexp.train.prompts import PromptBatch
+from benchmarks.step_vs_trl import trl_settings, trl_worker
+from benchmarks.worker import Step, Worker, alternate
+from benchmarks.workload import Workload, prepare
 
-ENGINES: dict[str, Engine] = {
-    "hf": HF(),
-    "vllm": VLLM(max_length=1024, cache_gb=0.5, max_sequences=256),
-}
+TRL = "TRL"
+NEEDS = {"vllm": "vllm", TRL: "trl"}  # side: the package it needs
+SIDES = ("hf", GROUPS, AT_ONCE, "vllm", TRL)
 
 
 @dataclass(frozen=True)
-class Took:
-    """One call of an engine."""
+class Plan:
+    """How much is measured."""
 
-    tokens: int
-    seconds: float
-    cpu_seconds: float  # less moved by what else the machine does
+    lengths: tuple[int, ...] = (24, 256)
+    timed: int = 5
+    warm: int = 1
+    prompts: int = 16
+    group_size: int = 8
+    threads: int = 2
 
-
-def call(engine: Engine, policy: Policy, prompts: PromptBatch, sampling: Sampling) -> Took:
-    """A group of responses to every prompt, each of the full length."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = engine.generate(policy, prompts, prompts.item_ids, sampling)
-    tokens = int(found.mask.sum())
-    return Took(tokens, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def measure(prompts: int, group: int, length: int, turns: int) -> dict[str, list[Took]]:
-    """`turns` calls of each engine in turn, after one that nobody counts."""
-    run = resolve(["compute.threads=1"])
-    policy = run.backbone.load()
-    batch = policy.encode(draw(run.mix, 0, prompts, seed=1), run.prompt)
-    taken: dict[str, list[Took]] = {name: [] for name in ENGINES}
-    for turn in range(turns + 1):
-        with torch.no_grad():
-            for parameter in policy.parameters():
-                parameter.mul_(1.0001)
-        sampling = Sampling(
-            group_size=group, max_response_length=length, step=turn, ignore_eos=True
+    def workload(self, length: int) -> Workload:
+        return Workload(
+            length=length,
+            steps=self.warm + self.timed + 1,
+            prompts=self.prompts,
+            group_size=self.group_size,
+            threads=self.threads,
         )
-        names = list(ENGINES) if turn % 2 else list(ENGINES)[::-1]
-        for name in names:
-            took = call(ENGINES[name], policy, batch, sampling)
-            if turn:
-                taken[name].append(took)
-    return taken
 
 
-def summary(taken: dict[str, list[Took]]) -> dict[str, Any]:
-    """Medians over the turns, and vLLM's share of the time of `hf` turn by turn."""
-    found: dict[str, Any] = {
-        name: {
-            "tokens_per_s": statistics.median(t.tokens / t.seconds for t in calls),
-            "tokens_per_cpu_s": statistics.median(t.tokens / t.cpu_seconds for t in calls),
-        }
-        for name, calls in taken.items()
+QUICK = Plan(lengths=(6,), timed=1, prompts=2, group_size=4, threads=1)
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """Everything, as the JSON object that is printed."""
+    sides = [name for name in SIDES if importlib.util.find_spec(NEEDS.get(name, "vexp"))]
+    return {
+        "settings": asdict(plan) | {"precision": "float32", "machine": describe()},
+        "left_out": {name: f"{NEEDS[name]} is not installed" for name in set(SIDES) - set(sides)},
+        "lengths": {str(length): _measured(plan, length, sides) for length in plan.lengths},
     }
-    pairs = zip(taken["hf"], taken["vllm"], strict=True)
-    found["hf_over_vllm_s"] = statistics.median(hf.seconds / v.seconds for hf, v in pairs)
-    return found
+
+
+def _measured(plan: Plan, length: int, sides: list[str]) -> dict[str, Any]:
+    workload = plan.workload(length)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        suppress = prepare(workload, Path(name))
+        workers = [_worker(side, workload, Path(name), suppress) for side in sides]
+        for worker in workers:
+            stack.enter_context(worker)
+        steps = alternate(workers, warm=plan.warm, timed=plan.timed)
+        memory = {worker.name: round(worker.peak_memory_mb) for worker in workers}
+    expected = {length * workload.prompts * workload.group_size}
+    if {step.facts["tokens"] for side in steps.values() for step in side} != expected:
+        raise RuntimeError("the sides did not generate equally many tokens")
+    tokens = expected.pop()
+    return {
+        side: _summary(taken, steps["hf"], tokens, memory[side]) for side, taken in steps.items()
+    }
+
+
+def _worker(side: str, workload: Workload, folder: Path, suppress: list[int]) -> Worker:
+    if side == TRL:
+        return trl_worker(TRL, trl_settings(workload, folder, suppress))
+    settings = Settings(
+        way=side,
+        folder=str(folder),
+        suppress=suppress,
+        length=workload.length,
+        turns=workload.steps,
+        prompts=workload.prompts,
+        group_size=workload.group_size,
+        threads=workload.threads,
+    )
+    return Worker(side, "benchmarks.engine_side", asdict(settings), workload.threads)
+
+
+def _summary(taken: list[Step], hf: list[Step], tokens: int, memory: int) -> dict[str, Any]:
+    """Medians, and the time over that of `hf` within each turn."""
+    seconds = [step.phases["generate"] for step in taken]
+    ratios = [own / step.phases["generate"] for own, step in zip(seconds, hf, strict=True)]
+    return {
+        "tokens_per_s": tokens / statistics.median(seconds),
+        "over_hf": statistics.median(ratios),
+        "over_hf_range": [min(ratios), max(ratios)],
+        "peak_memory_mb": memory,
+        "seconds": [round(one, 4) for one in seconds],
+    }
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """One line per side and length."""
+    lines = [f"{name} is left out: {why}" for name, why in found["left_out"].items()]
+    for length, one in found["lengths"].items():
+        lines += [
+            f"{length:>4} tokens  {name:32}{side['tokens_per_s']:8.0f} tokens/s  "
+            f"{side['over_hf']:5.2f} times the time of hf "
+            f"({side['over_hf_range'][0]:.2f}-{side['over_hf_range'][1]:.2f})"
+            f"{side['peak_memory_mb']:>7} MB"
+            for name, side in one.items()
+        ]
+    return "\n".join(lines)
 
 
 @click.command(help=__doc__)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
 @click.option("--quick", is_flag=True, help="See that it works.")
-def main(as_json: bool, quick: bool) -> None:
+def main(as_object: bool, quick: bool) -> None:
     """Measure short and long responses."""
-    prompts, group, turns = (2, 2, 1) if quick else (16, 8, 5)
-    machine = describe()
-    found: dict[str, Any] = {"machine": machine, "prompts": prompts, "group_size": group}
-    found["lengths"] = {
-        length: summary(measure(prompts, group, length, turns))
-        for length in ((8,) if quick else (24, 256))
-    }
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    for length, one in found["lengths"].items():
-        for name in ENGINES:
-            speed, cpu = one[name]["tokens_per_s"], one[name]["tokens_per_cpu_s"]
-            click.echo(f"{length:4} tokens  {name:5}{speed:10.0f} tokens/s {cpu:10.0f} per CPU s")
+    found = measure(QUICK if quick else Plan())
+    click.echo(json.dumps(found) if as_object else as_text(found))
 
 
 if __name__ == "__main__":
