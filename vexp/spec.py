@@ -13,6 +13,7 @@ from vexp.auxiliary.base import Auxiliary
 from vexp.backbone.base import Attention, Backbone, Precision
 from vexp.config.types import (
     UNHASHED,
+    Between,
     Count,
     Fraction,
     Neutral,
@@ -108,6 +109,8 @@ class RL(Optimization):
     # Whose attention and last hidden state a component reads for a response token: those of the
     # token itself, or those of the position before it, which predicts it.
     row_alignment: Annotated[RowAlignment, Neutral("own")] = "own"
+    # How many updates old the weights are that generate: 0, or 1 to generate while updating.
+    staleness: Annotated[int, Between(0, 1), Neutral(0)] = 0
     # What is done where the engine's log-probs differ from the trainer's.
     correction: Annotated[Correction, Neutral(Uncorrected())] = slot("correction", "none")
     # Log the entropy of the policy over its responses; the experience pass then looks at all tokens

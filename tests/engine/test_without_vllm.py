@@ -38,12 +38,16 @@ def test_a_run_without_vllm_ends_before_it_trains(absent):
 
 
 def test_several_processes_are_refused(absent, monkeypatch):
-    with pytest.raises(ConfigError, match="one process per run"):
+    with pytest.raises(ConfigError, match="one process per run") as caught:
         resolve([*SMALLEST, "engine=vllm", "compute.processes=2"])
+    assert "engine.separate=true" in str(caught.value)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(parallel, "world", lambda: 2)
     with pytest.raises(ConfigError, match="one process per run"):
         VLLM().check()
+    VLLM(separate=True).check()
+    run = resolve([*SMALLEST, "engine=vllm", "engine.separate=true", "compute.processes=2"])
+    assert run.engine.works_ahead and not resolve([*SMALLEST]).engine.works_ahead
 
 
 def test_a_response_has_to_leave_room_for_its_prompt():
@@ -69,5 +73,6 @@ def test_the_doctor_says_why_an_engine_does_not_work(absent):
 def test_memory_and_lengths_do_not_change_the_id_but_the_engine_does():
     base = training_id(resolve([*SMALLEST, "engine=vllm"]))
     more = ["engine.cache_gb=7", "engine.max_length=999", "engine.max_sequences=3"]
+    more += ["engine.separate=true", "engine.patience_s=9"]
     assert training_id(resolve([*SMALLEST, "engine=vllm", *more])) == base
     assert training_id(resolve([*SMALLEST])).hash != base.hash

@@ -228,7 +228,7 @@ def test_an_engine_that_breaks_down_ends_the_step_and_the_next_one_is_new(monkey
     def broken(*arguments):
         raise RuntimeError("the kernel is gone")
 
-    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", broken)
+    monkeypatch.setattr(_vllm._live.server.llm.llm_engine, "step", broken)
     with pytest.raises(EngineFailed, match="the kernel is gone") as caught:
         both(policy, [item(0)])
     assert "last checkpoint" in str(caught.value)
@@ -287,7 +287,7 @@ def test_a_batch_that_is_broken_off_leaves_nothing_behind(monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", interrupted)
+    monkeypatch.setattr(_vllm._live.server.llm.llm_engine, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         both(policy, [item(0)])
     alike(*both(policy, [item(1)], greedy=True))
@@ -302,7 +302,7 @@ def test_what_another_asks_to_stop_with_is_no_breakdown(monkeypatch):
     def lost(*arguments):
         raise ProcessLost("another process of this run is gone")
 
-    monkeypatch.setattr(_vllm._live.llm.llm_engine, "step", lost)
+    monkeypatch.setattr(_vllm._live.server.llm.llm_engine, "step", lost)
     with pytest.raises(ProcessLost):
         both(policy, [item(0)])
 

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "Bring exported results back as finished evaluations."),
     "clean": ("clean", "List what can be deleted, and delete it when told to."),
 }
-HIDDEN: dict[str, str] = {"_follow": "work", "_run": "work", "_task": "work", "_work": "work"}
+HIDDEN: dict[str, str] = dict.fromkeys(("_engine", "_follow", "_run", "_task", "_work"), "work")
 
 
 class Commands(click.Group):

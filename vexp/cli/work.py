@@ -82,6 +82,15 @@ def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm:
     raise click.exceptions.Exit(following.follow(run, place))
 
 
+@click.command("_engine", hidden=True)
+@click.argument("home", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def engine(home: Path) -> None:
+    """Be the vLLM of the process that started this one; HOME has the model's configuration."""
+    from vexp.engine._vllm_process import serve
+
+    serve(home)
+
+
 @click.command("_task", hidden=True)
 @click.argument("state", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("batch")

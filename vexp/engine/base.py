@@ -58,6 +58,22 @@ class Engine(Component):
             ConfigError: if it cannot.
         """
 
+    @property
+    def works_ahead(self) -> bool:
+        """Whether it can generate while the policy is updated, so that `begin` is worth a call."""
+        return False
+
+    def begin(
+        self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
+    ) -> None:
+        """Told what `generate` will be asked for next, by the policy as it is now.
+
+        An engine that works by itself begins with it; the others do nothing.
+        """
+
+    def close(self) -> None:
+        """Told when a run needs it no more: give back what it holds. The next call starts anew."""
+
     @abstractmethod
     def generate(
         self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling

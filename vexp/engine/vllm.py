@@ -1,8 +1,9 @@
-"""Generation with vLLM, in the training process, with the weights of the moment."""
+"""Generation with vLLM, in the training process or beside it, with the weights of the moment."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,8 @@ class VLLM(Engine):
     max_length: Annotated[PositiveInt, UNHASHED] = 4096  # tokens of a prompt and its response
     cache_gb: Annotated[Positive, UNHASHED] = 1.0  # for keys and values of what is decoded at once
     max_sequences: Annotated[PositiveInt, UNHASHED] = 256  # responses decoded at once
+    separate: Annotated[bool, UNHASHED] = False  # in a process of its own; false: in the trainer's
+    patience_s: Annotated[Positive, UNHASHED] = 600.0  # how long a process of its own may be silent
 
     def check(self) -> None:
         from vexp.train import parallel
@@ -46,14 +49,14 @@ class VLLM(Engine):
                     remedy="install vexp[vllm] (docs/engines.md says where), or use engine=hf",
                 )
             )
-        if parallel.world() > 1:
+        if parallel.world() > 1 and not self.separate:
             raise ConfigError(_one_process())
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         family = getattr(run.backbone, "model_type", None)
         if family is not None and family not in FAMILIES:
             yield unserved(family)
-        if (run.compute.processes or 1) > 1:
+        if (run.compute.processes or 1) > 1 and not self.separate:
             yield _one_process()
         if run.rollout.max_response_length >= self.max_length:
             yield Problem(
@@ -80,6 +83,23 @@ class VLLM(Engine):
         found = _vllm.generate(self, policy, prompts, item_ids, sampling)
         return _stop.cut(policy, found, sampling)
 
+    @property
+    def works_ahead(self) -> bool:
+        return self.separate
+
+    def begin(
+        self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
+    ) -> None:
+        if self.separate:
+            self.check()
+            from vexp.engine import _vllm
+
+            _vllm.begin(self, policy, prompts, item_ids, sampling)
+
+    def close(self) -> None:
+        if (module := sys.modules.get("vexp.engine._vllm")) is not None:
+            module.close()
+
 
 def unserved(family: str) -> Problem:
     """The message for a family that this engine does not serve."""
@@ -93,7 +113,8 @@ def unserved(family: str) -> Problem:
 
 def _one_process() -> Problem:
     return Problem(
-        "engine=vllm works with one process per run so far",
+        "vLLM in the training process works with one process per run",
         where="compute.processes",
-        remedy="set compute.processes=1, or use engine=hf",
+        remedy="set engine.separate=true (a vLLM beside each process; the id stays), "
+        "compute.processes=1, or use engine=hf",
     )

@@ -110,6 +110,8 @@ def _execute(
                 return Outcome(folder, "finished", found)
             except Pruned:
                 return Outcome(folder, "pruned", Results())
+            finally:
+                (engine or run.engine).close()
         reporter.note(f"{folder.name} is done already")
         found = _evaluate(run, folder, reporter, stop, timing) if evaluate else {}
         return Outcome(folder, "already done", found)

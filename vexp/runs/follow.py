@@ -114,6 +114,8 @@ def follow(run: RunSpec, place: Place) -> int:
         except BaseException as error:  # noqa: BLE001  (the first process raises it again)
             _report(store, error, place.rank)
             return 1
+        finally:
+            run.engine.close()
     return 0
 
 

@@ -2,8 +2,9 @@
 
 `step-000020/` holds `model/` (Hugging Face format), `optimizer.safetensors` (AdamW's moments by
 parameter name), `state.json`, `memory.safetensors` (tensors that components remember; only if there
-are any) and `manifest.json` (size and SHA-256 of every other file). A folder is built aside and
-renamed, so it exists whole or not at all.
+are any), `former.safetensors` (weights before the last update; only with `rl.staleness=1`) and
+`manifest.json` (size and SHA-256 of every other file). A folder is built aside and renamed, so it
+exists whole or not at all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from vexp.train.policy import Policy
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model", "optimizer.safetensors", "state.json", "manifest.json"
-MEMORY = "memory.safetensors"
+MEMORY, FORMER = "memory.safetensors", "former.safetensors"
+_RESUMING = (OPTIMIZER, MEMORY, FORMER)
 COUNT = "#"  # ends the name of a moment that is a plain number
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{6,})$")
@@ -62,8 +64,16 @@ class State:
         return cls(**known, memory=memory.joined(tensors, found.get("memory", {})))
 
 
-def save(home: Path, state: State, policy: Policy, optimizer: Optimizer | None) -> Path:
+def save(
+    home: Path,
+    state: State,
+    policy: Policy,
+    optimizer: Optimizer | None,
+    former: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write the checkpoint of `state.step` below `home`; one that is there already stays.
+
+    `former` are the weights before the last update, where the next step needs them.
 
     Raises:
         StorageError: if the disk refuses; what was saved before is untouched.
@@ -79,6 +89,8 @@ def save(home: Path, state: State, policy: Policy, optimizer: Optimizer | None) 
         policy.save(folder / MODEL)
         if optimizer is not None:
             save_file(_moments(policy, optimizer), folder / OPTIMIZER)
+        if former is not None:
+            save_file(dict(former), folder / FORMER)
         _write_state(folder, state)
         write_manifest(folder)
     return target
@@ -175,14 +187,14 @@ def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
 
 
 def drop_optimizer(folder: Path) -> None:
-    """Delete what only resuming needs (moments, memories) from a checkpoint; it stays complete."""
+    """Delete what only resuming needs (`_RESUMING`) from a checkpoint; it stays complete."""
     manifest = read_json(folder / MANIFEST)
     if isinstance(manifest, dict):
         listed = manifest.get("files", {})
-        if [name for name in (OPTIMIZER, MEMORY) if listed.pop(name, None)]:
+        if [name for name in _RESUMING if listed.pop(name, None)]:
             write_json(folder / MANIFEST, manifest)
     with storage_errors(folder):
-        for name in (OPTIMIZER, MEMORY):
+        for name in _RESUMING:
             (folder / name).unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuing
-from vexp.train import parallel
+from vexp.train import parallel, sampling
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.responses import is_well_formed
@@ -86,6 +86,15 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
         if collected.kept >= run.rl.prompts_per_step:
             break
     return collected
+
+
+def begin(run: RunSpec, policy: Policy, *, step: int, cursor: int) -> None:
+    """Have the engine begin with the first batch that `collect` will ask it for in `step`."""
+    items = draw(run.mix, cursor, run.rl.prompts_per_step, seed=run.seed)
+    keys = distinct([item.id for item in items], Counter())
+    here = parallel.share(len(items))
+    if items[here]:
+        sampling.begin(run, policy, items[here], keys[here], step)
 
 
 def answered_by_all(

@@ -68,7 +68,7 @@ class Learner:
         slots = group if experience.slot is None else experience.slot.tolist()
         mini_batches = list(self._mini_batches(slots))
         everything = [self._portions(group, rows) for rows in mini_batches]
-        asked = requested(run, experience.layers, several_updates=several_updates(run))
+        asked = requested(run, experience.layers, several_updates=off_policy(run))
         plain = Request(old_logprobs=True, predictor=asked.predictor)
         only_old = asked == plain and "old_logprobs" not in needs(run)
         if not only_old:
@@ -217,6 +217,11 @@ def several_updates(run: RunSpec) -> bool:
     """Whether a rollout batch is used for more than one optimiser step."""
     per_update = run.rl.prompts_per_update or run.rl.prompts_per_step
     return run.rl.epochs_per_step > 1 or per_update < run.rl.prompts_per_step
+
+
+def off_policy(run: RunSpec) -> bool:
+    """Whether the policy that is updated may be another one than that which sampled."""
+    return several_updates(run) or run.rl.staleness > 0
 
 
 def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device: str) -> Learner:

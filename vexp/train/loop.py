@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, memory, metrics, parallel, replay
+from vexp.train import checkpoint, memory, parallel
 from vexp.train.checkpoint import State
-from vexp.train.collect import collect, to_experience
 from vexp.train.device import arithmetic
-from vexp.train.learner import Learned, Learner, make_learner
+from vexp.train.learner import Learner, make_learner
+from vexp.train.stale import Waiting, stale_step, waiting
+from vexp.train.step import learn, prepare
 from vexp.train.timing import Clock
 from vexp.train.tracking import Trackers, tracking
 from vexp.train.workspace import stopped
@@ -38,13 +39,19 @@ def train_rl(
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
         parallel.check_agreement(learner.policy)
+        late = None
+        if run.rl.staleness and state.step < run.rl.steps:
+            late = waiting(learner, state, found)
         while state.step < run.rl.steps:
             clock = Clock()
-            state = train_step(learner, state, clock)
+            if late is None:
+                state = train_step(learner, state, clock)
+            else:
+                state, late = stale_step(learner, state, late, clock)
             _tell(run, workspace, trackers, state, clock)
             stop = parallel.anybody(workspace.stop_requested())
             if stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps:
-                found = _save(learner, workspace, state)
+                found = _save(learner, workspace, state, late)
             if stop and state.step < run.rl.steps:
                 raise stopped("rl", state.step, run.rl.steps)
     return found
@@ -52,28 +59,7 @@ def train_rl(
 
 def train_step(learner: Learner, state: State, clock: Clock) -> State:
     """One rollout batch and the updates on it; the state after it, with the step's metrics."""
-    run, step = learner.run, state.step + 1
-    collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
-    row, learned = metrics.of_rollouts(collected, run.rollout.responses_per_prompt), Learned(0, {})
-    remembered = state.memory
-    experience = to_experience(run, learner.policy, collected)
-    if experience is not None:
-        with clock("update_s"):
-            experience = replay.refilled(run, learner.policy, experience, remembered, step)
-    if experience is not None:
-        with clock("update_s"):
-            lesson = learner.prepare(experience, step)
-            learned = learner.update(lesson, step=step, updates=state.updates)
-        row |= metrics.of_experience(run, lesson.experience)
-        remembered = replay.remembered(run, lesson.experience, remembered)
-    row |= {"updates": learned.updates} | learned.metrics
-    return State(
-        step=step,
-        cursor=collected.cursor,
-        updates=state.updates + learned.updates,
-        metrics=metrics.checked(row, run.checkpoint.keep, step),
-        memory=remembered,
-    )
+    return learn(learner, prepare(learner, state, clock), state.updates, clock)
 
 
 def _tell(
@@ -87,12 +73,15 @@ def _tell(
     trackers.log(state.step, state.metrics | times)
 
 
-def _save(learner: Learner, workspace: Workspace, state: State) -> Path | None:
+def _save(
+    learner: Learner, workspace: Workspace, state: State, late: Waiting | None
+) -> Path | None:
     parallel.check_agreement(learner.policy)
     if not parallel.leading():
         return None
     workspace.sync()
     homes = workspace.checkpoint_dirs
-    folder = checkpoint.save(homes[0], state, learner.policy, learner.optimizer)
+    former = late.former if late is not None and late.batch is not None else None
+    folder = checkpoint.save(homes[0], state, learner.policy, learner.optimizer, former)
     checkpoint.prune(homes, learner.run.checkpoint.keep, state.step)
     return folder

@@ -284,19 +284,26 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _packed(tensors: Mapping[str, Tensor], plain: Any) -> Tensor:  # [byte] uint8
+def packed(tensors: Mapping[str, Tensor], plain: Any) -> bytes:
+    """Tensors, and what JSON can hold, as bytes for another process."""
     from safetensors.torch import save
 
     head = json.dumps(plain).encode()
     body = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    return torch.frombuffer(
-        bytearray(len(head).to_bytes(8, "little") + head + body), dtype=torch.uint8
-    )
+    return len(head).to_bytes(8, "little") + head + body
+
+
+def _packed(tensors: Mapping[str, Tensor], plain: Any) -> Tensor:  # [byte] uint8
+    return torch.frombuffer(bytearray(packed(tensors, plain)), dtype=torch.uint8)
 
 
 def _unpacked(payload: Tensor) -> tuple[Mapping[str, Tensor], Any]:
+    return unpacked(payload.numpy().tobytes())
+
+
+def unpacked(data: bytes) -> tuple[Mapping[str, Tensor], Any]:
+    """What `packed` was given; the tensors are on the CPU."""
     from safetensors.torch import load
 
-    data = payload.numpy().tobytes()
     end = 8 + int.from_bytes(data[:8], "little")
     return load(data[end:]), json.loads(data[8:end])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,31 +35,56 @@ def generate(
         Diverged: if the policy's distribution is no longer one.
     """
     prompts = policy.encode(items, run.prompt)
-    parts: list[Generated] = []
+    with torch.no_grad():
+        parts = [
+            run.engine.generate(policy, seen, keys, sampling)
+            for seen, sampling in _parts(run, policy, items, keys, step, prompts)
+        ]
+    generated = side_by_side(parts, len(items), policy.pad_id)
+    total = float(generated.logprobs.sum())
+    if not math.isfinite(total):
+        raise diverged("the log-probability of a sampled token", total, f"step {step}")
+    return prompts, generated
+
+
+def begin(
+    run: RunSpec, policy: Policy, items: Sequence[Item], keys: Sequence[str], step: int
+) -> None:
+    """Have the engine begin with what `generate` will ask it for."""
+    prompts = policy.encode(items, run.prompt)
+    for seen, sampling in _parts(run, policy, items, keys, step, prompts):
+        run.engine.begin(policy, seen, keys, sampling)
+
+
+def _parts(
+    run: RunSpec,
+    policy: Policy,
+    items: Sequence[Item],
+    keys: Sequence[str],
+    step: int,
+    prompts: PromptBatch,
+) -> Iterator[tuple[PromptBatch, Sampling]]:
+    """What the rollout method asks for: prompts as the sampler sees them, and how to sample."""
     first = 0
     for draw in run.rollout.draws(step, run.rl.steps):
         seen = prompts
         if draw.distortion is not None:
             distorted = noisy(items, keys, draw.distortion, seed=run.seed, step=step)
             seen = policy.encode(distorted, run.prompt)
-        sampling = Sampling(
-            group_size=draw.count,
-            first=first,
-            max_response_length=run.rollout.max_response_length,
-            temperature=run.rollout.temperature,
-            top_p=run.rollout.top_p,
-            seed=run.seed,
-            step=step,
-            stop=ending(run),
+        yield (
+            seen,
+            Sampling(
+                group_size=draw.count,
+                first=first,
+                max_response_length=run.rollout.max_response_length,
+                temperature=run.rollout.temperature,
+                top_p=run.rollout.top_p,
+                seed=run.seed,
+                step=step,
+                stop=ending(run),
+            ),
         )
-        with torch.no_grad():
-            parts.append(run.engine.generate(policy, seen, keys, sampling))
         first += draw.count
-    generated = side_by_side(parts, len(items), policy.pad_id)
-    total = float(generated.logprobs.sum())
-    if not math.isfinite(total):
-        raise diverged("the log-probability of a sampled token", total, f"step {step}")
-    return prompts, generated
 
 
 def ending(run: RunSpec) -> ResponseFormat | None:

@@ -1,0 +1,383 @@
+"""A running vLLM: started from a description of the model, given weights, asked for responses.
+
+It knows nothing of the trainer, so that it can run in the training process or in one of its own.
+Prompts are the trainer's own tokens and image patches: nothing is processed twice or differently.
+vLLM starts from a folder that holds the model's configuration and no weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vexp.engine.base import Sampling
+from vexp.engine.vllm import FAMILIES, unserved
+from vexp.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from vexp.engine.vllm import VLLM
+    from vexp.train.policy import Policy
+    from vexp.train.prompts import PromptBatch
+
+WHERE = "engine (vllm)"
+_GB = 1024**3
+_IMAGE = "image"
+_ALIVE_EVERY_S = 1.0
+# Read by vLLM when it is first imported; what the user has set stays.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the weights come to
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one `_vllm_draw` is written for
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What vLLM has to know of a model besides its configuration; all of it is plain data."""
+
+    architecture: str
+    family: str  # `model_type` of the configuration
+    head_size: int
+    dtype: str  # of weights and arithmetic
+    device: str
+    banned: tuple[int, ...]
+    eos_id: int
+    pad_id: int
+    image_token_id: int
+    max_length: int
+    cache_gb: float
+    max_sequences: int
+
+    @classmethod
+    def of(cls, engine: VLLM, policy: Policy) -> Served:
+        text = policy.model.config.get_text_config()
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return cls(
+            architecture=type(policy.model).__name__,
+            family=policy.model.config.model_type,
+            head_size=int(size),
+            dtype="bfloat16" if policy.precision == "bf16" else "float32",
+            device=policy.device.type,
+            banned=tuple(policy.banned.nonzero().flatten().tolist()),
+            eos_id=policy.eos_id,
+            pad_id=policy.pad_id,
+            image_token_id=policy.vision.image_token_id,
+            max_length=engine.max_length,
+            cache_gb=engine.cache_gb,
+            max_sequences=engine.max_sequences,
+        )
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Served:
+        return cls(**{**plain, "banned": tuple(plain["banned"])})
+
+    def key(self, policy: Policy) -> str:
+        """Two policies with one key can be served by one vLLM, one after the other."""
+        parts = [policy.model.config.to_json_string(use_diff=False), dataclasses.asdict(self)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts to which responses are wanted, as tokens and image patches on the CPU."""
+
+    rows: Sequence[list[int]]  # tokens of each prompt
+    pieces: Sequence[int]  # patches of each prompt's image; 0 without one
+    keys: Sequence[str]  # what each prompt's noise is drawn for
+    sampling: Sampling
+    pixel_values: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+
+    @classmethod
+    def of(cls, prompts: PromptBatch, keys: Sequence[str], sampling: Sampling) -> Asked:
+        ids, masks = prompts.input_ids.cpu(), prompts.attention_mask.cpu()
+        pixels, grids = prompts.pixel_values, prompts.image_grid_thw
+        return cls(
+            rows=[row[mask].tolist() for row, mask in zip(ids, masks, strict=True)],
+            pieces=list(prompts.pieces),
+            keys=list(keys),
+            sampling=sampling,
+            pixel_values=None if pixels is None else pixels.cpu(),
+            image_grid_thw=None if grids is None else grids.cpu(),
+        )
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and what JSON can hold."""
+        tensors = {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
+        plain = {
+            "rows": list(self.rows),
+            "pieces": list(self.pieces),
+            "keys": list(self.keys),
+            "sampling": dataclasses.asdict(self.sampling),
+        }
+        return {name: value for name, value in tensors.items() if value is not None}, plain
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Asked:
+        sampling = Sampling(**plain["sampling"])
+        return cls(plain["rows"], plain["pieces"], plain["keys"], sampling, **tensors)
+
+
+def write_home(policy: Policy, home: Path) -> None:
+    """Write what vLLM reads of a model before its weights."""
+    config = type(policy.model.config).from_dict(policy.model.config.to_dict())
+    config.architectures = [type(policy.model).__name__]
+    config.save_pretrained(home)
+    policy.tokenizer.save_pretrained(home)
+    policy.image_processor.save_pretrained(home)
+    for name, content in policy.files.items():
+        (home / name).write_bytes(content)
+
+
+@dataclass
+class Server:
+    """vLLM in this process; its weights mean nothing until the first `load`."""
+
+    served: Served
+    llm: Any
+    asked: int = field(default=0)  # requests so far
+
+    @classmethod
+    def start(cls, served: Served, home: Path) -> Server:
+        """
+        Raises:
+            ConfigError: if vLLM cannot serve this model on this machine.
+        """
+        try:
+            return cls(served, _started(served, home))
+        except BaseException:
+            _clean_up()
+            raise
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take new weights, and forget what was computed with the former ones."""
+        with _quiet():
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        # keys and values, and encoded images
+        self.llm.reset_prefix_cache()
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+
+    def answer(self, asked: Asked, alive: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+        """Responses as the fields of `Generated`, on the CPU; `alive` is called now and then."""
+        from vllm import SamplingParams
+
+        from vexp.engine._vllm_draw import KEY
+
+        sampling = asked.sampling
+        settings = dataclasses.asdict(sampling)
+        first, engine = self.asked, self.llm.llm_engine
+        for request, item in zip(_requests(self.served, asked), asked.keys, strict=True):
+            for place in range(sampling.first, sampling.first + sampling.group_size):
+                extra = {KEY: {"sampling": settings, "item": item, "place": place}}
+                parameters = SamplingParams(
+                    temperature=0.0,  # the token is drawn before vLLM comes to it
+                    max_tokens=sampling.max_response_length,
+                    logprobs=0,
+                    detokenize=False,
+                    ignore_eos=True,  # of the model's files: the policy's own counts
+                    stop_token_ids=[] if sampling.ignore_eos else [self.served.eos_id],
+                    extra_args=extra,
+                )
+                engine.add_request(str(self.asked), request, parameters)
+                self.asked += 1
+        found: dict[int, Any] = {}
+        told = time.monotonic()
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    found[int(output.request_id)] = output.outputs[0]
+            if time.monotonic() - told > _ALIVE_EVERY_S:
+                alive()
+                told = time.monotonic()
+        return _together([found[number] for number in range(first, self.asked)], self.served)
+
+    def stop(self) -> None:
+        """Stop vLLM and give its memory back."""
+        with contextlib.suppress(Exception), _quiet():  # it may be broken already
+            self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        _clean_up()
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an error's message that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # pydantic's first line only counts its complaints
+    if lines and "validation error" in lines[0] and len(lines) > 1:
+        return lines[1]
+    return lines[0] if lines else type(error).__name__
+
+
+def _started(served: Served, home: Path) -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _quiet():
+            from vllm import LLM
+
+            importlib.import_module("vexp.engine._vllm_draw")
+    except Exception as error:  # a broken installation may fail in any way
+        raise _config_error(
+            f"vLLM is installed but cannot be imported: {first_line(error)}",
+            "install it as docs/engines.md says, or use engine=hf",
+        ) from error
+    _check_served(served)
+    from vexp.engine._vllm_draw import KEY, Draw
+
+    try:
+        with _quiet():
+            return LLM(
+                model=str(home),
+                load_format="dummy",
+                dtype=served.dtype,
+                max_model_len=served.max_length,
+                max_num_seqs=served.max_sequences,
+                kv_cache_memory_bytes=int(served.cache_gb * _GB),
+                enforce_eager=served.device == "cpu",  # compiling takes minutes there
+                limit_mm_per_prompt={_IMAGE: 1, "video": 0},
+                mm_processor_cache_gb=0,
+                skip_mm_profiling=True,
+                mm_device_do_normalize=False,  # the patches are as the model takes them
+                async_scheduling=False,  # a draw has to know how many tokens came before it
+                logits_processors=[Draw],
+                logprobs_mode="processed_logits",
+                additional_config={KEY: {"banned": list(served.banned), "eos_id": served.eos_id}},
+                disable_log_stats=True,
+                seed=0,
+            )
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _clean_up() -> None:
+    """Give back what vLLM holds of the process: its memory, and torch's process group."""
+    with contextlib.suppress(Exception), _quiet():
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
+
+
+def _check_served(served: Served) -> None:
+    """Refuse what vLLM would refuse, in words that say what to do.
+
+    Raises:
+        ConfigError: if vLLM was built for another device, or lacks the model or its head size.
+    """
+    from vllm import ModelRegistry
+    from vllm.platforms import current_platform
+
+    here, there = served.device, current_platform.device_type
+    if here != there:
+        raise _config_error(
+            f"this vLLM is built for {there!r}, the policy is on {here!r}",
+            "use compute.device to match, install vLLM's build for this device, or use engine=hf",
+        )
+    known = ModelRegistry.get_supported_archs()
+    if served.family not in FAMILIES or served.architecture not in known:
+        raise ConfigError(unserved(served.family))
+    if here == "cpu":
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+        sizes = CPUAttentionBackend.get_supported_head_sizes()
+        if sizes and served.head_size not in sizes:
+            raise _config_error(
+                f"vLLM's attention on CPUs has no kernel for heads of size {served.head_size}",
+                "use engine=hf, or another backbone",
+                accepted="sizes: " + ", ".join(map(str, sizes)),
+            )
+
+
+def _requests(served: Served, asked: Asked) -> Iterator[Any]:
+    """Each prompt as vLLM takes it when everything is processed already."""
+    from vllm.inputs.engine import mm_input, tokens_input
+    from vllm.multimodal.inputs import PlaceholderRange
+
+    pixels, grids = asked.pixel_values, asked.image_grid_thw
+    sizes = [count for count in asked.pieces if count]
+    images: Iterator[tuple[Tensor, Tensor]] = iter(())
+    if pixels is not None and grids is not None:
+        images = zip(torch.split(pixels, sizes), grids.unsqueeze(1), strict=True)
+    for row, pieces in zip(asked.rows, asked.pieces, strict=True):
+        if not pieces:
+            yield tokens_input(row)
+            continue
+        where = PlaceholderRange(row.index(served.image_token_id), row.count(served.image_token_id))
+        kwargs, digest = _image(*next(images))
+        yield mm_input(row, kwargs, {_IMAGE: [digest]}, {_IMAGE: [where]})
+
+
+def _image(patches: Tensor, grid: Tensor) -> tuple[Any, str]:
+    """The patches of one image as vLLM's arguments, and a hash of them."""
+    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+
+    kwargs = MultiModalKwargsItems.from_hf_inputs(
+        {"pixel_values": patches, "image_grid_thw": grid},
+        {
+            "pixel_values": MultiModalFieldConfig.flat_from_sizes(_IMAGE, grid.prod(-1)),
+            "image_grid_thw": MultiModalFieldConfig.batched(_IMAGE, keep_on_cpu=True),
+        },
+    )
+    digest = hashlib.blake2b(patches.contiguous().numpy().tobytes(), digest_size=16)
+    digest.update(grid.contiguous().numpy().tobytes())
+    return kwargs, digest.hexdigest()
+
+
+def _together(found: Sequence[Any], served: Served) -> dict[str, Tensor]:
+    """vLLM's completions as one batch."""
+    width = max(len(one.token_ids) for one in found)
+    tokens = torch.full((len(found), width), served.pad_id, dtype=torch.int64)
+    logprobs = torch.zeros(len(found), width)
+    mask = torch.zeros(len(found), width, dtype=torch.bool)
+    for row, one in enumerate(found):
+        ids, length = list(one.token_ids), len(one.token_ids)
+        tokens[row, :length] = torch.tensor(ids)
+        logprobs[row, :length] = torch.tensor(
+            [step[token].logprob for token, step in zip(ids, one.logprobs, strict=True)]
+        )
+        mask[row, :length] = True
+    finished = torch.tensor([one.token_ids[-1] == served.eos_id for one in found])
+    return {"tokens": tokens, "mask": mask, "logprobs": logprobs, "finished": finished}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Undo what vLLM changes in the whole process: threads, and random numbers."""
+    threads, numbers = torch.set_num_threads, torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = threads
+        torch.set_rng_state(numbers)
+
+
+def _refused(error: Exception) -> ConfigError:
+    text = first_line(error)
+    if "KV cache" in str(error) or "kv cache" in str(error):
+        return _config_error(
+            f"vLLM has too little memory for keys and values: {text}",
+            "lower engine.max_length, or set engine.cache_gb to what it needs and the machine has; "
+            "neither changes the run's id",
+        )
+    return _config_error(
+        f"vLLM cannot serve this model here: {text}",
+        "VLLM_LOGGING_LEVEL=INFO shows more; engine=hf works with every backbone",
+    )
+
+
+def _config_error(what: str, remedy: str, accepted: str = "") -> ConfigError:
+    return ConfigError(Problem(what, where=WHERE, accepted=accepted, remedy=remedy))
