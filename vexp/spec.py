@@ -131,6 +131,8 @@ class Compute:
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
     # Processes that share the work, one per GPU; null: what the launcher gives, or else 1.
     processes: Annotated[PositiveInt | None, UNHASHED] = None
+    # What each process holds of weights, gradients and moments: all, or a shard of each (FSDP2).
+    shard: Annotated[Literal["none", "fsdp2"], UNHASHED] = "none"
     threads: Annotated[PositiveInt | None, UNHASHED] = (
         None  # CPU threads of a process; null: torch's
     )

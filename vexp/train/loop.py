@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, memory, metrics, parallel, replay
+from vexp.train import checkpoint, memory, metrics, parallel, replay, sharding
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.device import arithmetic
@@ -37,7 +37,6 @@ def train_rl(
     workspace.resumed(state.step)
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
-        parallel.check_agreement(learner.policy)
         while state.step < run.rl.steps:
             clock = Clock()
             state = train_step(learner, state, clock)
@@ -53,16 +52,17 @@ def train_rl(
 def train_step(learner: Learner, state: State, clock: Clock) -> State:
     """One rollout batch and the updates on it; the state after it, with the step's metrics."""
     run, step = learner.run, state.step + 1
-    collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
-    row, learned = metrics.of_rollouts(collected, run.rollout.responses_per_prompt), Learned(0, {})
-    remembered = state.memory
-    experience = to_experience(run, learner.policy, collected)
-    if experience is not None:
+    remembered, learned, lesson = state.memory, Learned(0, {}), None
+    with sharding.whole(learner.policy):
+        collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
+        experience = to_experience(run, learner.policy, collected)
+        if experience is not None:
+            with clock("update_s"):
+                experience = replay.refilled(run, learner.policy, experience, remembered, step)
+                lesson = None if experience is None else learner.prepare(experience, step)
+    row = metrics.of_rollouts(collected, run.rollout.responses_per_prompt)
+    if lesson is not None:
         with clock("update_s"):
-            experience = replay.refilled(run, learner.policy, experience, remembered, step)
-    if experience is not None:
-        with clock("update_s"):
-            lesson = learner.prepare(experience, step)
             learned = learner.update(lesson, step=step, updates=state.updates)
         row |= metrics.of_experience(run, lesson.experience)
         remembered = replay.remembered(run, lesson.experience, remembered)
@@ -88,8 +88,8 @@ def _tell(
 
 
 def _save(learner: Learner, workspace: Workspace, state: State) -> Path | None:
-    parallel.check_agreement(learner.policy)
     if not parallel.leading():
+        checkpoint.assist(learner.policy, learner.optimizer)
         return None
     workspace.sync()
     homes = workspace.checkpoint_dirs
