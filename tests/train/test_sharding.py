@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import traceback
 from pathlib import Path
@@ -25,36 +26,31 @@ from vexp.train.experience import forward
 from vexp.train.optimizer import apply_gradients, make_optimizer
 from vexp.train.policy import Reading
 
+SMALL = dataclasses.replace(tiny.SMALL, layers=2)
 SHARDED = Compute(shard="fsdp2", device="cpu")
 WIDTH = 5
 # Two responses to each of four prompts; rows 4 and 5 answer the one without an image, and rows 0
 # and 2 have one token.
 PORTIONS = {
-    "as many for each": [[0, 1, 2, 3], [6, 7]],
     "one process has less to do": [[0, 1, 2], [3], [6, 7]],
     "with and without images": [[0, 1], [2, 3], [4, 5], [6, 7]],
     "images in some rows": [[2, 4], [5, 7]],
     "no images": [[4], [5]],
-    "one portion": [[0, 1, 2, 3, 4, 5, 6, 7]],
+    "one portion": [[0, 1, 6]],
     "a single token": [[0], [1]],
 }
 KINDS = {
     "plain": {},
-    "recomputed": {"recompute": True},
-    "vision frozen": {"freeze": ("vision",)},
+    "vision frozen, recomputed": {"freeze": ("vision",), "recompute": True},
     "adapters": {"adapters": True},
-    "adapters, recomputed, in bf16": {"adapters": True, "recompute": True, "bf16": True},
 }
 
 FEWER = ("one process has less to do", "with and without images")  # of the kinds but the first
 SAVED = ("plain", "adapters")
 
 
-def made(*, freeze=(), recompute=False, adapters=False, bf16=False, shard=False):
-    policy = tiny.fresh_policy()
-    if bf16:
-        policy.to(torch.bfloat16)
-        policy.precision = "bf16"
+def made(*, freeze=(), recompute=False, adapters=False, shard=False):
+    policy = SMALL.load()
     if recompute:
         policy.recompute()
     if adapters:
@@ -87,7 +83,6 @@ def loss_of(policy, part, rows):
     weights = torch.tensor([1.0 + row for row in rows])
     loss = (weights.unsqueeze(1) * part.mask * (output.logprobs + 0.1 * output.entropy)).sum()
     for found in output.attention.values():
-        assert found.logits.requires_grad or not policy.model.get_input_embeddings().weight.requires_grad  # fmt: skip
         logits = found.logits.masked_fill(found.logits == -torch.inf, 0.0)
         loss = loss + (weights * logits.sum(dim=(1, 2, 3))).sum() / 50
     other = forward(policy, part, 0.7)  # a second pass with a gradient, as a counterfactual is
@@ -148,7 +143,9 @@ def _compared(kind):
                 part = batch(sharded).select([1, 4])
                 forward(sharded, part, 1.0)
         done = learn(sharded, portions)
-        found[name] = (apart(gradients(sharded), _alone(whole, portions)), done)
+        gradient = gradients(sharded)
+        worst = apart(gradient, _alone(whole, portions)) if parallel.leading() else None
+        found[name] = (worst, done)
     return found
 
 
@@ -240,11 +237,11 @@ def found(folder):
 def test_each_process_holds_its_shard_and_a_layer_is_gathered_for_its_pass(found):
     for one in (part["shards"] for part in found):
         assert one["wrapped"]
-        assert one["units"] == tiny.SMALL.layers + tiny.SMALL.vision_depth + 1
+        assert one["units"] == SMALL.layers + SMALL.vision_depth + 1
         assert one["all shards"]
         assert one["gradients"]
         assert 0.45 < one["share"] < 0.55
-        assert one["in a pass"] == [True, False, True]  # only the layer that is at work is whole
+        assert one["in a pass"] == [True, False]  # only the layer that is at work is whole
         assert one["whole"]
         assert one["again"]
 
@@ -254,10 +251,8 @@ def test_each_process_holds_its_shard_and_a_layer_is_gathered_for_its_pass(found
     [(kind, name) for kind in KINDS for name in PORTIONS if kind == "plain" or name in FEWER],
 )
 def test_the_gradient_is_that_of_one_process(found, kind, portions):
-    (apart, done), (other, rest) = (part[kind][portions] for part in found)
-    limit = 0.03 if "bf16" in kind else 2e-5
-    assert apart == other
-    assert apart < limit
+    (worst, done), (_, rest) = (part[kind][portions] for part in found)
+    assert worst < 2e-5
     assert sorted(done + rest) == sorted(row for rows in PORTIONS[portions] for row in rows)
 
 

@@ -127,10 +127,11 @@ class Learner:
         done: list[dict[str, float]] = []
         seen: list[dict[str, Tensor]] = []
         settings, over = self.run.rl, (step - 1) / self.run.rl.steps
-        for _ in range(settings.epochs_per_step):
-            for portions in lesson.updates:
+        with sharding.updating(self.policy):
+            for portions in lesson.updates * settings.epochs_per_step:
                 rate = learning_rate(settings, updates + len(done) + 1, over)
                 done.append(self._one_update(lesson.experience, portions, rate, step, seen))
+        self.optimizer.zero_grad()  # nothing holds gradients while responses are generated
         return Learned(len(done), _summary(done) | _seen(seen))
 
     def _one_update(

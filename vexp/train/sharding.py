@@ -107,6 +107,11 @@ def turns(
     return own
 
 
+def updating(policy: Policy) -> contextlib.AbstractContextManager[None]:
+    """In which updates happen: where weights are gathered on the way, any line may lose somebody."""
+    return parallel.together(mixed=True) if policy.sharded else contextlib.nullcontext()
+
+
 def add_up_gradients(policy: Policy) -> None:
     """Give every process its part of the gradient of all portions; shards have theirs by now."""
     if not policy.sharded:

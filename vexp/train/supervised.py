@@ -96,7 +96,8 @@ def _build(
         if parallel.leading():
             _cut_back(work / METRICS, state.step)
         while state.step < total:
-            state = _step(run, stage, policy, optimizer, accelerator, state)
+            with sharding.updating(policy):
+                state = _step(run, stage, policy, optimizer, accelerator, state)
             if parallel.leading():
                 append_line(work / METRICS, {"step": state.step, **state.metrics})
             workspace.progress(stage, state.step, total, state.metrics)
