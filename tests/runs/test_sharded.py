@@ -68,7 +68,7 @@ def test_a_checkpoint_serves_shards_and_no_shards(tmp_path, alone):  # noqa: F81
         process = start(tmp_path, *LONG, *shard, number=number)
         at_step(tmp_path, 3 + 10 * (attempt - 1), attempt)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=240)
         assert process.returncode == 143, out
         assert "everything is saved" in out
     run = finished(tmp_path, *LONG, SHARDED, number=2)
@@ -81,8 +81,8 @@ def test_a_process_killed_is_reported_and_the_next_call_goes_on(tmp_path, alone)
     process = start(tmp_path, *LONG, SHARDED, number=3)
     at_step(tmp_path, 3)
     os.kill(followers_of(process)[1], signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
-    wait_for(lambda: gone(tmp_path), 20)
+    out, _ = process.communicate(timeout=240)
+    wait_for(lambda: gone(tmp_path), 60)
     assert process.returncode == 1, out
     assert "process 1 of this run has ended: killed by SIGKILL" in out
     assert "Traceback" not in out

@@ -164,7 +164,7 @@ def _in_shards():
         "wrapped": isinstance(policy, FSDPModule),
         "all shards": all(isinstance(p, DTensor) for p in policy.parameters()),
         "share": sum(p.to_local().numel() for p in policy.parameters()) / total,
-        "gradients": all(isinstance(p.grad, DTensor) for p in policy.parameters() if p.grad is not None),
+        "gradients": {type(p.grad) for p in policy.parameters()} <= {DTensor, type(None)},
         "in a pass": seen[0],
     }  # fmt: skip
     with sharding.whole(policy), sharding.whole(policy):

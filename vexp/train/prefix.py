@@ -70,8 +70,8 @@ class Prefix:
 class _Opaque:
     """What a decoder hands on to its layers; FSDP2 takes no part of it for a layer's own input.
 
-    It looks for tensors with a gradient in all arguments of a layer, dataclasses included, and would
-    give the layer a changed copy, so that what is noted there never came back.
+    It looks for tensors with a gradient in all arguments of a layer, dataclasses included, and
+    would give the layer a changed copy, so that what is noted there never came back.
     """
 
     def __init__(self, content: object) -> None:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from vexp.train import parallel
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from vexp.spec import Compute
     from vexp.train.experience import Experience
     from vexp.train.policy import Policy
-
-T = TypeVar("T")
 
 
 def place(policy: Policy, compute: Compute) -> None:
@@ -108,7 +105,7 @@ def turns(
 
 
 def updating(policy: Policy) -> contextlib.AbstractContextManager[None]:
-    """In which updates happen: where weights are gathered on the way, any line may lose somebody."""
+    """Around updates, in which a sharded policy may miss a process at any line."""
     return parallel.together(mixed=True) if policy.sharded else contextlib.nullcontext()
 
 
@@ -135,9 +132,7 @@ def like(value: Any, parameter: Tensor) -> Any:
     if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
         return value
     whole = value.to(parameter.device)
-    return distribute_tensor(
-        whole, parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def state_dict(model: nn.Module) -> dict[str, Tensor]:

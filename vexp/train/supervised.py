@@ -117,10 +117,11 @@ def _build(
 
 
 def _save(work: Path, state: State, policy: Policy, optimizer: Optimizer) -> None:
-    if not parallel.leading():
-        return checkpoint.assist(policy, optimizer)
-    checkpoint.save(work, state, policy, optimizer)
-    checkpoint.prune([work], Keep(), state.step)
+    if parallel.leading():
+        checkpoint.save(work, state, policy, optimizer)
+        checkpoint.prune([work], Keep(), state.step)
+    else:
+        checkpoint.assist(policy, optimizer)
 
 
 def settings_of(run: RunSpec, stage: str) -> Supervised:
