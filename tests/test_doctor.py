@@ -247,3 +247,22 @@ def test_weights_gradients_and_moments_are_exact() -> None:
     assert parts["moments of AdamW"] == 8 * shapes.parameters
     untrained = estimate(resolve(["stages=[]"]), shapes, 23, 4).parts
     assert [part.name for part in untrained] == ["weights"]
+
+
+def test_shards_divide_what_lies_still_and_gather_what_is_used() -> None:
+    plain = resolve(["algorithm.kl_coef=0.1", "compute.processes=4"])
+    sharded = resolve(["algorithm.kl_coef=0.1", "compute.processes=4", "compute.shard=fsdp2"])
+    shapes = shapes_of(plain)
+    whole = 4 * shapes.parameters
+    parts = {part.name: part for part in estimate(sharded, shapes, 23, 4).parts}
+    before = {part.name: part for part in estimate(plain, shapes, 23, 4).parts}
+    for name in ("weights", "gradients", "moments of AdamW", "reference model"):
+        assert parts[name].bytes == before[name].bytes // 4
+        assert "compute.shard=fsdp2" in before[name].keys
+        assert "compute.processes" in parts[name].keys
+    assert parts["weights, gathered"].bytes == whole
+    assert parts["weights, gathered"].when == "generation"
+    assert parts["gradients before they are summed"].bytes == whole
+    assert whole / 4 < parts["weights, gathered for a layer"].bytes < whole
+    added = {"weights, gathered", "weights, gathered for a layer", "reference model, gathered"}
+    assert parts.keys() - before.keys() == added | {"gradients before they are summed"}

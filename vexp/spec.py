@@ -134,6 +134,8 @@ class Compute:
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
     # Processes that share the work, one per GPU; null: what the launcher gives, or else 1.
     processes: Annotated[PositiveInt | None, UNHASHED] = None
+    # What each process holds of weights, gradients and moments: all, or a shard of each (FSDP2).
+    shard: Annotated[Literal["none", "fsdp2"], UNHASHED] = "none"
     threads: Annotated[PositiveInt | None, UNHASHED] = (
         None  # CPU threads of a process; null: torch's
     )
@@ -193,6 +195,14 @@ class RunSpec:
         if found:
             raise ConfigError(found)
 
+    @property
+    def processes(self) -> int:
+        """How many processes share the work, as far as the config says."""
+        launched: int = getattr(self.launcher, "nodes", 1) * getattr(
+            self.launcher, "tasks_per_node", 1
+        )
+        return self.compute.processes or launched
+
     def components(self) -> Iterator[tuple[str, Component]]:
         """Every component of the run with its dotted path; not those of stages it does not have."""
         return iter(self._components)
@@ -247,6 +257,7 @@ class RunSpec:
         yield from self._unsaid_needs()
         yield from self._beyond_backbone()
         yield from self._lora_problems()
+        yield from self._shard_problems()
         yield from self._layer_problems()
         for path, component in self._checked:
             for problem in component.problems(self):
@@ -336,6 +347,32 @@ class RunSpec:
                     "leaves as it starts",
                     where=f"{path} and backbone.lora.rank",
                     remedy="set backbone.lora.rank=0, or choose another component",
+                )
+
+    def _shard_problems(self) -> Iterator[Problem]:
+        """What weights in shards cannot be had with."""
+        if self.compute.shard == "none":
+            return
+        if self.processes == 1:
+            yield Problem(
+                "one process has nobody to share its weights with",
+                where=f"compute.shard={self.compute.shard} and compute.processes",
+                accepted="two processes or more",
+                remedy="set compute.processes (on Slurm launcher.tasks_per_node, launcher.nodes), "
+                "or compute.shard=none",
+            )
+        if "rl" in self.stages and self.rl.staleness:
+            yield Problem(
+                "weights that lie in shards are not kept for the next step's responses",
+                where=f"rl.staleness=1 and compute.shard={self.compute.shard}",
+                remedy="set rl.staleness=0, or compute.shard=none",
+            )
+        for stage in self.stages:
+            if getattr(self, stage).optimizer == "adamw_8bit":
+                yield Problem(
+                    "moments in 8 bits have a scale per block, and a shard may end within one",
+                    where=f"{stage}.optimizer=adamw_8bit and compute.shard={self.compute.shard}",
+                    remedy="use adamw, whose moments are spread as well, or compute.shard=none",
                 )
 
     def _layer_problems(self) -> Iterator[Problem]:

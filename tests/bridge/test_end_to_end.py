@@ -1,4 +1,4 @@
-"""From a published dataset to a table beside the published row, by the commands that a user types."""
+"""From a published dataset to a table beside the published row, by a user's commands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ base:
 evaluation:
   heldout: {size: 2}
   pope: {name: lmms_eval, benchmark: pope, python: PYTHON, max_response_length: 24}
-  ours: {name: lmms_eval, benchmark: r_bench, data: r_bench, python: PYTHON, max_response_length: 24}
+  ours:
+    {name: lmms_eval, benchmark: r_bench, data: r_bench, python: PYTHON, max_response_length: 24}
 rows:
   qwen3_vl_4b_dapo: {label: DAPO}
   qwen3_vl_4b_ease: {label: EASE, overrides: [+auxiliary.ease=ease]}

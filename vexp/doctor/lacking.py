@@ -121,6 +121,9 @@ def _devices(run: RunSpec) -> Iterator[Finding]:
     if count and run.compute.device != "cpu" and run.launcher.name == "local" and wanted > count:
         detail = f"{wanted} processes, one for each GPU, but torch sees {count}"
         yield Finding("compute.processes", "missing", detail, f"set compute.processes={count}")
+    if run.compute.shard != "none" and count and run.compute.device != "cpu":
+        detail = "weights in shards have been verified on CPUs (gloo), not on GPUs (NCCL)"
+        yield Finding("compute.shard", "absent", detail, "compare a few steps with shard=none")
     if run.compute.attention == "flash_attention_2":
         found = machine.flash_attention()
         if found.state != "ok" or not count:

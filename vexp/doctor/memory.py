@@ -135,16 +135,23 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
         if run.compute.precision == "bf16"
         else ("backbone.weights=bf16 with compute.precision=bf16",)
     )
-    yield Part("weights", weights, "always", lighter)
     if not run.stages:
+        yield Part("weights", weights, "always", lighter)
         return
-    freeze = ("rl.freeze=[vision]",)
-    yield Part("moments of AdamW", 2 * weights, "always", (*lighter, *freeze))
-    yield Part("gradients", weights, "update", (*lighter, *freeze))
+    freeze, spread = ("rl.freeze=[vision]",), _spread(run)
+    yield Part("weights", weights // _shares(run), "always", (*lighter, *spread))
+    moments = 2 * weights // _shares(run)
+    yield Part("moments of AdamW", moments, "always", (*lighter, *freeze, *spread))
+    yield Part("gradients", weights // _shares(run), "update", (*lighter, *freeze, *spread))
+    if _shares(run) > 1:
+        yield from _gathered(run, shapes, weights, lighter)
     if any("reference_logprobs" in c.required() for _, c in run.components()) or (
         "rl" in run.stages and run.algorithm.kl_coef
     ):
-        yield Part("reference model", weights, "always", ("algorithm.kl_coef=0",))
+        less = ("algorithm.kl_coef=0",)
+        yield Part("reference model", weights // _shares(run), "always", (*less, *spread))
+        if _shares(run) > 1:  # after the keys and values are gone, but counted beside them
+            yield Part("reference model, gathered", weights, "generation", less)
     number = 4 if run.compute.precision == "fp32" else 2
     if number == 2 and run.backbone.bytes_per_parameter == 4:
         yield Part("weights cast to bf16", shapes.parameters * 2, "generation", lighter)
@@ -155,9 +162,37 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
     yield _scores(run, shapes)
 
 
+def _shares(run: RunSpec) -> int:
+    """In how many parts weights, gradients and moments lie."""
+    return 1 if run.compute.shard == "none" else run.processes
+
+
+def _spread(run: RunSpec) -> tuple[str, ...]:
+    if run.processes == 1:
+        return ()
+    return ("compute.processes",) if _shares(run) > 1 else ("compute.shard=fsdp2",)
+
+
+def _gathered(
+    run: RunSpec, shapes: Shapes, weights: int, lighter: tuple[str, ...]
+) -> Iterator[Part]:
+    """What is whole for a while of what lies in shards.
+
+    In an update: the embeddings at both ends, a layer and the one after it. A layer's gradient is
+    summed when the pass over the responses and that over their prompts have both gone back through
+    it; the first of the two comes to an end before the second begins.
+    """
+    yield Part("weights, gathered", weights, "generation", lighter)
+    ends = min(2 * shapes.vocabulary * shapes.hidden, shapes.parameters)
+    layers = 2 * (shapes.parameters - ends) // shapes.layers
+    size = (ends + layers) * run.backbone.bytes_per_parameter
+    yield Part("weights, gathered for a layer", size, "update", lighter)
+    yield Part("gradients before they are summed", weights, "update", lighter)
+
+
 def _generation(run: RunSpec, shapes: Shapes, prompt_tokens: int, number: int) -> Iterator[Part]:
     """A whole rollout batch is decoded at once; responses share their prompt's keys and values."""
-    prompts = math.ceil(run.rl.prompts_per_step / (run.compute.processes or 1))
+    prompts = math.ceil(run.rl.prompts_per_step / run.processes)
     rows = prompts * run.rollout.group_size
     tokens = prompts * prompt_tokens + rows * run.rollout.max_response_length
     keys = ("rl.prompts_per_step", "rollout.group_size", "rollout.max_response_length")

@@ -91,6 +91,14 @@ def span_of(run: RunSpec, given: Span | None) -> Span:
             )
         )
     span = given or Span(1, asked or 1)
+    if span.processes == 1 and run.compute.shard != "none":
+        raise ConfigError(
+            Problem(
+                "this run has one process, which has nobody to share its weights with",
+                where=f"compute.shard={run.compute.shard}",
+                remedy="set compute.processes, or compute.shard=none",
+            )
+        )
     if span.processes > 1:
         check_gpus(run.compute, span.per_node)
     return span

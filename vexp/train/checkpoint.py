@@ -74,26 +74,46 @@ def save(
     """Write the checkpoint of `state.step` below `home`; one that is there already stays.
 
     `former` are the weights before the last update, where the next step needs them.
+    The first process of a run calls this, while all others call `assist`.
 
     Raises:
+        RunError: if the processes no longer hold the same weights; nothing is written.
         StorageError: if the disk refuses; what was saved before is untouched.
     """
     from safetensors.torch import save_file
 
     target = home / f"step-{state.step:06d}"
-    if target.exists():
-        if damage(target) is None:
-            return target
-        shutil.rmtree(target)
-    with new_folder(target) as folder, tensor_write_errors(target):
-        policy.save(folder / MODEL)
-        if optimizer is not None:
-            save_file(_moments(policy, optimizer), folder / OPTIMIZER)
-        if former is not None:
-            save_file(dict(former), folder / FORMER)
-        _write_state(folder, state)
-        write_manifest(folder)
+    with _together(policy, optimizer) as moments:
+        if target.exists():
+            if damage(target) is None:
+                return target
+            shutil.rmtree(target)
+        with new_folder(target) as folder, tensor_write_errors(target):
+            policy.save(folder / MODEL)
+            if optimizer is not None:
+                save_file(moments, folder / OPTIMIZER)
+            if former is not None:
+                save_file(dict(former), folder / FORMER)
+            _write_state(folder, state)
+            write_manifest(folder)
     return target
+
+
+def assist(policy: Policy, optimizer: Optimizer | None) -> None:
+    """Give the process that saves what this one has of weights and moments."""
+    with _together(policy, optimizer):
+        pass
+
+
+@contextlib.contextmanager
+def _together(policy: Policy, optimizer: Optimizer | None) -> Iterator[dict[str, Any]]:
+    """All weights in the policy while the block runs, and all moments where they are written."""
+    from vexp.train import parallel, sharding
+
+    moments = {} if optimizer is None else _moments(policy, optimizer)
+    with sharding.whole(policy):
+        parallel.check_agreement(policy)
+        yield moments
 
 
 def load_optimizer(folder: Path, policy: Policy, optimizer: Optimizer) -> None:
@@ -119,7 +139,12 @@ def load_optimizer(folder: Path, policy: Policy, optimizer: Optimizer) -> None:
             where=str(folder / OPTIMIZER),
             remedy="start the run in another results_dir, or delete this checkpoint",
         )
-    state = {index: moments[name] for index, name in enumerate(names) if name in moments}
+    parameters = [p for settings in optimizer.param_groups for p in settings["params"]]
+    state = {
+        index: _placed(moments[name], parameters[index])
+        for index, name in enumerate(names)
+        if name in moments
+    }
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
@@ -275,13 +300,24 @@ def _write_state(folder: Path, state: State) -> None:
 
 
 def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
+    """By the names of their parameters; empty in a process that does not write."""
+    from vexp.train import parallel, sharding
+
     names = _names_by_index(policy, optimizer)
-    state = optimizer.state_dict()["state"]
-    return {
-        key: tensor.detach().cpu().contiguous()
-        for index, moments in state.items()
-        for key, tensor in _flat(names[index], moments)
-    }
+    found = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key, tensor in _flat(names[index], moments):
+            value = sharding.gathered(tensor.detach())
+            if parallel.leading():
+                found[key] = value.cpu().contiguous()
+    return found
+
+
+def _placed(moments: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """A parameter's moments, as it lies in this process."""
+    from vexp.train import sharding
+
+    return {key: sharding.like(value, parameter) for key, value in moments.items()}
 
 
 def _flat(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

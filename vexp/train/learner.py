@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import ProcessLost, VexpError
-from vexp.train import auxiliary, checkpoint, lora, metrics, parallel
+from vexp.train import auxiliary, checkpoint, lora, metrics, parallel, sharding
 from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, even_portions
@@ -106,16 +106,17 @@ class Learner:
     def _observe(
         self, experience: Experience, updates: list[list[list[int]]], asked: Request, step: int
     ) -> Experience:
-        return observe(
-            experience,
-            self.policy,
-            self.reference,
-            [portion for update in updates for portion in update],
-            asked,
-            temperature=self.run.rollout.temperature,
-            seed=self.run.seed,
-            step=step,
-        )
+        with sharding.whole(self.policy), sharding.whole(self.reference):
+            return observe(
+                experience,
+                self.policy,
+                self.reference,
+                [portion for update in updates for portion in update],
+                asked,
+                temperature=self.run.rollout.temperature,
+                seed=self.run.seed,
+                step=step,
+            )
 
     def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
         """All optimiser steps of one rollout batch; `updates` were done before.
@@ -126,10 +127,11 @@ class Learner:
         done: list[dict[str, float]] = []
         seen: list[dict[str, Tensor]] = []
         settings, over = self.run.rl, (step - 1) / self.run.rl.steps
-        for _ in range(settings.epochs_per_step):
-            for portions in lesson.updates:
+        with sharding.updating(self.policy):
+            for portions in lesson.updates * settings.epochs_per_step:
                 rate = learning_rate(settings, updates + len(done) + 1, over)
                 done.append(self._one_update(lesson.experience, portions, rate, step, seen))
+        self.optimizer.zero_grad()  # nothing holds gradients while responses are generated
         return Learned(len(done), _summary(done) | _seen(seen))
 
     def _one_update(
@@ -143,9 +145,9 @@ class Learner:
         run, where = self.run, f"step {step}"
         sums: dict[str, Tensor] = {}
         here: list[dict[str, Tensor]] = []
-        own = parallel.mine(portions)
+        turns = sharding.turns(self.policy, portions, experience)
         self.optimizer.zero_grad()
-        for rows in own:
+        for rows, counted in turns:
             part = experience.select(rows)
             output = auxiliary.forward(
                 run.auxiliary,
@@ -159,11 +161,14 @@ class Learner:
             loss, counts = loss_and_counts(
                 run.algorithm, output, part, run.auxiliary, run.rl.correction
             )
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss if counted else 0.0 * loss)
+            if not counted:
+                continue
             here.append(metrics.of_update(run, output, part))
             sums = {name: _with(name, sums, value) for name, value in counts.items()}
+        own = [rows for rows, counted in turns if counted]
         row = _of_all(portions, own, _numbers(sums), here, seen)
-        parallel.add_up_gradients(self.policy)
+        sharding.add_up_gradients(self.policy)
         if not math.isfinite(row["loss"]):
             raise diverged("the loss", row["loss"], where)
         limit = run.rl.max_grad_norm
@@ -230,11 +235,15 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
     The reference policy is the initial model in both cases.
     """
     policy = load_trained(run, initial, found, device, "rl")
+    sharding.place(policy, run.compute)
     reference: Policy | lora.Untrained | None = None
     if "reference_logprobs" in needs(run):
         adapted = run.backbone.lora.rank > 0
-        plain = None if adapted else load(run, initial, device, "rl").requires_grad_(False)
-        reference = plain or lora.Untrained(policy)
+        if adapted:
+            reference = lora.Untrained(policy)
+        else:
+            reference = load(run, initial, device, "rl").requires_grad_(False)
+            sharding.place(reference, run.compute)
     accelerator = make_accelerator(run.compute)
     optimizer = make_optimizer(policy, run.rl)
     if found is not None:

@@ -38,7 +38,6 @@ def train_rl(
     workspace.resumed(state.step)
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
-        parallel.check_agreement(learner.policy)
         late = None
         if run.rl.staleness and state.step < run.rl.steps:
             late = waiting(learner, state, found)
@@ -76,8 +75,8 @@ def _tell(
 def _save(
     learner: Learner, workspace: Workspace, state: State, late: Waiting | None
 ) -> Path | None:
-    parallel.check_agreement(learner.policy)
     if not parallel.leading():
+        checkpoint.assist(learner.policy, learner.optimizer)
         return None
     workspace.sync()
     homes = workspace.checkpoint_dirs

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vexp.errors import CheckpointError, ConfigError, Problem
+from vexp.train import sharding
 
 if TYPE_CHECKING:
     from vexp.backbone.base import Lora
@@ -93,7 +94,7 @@ def merged(model: nn.Module) -> dict[str, Tensor] | None:
         return None
     found = {
         name.replace(".base_layer.", "."): value
-        for name, value in model.state_dict().items()
+        for name, value in sharding.state_dict(model).items()
         if ".lora_" not in name
     }
     for name, layer in layers.items():

@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from vexp.errors import ConfigError, Diverged, Problem
 from vexp.spec import FrozenPart, Optimization
+from vexp.train.sharding import gathered
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,7 +108,7 @@ def apply_gradients(
     norm = accelerator.clip_grad_norm_(
         list(model.parameters()), math.inf if limit is None else limit
     )
-    value = float(norm.item() if isinstance(norm, torch.Tensor) else norm or 0.0)
+    value = float(gathered(norm).item() if isinstance(norm, torch.Tensor) else norm or 0.0)
     if not math.isfinite(value):
         raise diverged("the norm of the gradient", value, where)
     for group in optimizer.param_groups:

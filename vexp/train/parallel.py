@@ -105,11 +105,16 @@ def _leave(store: Store) -> None:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Turn torch's complaint that somebody is gone into ours."""
+def together(*, mixed: bool = False) -> Iterator[None]:
+    """Turn torch's complaint that somebody is gone into ours.
+
+    `mixed`: the block does other things too, so only an error that names the transport is taken.
+    """
     try:
         yield
     except RuntimeError as error:  # torch's own types all derive from it
+        if mixed and not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
         raise ProcessLost(f"the processes of this run lost each other: {error}") from error
 
 

@@ -23,7 +23,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.files import write_json
 from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
-from vexp.train import lora
+from vexp.train import lora, sharding
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.alignment import PredictorRows
@@ -118,6 +118,8 @@ class Policy(nn.Module):
         # special tokens that a response may contain besides the end of the sequence, and their ids
         self.emits: dict[str, int] = {t: tokenizer.convert_tokens_to_ids(t) for t in emits}
         self.register_buffer("banned", banned, persistent=False)
+        # Whether its weights are spread over processes, and gathered for now: see `sharding`.
+        self.sharded, self.whole = False, False
         self.to(device)
 
     def recompute(self) -> None:
@@ -156,6 +158,8 @@ class Policy(nn.Module):
         before = PredictorRows.of(probe) if probe and reading.predictor else None
         prefix = self.encode_prefix(prompts, before.ends if before else None)
         fed = tokens.shape[1] - (not reading.own)
+        if self.sharded:  # all processes of an update go through the decoder as often
+            fed = max(fed, 1)
         first = prefix.last_hidden[prompt_index].unsqueeze(1)
         reader = before.responses if before else probe
         own = self._extend(prefix, tokens[:, :fed], mask[:, :fed], prompt_index, reader)
@@ -327,7 +331,10 @@ class Policy(nn.Module):
         """
         try:
             with no_progress_bars():
-                self.model.save_pretrained(folder, state_dict=lora.merged(self.model))
+                weights = lora.merged(self.model)
+                if weights is None and self.sharded:
+                    weights = sharding.state_dict(self.model)
+                self.model.save_pretrained(folder, state_dict=weights)
             if own := lora.adapters(self.model):
                 save_file(own, folder / lora.ADAPTER)
             self.tokenizer.save_pretrained(folder)

@@ -67,6 +67,20 @@ class Prefix:
         return SharedPrefix(self.keys, self.values, bias)
 
 
+class _Opaque:
+    """What a decoder hands on to its layers; FSDP2 takes no part of it for a layer's own input.
+
+    It looks for tensors with a gradient in all arguments of a layer, dataclasses included, and
+    would give the layer a changed copy, so that what is noted there never came back.
+    """
+
+    def __init__(self, content: object) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+
 @dataclass(frozen=True)
 class CrossLayer:
     """What a decoder looks up in a cache for a layer of cross-attention: an image's keys."""
@@ -140,14 +154,14 @@ def encode(
         probe.image_index, probe.image_mask = index, there
         last = prompts.input_ids.shape[1] - 1
         probe.rows = torch.full((len(prompts), 1), last, device=image.device)
-        arguments = {"probe": probe}
+        arguments = {"probe": _Opaque(probe)}
     sighted = family.sighted(model, embeds, image, prompts)
     allowed = sighted.get("cross_attention_mask")
     output = model.get_decoder()(
         **sighted,
         **prepared(causal_mask(kernel, prompts.attention_mask)),
         position_ids=family.decoder_positions(prompts.position_ids),
-        past_key_values=recorder,
+        past_key_values=_Opaque(recorder),
         **arguments,
     )
     hidden = output.last_hidden_state
@@ -195,16 +209,16 @@ def extend(
         prefix = prefix.rows(prompt_index)
     if kernel == shared.NAME:
         # Responses are padded on the right, where causal attention never looks: no mask is needed.
-        arguments |= prepared(None) | {"shared_prefix": prefix.shared()}
+        arguments |= prepared(None) | {"shared_prefix": _Opaque(prefix.shared())}
         if prefix.cross is not None:
-            arguments |= {"past_key_values": _Images(prefix)}
+            arguments |= {"past_key_values": _Opaque(_Images(prefix))}
     else:
         keys = causal_mask(kernel, torch.cat([prefix.mask, mask], dim=1), tokens.shape[1])
-        arguments |= prepared(keys) | {"past_key_values": _Continuation(prefix)}
+        arguments |= prepared(keys) | {"past_key_values": _Opaque(_Continuation(prefix))}
     arguments |= seeing(prefix, len(tokens))
     if probe is not None:
         probe.image_index, probe.image_mask = prefix.image_index, prefix.image_mask
-        arguments |= {"probe": probe}
+        arguments |= {"probe": _Opaque(probe)}
     hidden: Tensor = model.get_decoder()(**arguments).last_hidden_state
     return hidden
 

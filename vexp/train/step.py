@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vexp.registry import Memory
-from vexp.train import metrics, replay
+from vexp.train import metrics, replay, sharding
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import Learned, Learner, Lesson
@@ -27,17 +27,19 @@ class Prepared:
 def prepare(learner: Learner, state: State, clock: Clock) -> Prepared:
     """Generate, score and observe the batch of the step after `state`."""
     run, step, memory = learner.run, state.step + 1, state.memory
-    collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
-    row: dict[str, float] = dict(metrics.of_rollouts(collected, run.rollout.responses_per_prompt))
     lesson = None
-    experience = to_experience(run, learner.policy, collected)
-    with clock("update_s"):
-        if experience is not None:
-            experience = replay.refilled(run, learner.policy, experience, memory, step)
-        if experience is not None:
-            lesson = learner.prepare(experience, step)
-            row |= metrics.of_experience(run, lesson.experience)
-            memory = replay.remembered(run, lesson.experience, memory)
+    with sharding.whole(learner.policy):
+        collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
+        experience = to_experience(run, learner.policy, collected)
+        with clock("update_s"):
+            if experience is not None:
+                experience = replay.refilled(run, learner.policy, experience, memory, step)
+            if experience is not None:
+                lesson = learner.prepare(experience, step)
+    row: dict[str, float] = dict(metrics.of_rollouts(collected, run.rollout.responses_per_prompt))
+    if lesson is not None:
+        row |= metrics.of_experience(run, lesson.experience)
+        memory = replay.remembered(run, lesson.experience, memory)
     return Prepared(step, collected.cursor, row, lesson, memory)
 
 

@@ -18,7 +18,7 @@ from vexp.dataset.base import Item
 from vexp.errors import CheckpointError, DataError
 from vexp.files import append_line, read_lines, write_text
 from vexp.spec import Anchor, Keep, Supervised
-from vexp.train import auxiliary, checkpoint, parallel
+from vexp.train import auxiliary, checkpoint, parallel, sharding
 from vexp.train.checkpoint import MODEL, State
 from vexp.train.collect import draw, of_prompts
 from vexp.train.device import arithmetic, make_accelerator
@@ -87,16 +87,17 @@ def _build(
         found = parallel.path_from_first(lambda: checkpoint.newest([work], total, workspace.note))
         state = State.read(found) if found else State()
         policy = load_trained(run, initial, found, device, stage)
+        sharding.place(policy, run.compute)
         optimizer = make_optimizer(policy, settings)
         if found is not None and state.step < total:
             checkpoint.load_optimizer(found, policy, optimizer)
         accelerator = make_accelerator(run.compute)
         policy, optimizer = accelerator.prepare(policy, optimizer)
-        parallel.check_agreement(policy)
         if parallel.leading():
             _cut_back(work / METRICS, state.step)
         while state.step < total:
-            state = _step(run, stage, policy, optimizer, accelerator, state)
+            with sharding.updating(policy):
+                state = _step(run, stage, policy, optimizer, accelerator, state)
             if parallel.leading():
                 append_line(work / METRICS, {"step": state.step, **state.metrics})
             workspace.progress(stage, state.step, total, state.metrics)
@@ -105,20 +106,22 @@ def _build(
                 _save(work, state, policy, optimizer)
             if stop and state.step < total:
                 raise stopped(stage, state.step, total)
-        parallel.check_agreement(policy)
-        if not parallel.leading():
-            return
-        with checkpoint.tensor_write_errors(output):
-            policy.save(output / MODEL)
+        with sharding.whole(policy):
+            parallel.check_agreement(policy)
+            if not parallel.leading():
+                return
+            with checkpoint.tensor_write_errors(output):
+                policy.save(output / MODEL)
         write_text(output / METRICS, (work / METRICS).read_text("utf-8"))
         checkpoint.write_manifest(output)
 
 
 def _save(work: Path, state: State, policy: Policy, optimizer: Optimizer) -> None:
-    parallel.check_agreement(policy)
     if parallel.leading():
         checkpoint.save(work, state, policy, optimizer)
         checkpoint.prune([work], Keep(), state.step)
+    else:
+        checkpoint.assist(policy, optimizer)
 
 
 def settings_of(run: RunSpec, stage: str) -> Supervised:
@@ -155,18 +158,20 @@ def _step(
     sums: dict[str, float] = {"loss": 0.0} | {f"auxiliary/{name}": 0.0 for name in terms}
     optimizer.zero_grad()
     portions = even_portions(every, every, run.compute.micro_batch_size, parallel.world())
-    for rows in parallel.mine(portions):
+    for rows, counted in sharding.turns(policy, portions, batch):
         part = batch.select(rows)
         output = auxiliary.forward(terms, policy, part, 1.0, seed=settings.seed, step=step)
         loss = -output.logprobs.masked_fill(~part.mask, 0.0).sum() / count
-        sums["loss"] += float(loss.detach())
+        imitated = float(loss.detach())
         loss, counts = auxiliary.added(loss, terms, output, part)
-        sums |= {name: sums[name] + float(value) for name, value in counts.items()}
-        accelerator.backward(loss)
+        accelerator.backward(loss if counted else 0.0 * loss)
+        if counted:
+            sums["loss"] += imitated
+            sums |= {name: sums[name] + float(value) for name, value in counts.items()}
     if parallel.world() > 1:
         found = [theirs for _, theirs in parallel.gathered({}, sums)]
         sums = {name: math.fsum(each[name] for each in found) for name in sums}
-        parallel.add_up_gradients(policy)
+        sharding.add_up_gradients(policy)
     for name, value in sums.items():
         if not math.isfinite(value):
             raise diverged("the loss" if name == "loss" else f"the loss {name!r}", value, where)
