@@ -30,6 +30,24 @@ def test_progress_of_a_running_run_has_step_metrics_and_time_left(plan, fabricat
     assert data["metrics"] == {"reward": 0.5, "accuracy": 0.25}
 
 
+def test_a_finished_runs_accuracy_is_that_of_the_table(plan, fabricate):
+    """And not the one that the last of its evaluations reported while it was at it."""
+    text = f"{FIVE}\nevaluation: {{diagnostics: {{name: diagnostics}}}}"
+    run = plan(text).runs[0].training.run
+    assert list(run.evaluator) == ["heldout", "diagnostics"]
+    fabricate.done(run, {"accuracy": 0.625})
+    attempt = plan(text).runs[0].status.folder / "attempts" / "0001"
+    write_json(attempt / "progress.json", {"stage": "diagnostics", "metrics": {"accuracy": 0.1}})
+    row = progress(plan(text))[0]
+    assert row.accuracy == 0.625
+    console = Console(record=True, width=150)
+    console.print(progress_table(plan(text), [row]))
+    assert "0.625" in console.export_text(clear=False)
+    assert "0.100" not in console.export_text()
+    fabricate.done(plan(text).runs[1].training.run, evaluate=False)
+    assert progress(plan(text))[1].accuracy is None
+
+
 def test_the_supervised_stage_has_a_pace_too(plan, fabricate):
     fabricate.running(plan(FIVE).runs[0].training.run)
     attempt = plan(FIVE).runs[0].status.folder / "attempts" / "0001"

@@ -242,15 +242,14 @@ def _cells(row: Progress) -> list[str]:
     return [
         row.stage if running else "",
         step,
-        _metric(row, "reward"),
-        _metric(row, "accuracy"),
+        _number(row.metrics.get("reward")),
+        _number(row.accuracy),
         "" if row.left_s is None else duration(row.left_s),
         row.remark,
     ]
 
 
-def _metric(row: Progress, name: str) -> str:
-    value = row.metrics.get(name)
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vexp.files import read_json
+from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.switch import mixed
+from vexp.runs.store import RunFolder
+from vexp.runs.switch import effective, mixed
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
 from vexp.sweeps.hold import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
@@ -35,6 +37,14 @@ class Progress:
     left_s: float | None = None  # of the present stage
     exit_code: int | None = None  # of the last process that a worker gave to it
     log: Path | None = None  # of that worker
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of a finished run, what its first evaluation with an accuracy found, as the table has it.
+
+        Of any other run, the one that the stage it is in reports.
+        """
+        return _evaluated(self.run) if self.run.state == "done" else self.metrics.get("accuracy")
 
     @property
     def remark(self) -> str:
@@ -154,6 +164,20 @@ def _progress(run: Planned, end: Mapping[str, Any], workers: Path) -> Progress:
         exit_code=end.get("exit_code"),
         log=workers / f"{end['worker']}.log" if "worker" in end else None,
     )
+
+
+def _evaluated(run: Planned) -> float | None:
+    folder = RunFolder(run.status.folder) if run.status else None
+    result = folder.result() if folder else None
+    if folder is None or result is None:
+        return None
+    for unit in evaluations.units(effective(run.training.run, folder), result["checkpoint_hash"]):
+        found = evaluations.find(folder.evaluations_dir, unit.key)
+        content = read_json(found / evaluations.RESULTS) if found else None
+        entry = ((content or {}).get("metrics") or {}).get("accuracy")
+        if entry is not None:
+            return float(entry["value"])
+    return None
 
 
 def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:

@@ -86,7 +86,8 @@ class _Lines:
 
 
 def _line(row: Progress, plan: Plan) -> str:
-    numbers = [f"{n} {row.metrics[n]:.3f}" for n in ("reward", "accuracy") if n in row.metrics]
+    values = {"reward": row.metrics.get("reward"), "accuracy": row.accuracy}
+    numbers = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
     if row.run.state != "done":
         numbers = []
     told = ", ".join([row.run.state, *numbers, *([row.remark] if row.remark else [])])
