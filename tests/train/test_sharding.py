@@ -167,7 +167,12 @@ def _in_shards():
         "gradients": {type(p.grad) for p in policy.parameters()} <= {DTensor, type(None)},
         "in a pass": seen[0],
     }  # fmt: skip
+    like = made()[0].model.state_dict()
     with sharding.whole(policy), sharding.whole(policy):
+        state = sharding.state_dict(policy.model)
+        found["state"] = list(state) == list(like) and all(
+            torch.equal(value, like[name]) for name, value in state.items()
+        )
         found["whole"] = not any(isinstance(p, DTensor) for p in policy.parameters())
     found["again"] = all(isinstance(p, DTensor) for p in policy.parameters())
     return found
@@ -242,6 +247,7 @@ def test_each_process_holds_its_shard_and_a_layer_is_gathered_for_its_pass(found
         assert one["gradients"]
         assert 0.45 < one["share"] < 0.55
         assert one["in a pass"] == [True, False]  # only the layer that is at work is whole
+        assert one["state"]  # to be read without putting the weights back to shards
         assert one["whole"]
         assert one["again"]
 

@@ -25,7 +25,7 @@ from vexp.engine._process import PYTHON, Gone, Message, Process
 from vexp.engine._vllm_server import WHERE, Asked, Served, Server, first_line, write_home
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import ConfigError, DataError, EngineFailed, Problem, VexpError
-from vexp.train import lora, parallel
+from vexp.train import lora, parallel, sharding
 from vexp.train.parallel import packed
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _Live(ABC):
         if self.weights is not None and torch.equal(self.weights, sums):
             return
         self.weights = None
-        self.load(lora.merged(policy.model) or policy.model.state_dict())
+        self.load(lora.merged(policy.model) or sharding.state_dict(policy.model))
         self.weights = sums
 
     @abstractmethod
