@@ -21,6 +21,7 @@ from PIL import Image
 from tests.bridge.conftest import ROOT
 from tests.tiny import SMALL
 from vexp.config.schema import to_dict
+from vexp.evaluator._lmms_tasks import datasets
 from vexp.evaluator.benchmarks import OWN, catalogue
 from vexp.tables.reference import load
 
@@ -315,3 +316,30 @@ def test_every_task_of_the_catalogue(eval_python, tmp_path):
         assert images > 0, task
         instructed = "Put the final answer in \\boxed{}." in text
         assert instructed == (task == "mmk12"), text
+
+
+def test_the_datasets_to_fetch_are_those_that_lmms_eval_reads(eval_python):
+    """Its own reader of task files against ours, which does not import it."""
+    shipped = {
+        task: source
+        for benchmark in catalogue().values()
+        for task, (source, *_) in benchmark.runs.items()
+        if source != OWN
+    }
+    code = (
+        "import json, pathlib, sys, lmms_eval.tasks\n"
+        "from lmms_eval.utils import load_yaml_config\n"
+        "top = pathlib.Path(lmms_eval.tasks.__file__).parent\n"
+        "read = lambda s: load_yaml_config(yaml_path=str(top / s), mode='simple')['dataset_path']\n"
+        "print(json.dumps({t: read(s) for t, s in json.loads(sys.argv[1]).items()}))\n"
+    )
+    done = subprocess.run(
+        [eval_python, "-c", code, json.dumps(shipped)], capture_output=True, text=True, check=True
+    )
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    ours = {
+        task: [each.name for each in datasets({task: source}, "", eval_python)]
+        for task, source in shipped.items()
+    }
+    assert ours == {task: [name] for task, name in theirs.items()}
+    assert [each.name for each in datasets({"pope": ""}, "", eval_python)] == [theirs["pope"]]

@@ -1,4 +1,4 @@
-"""From a published dataset to a table beside the published row, by a user's commands."""
+"""From a published dataset to a table beside the published row, by the commands a user types."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ ASKED = 10
 ROWS = ("qwen3_vl_4b_dapo", "qwen3_vl_4b_ease")
 SAYS = "<think>I see it.</think>\\boxed{yes}"  # what the demonstrations teach
 POPE = "lmms-lab-encoder/POPE"  # as lmms-eval's task file has it
+# Sampled at temperature 2: what was taught is said so surely that groups would have one reward.
 SWEEP = """
 base:
   - backbone=tiny_qwen3_vl
@@ -51,14 +52,14 @@ base:
   - rl.prompts_per_step=2
   - rollout.group_size=4
   - rollout.max_response_length=24
-  - rollout.temperature=2 # what was taught is said nearly always: groups would have one reward
+  - rollout.temperature=2
   - checkpoint.every=2
   - algorithm=dapo_ease
 evaluation:
   heldout: {size: 2}
   pope: {name: lmms_eval, benchmark: pope, python: PYTHON, max_response_length: 24}
-  ours:
-    {name: lmms_eval, benchmark: r_bench, data: r_bench, python: PYTHON, max_response_length: 24}
+  ours: {name: lmms_eval, benchmark: r_bench, data: r_bench, python: PYTHON,
+         max_response_length: 24}
 rows:
   qwen3_vl_4b_dapo: {label: DAPO}
   qwen3_vl_4b_ease: {label: EASE, overrides: [+auxiliary.ease=ease]}
