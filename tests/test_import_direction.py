@@ -75,6 +75,7 @@ OPEN = {
     "correction.none": "the spec's default, which says nothing and keeps ids",
     "evaluator.benchmarks": "names of benchmarks, whoever made the result",
     "backbone._imports": "lmms-eval imports transformers before any backbone is loaded",
+    "engine._vllm_process": "a process is what a hidden command starts, as with other processes",
 }
 # What an interface may import beside other interfaces.
 PLAIN = {"errors", "registry", "config.types"}

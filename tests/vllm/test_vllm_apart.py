@@ -141,6 +141,6 @@ def test_when_its_leader_is_killed_it_goes_and_leaves_nothing():
     assert not Path(home).exists()
 
 
-def test_several_engines_of_one_kind_share_a_machine(policy):
-    """The one in this process and the one beside it, as two processes of a run have them."""
-    alike(ask(policy, items=[item(0)], engine=ENGINE), ask(policy, items=[item(0)]))
+def test_moving_into_this_process_and_out_again_changes_nothing(policy):
+    here, apart = (ask(policy, items=[item(0)], engine=engine) for engine in (ENGINE, APART))
+    alike(here, apart)
