@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 from tests.backbone.plain import (
     CROSSED,
     QWEN,
+    SIZES,
     TILED,
     TWINS,
     plain,
@@ -240,3 +241,12 @@ def test_recomputing_records_no_key_twice(name):
     prefix = owner.encode_prefix(owner.encode(ragged_items(), PROMPT))
     (prefix.last_hidden.sum() + sum(keys.sum() for keys in prefix.keys)).backward()
     assert len(prefix.keys) == len(prefix.values) == owner.layers
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_tower_of_one_layer_is_enough(name):
+    owner = REGISTRY.get("backbone", name)(**(SIZES | {"vision_depth": 1})).load()
+    batch = owner.encode([item(0)], PROMPT)
+    tokens, mask = owner.encode_responses(["a"], 4)
+    found = owner(batch, tokens, mask, torch.zeros(1, dtype=torch.int64))
+    assert torch.isfinite(found.logprobs[mask]).all()

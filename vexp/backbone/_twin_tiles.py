@@ -107,7 +107,8 @@ def _mllama(twin: Any, tokenizer: Any, text: dict[str, Any]) -> PreTrainedConfig
 
     vision = _vision(twin)
     vision["attention_heads"] = vision.pop("num_attention_heads")
-    within = list(range(twin.vision_depth))[:-1]  # layers that the decoder sees beside the last
+    # What the decoder sees beside the tower's last states: what goes into layers, of one at least.
+    within = list(range(max(1, twin.vision_depth - 1)))
     image = tokenizer.convert_tokens_to_ids("<|image|>")
     return MllamaConfig(
         text_config={
