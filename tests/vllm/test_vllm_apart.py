@@ -24,7 +24,7 @@ from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError, EngineFailed
 from vexp.train import lora
 
-APART = VLLM(max_length=512, cache_gb=0.2, separate=True)
+APART = VLLM(max_length=512, cache_gb=0.2, separate=True, patience_s=1100.0)
 SAMPLING = Sampling(group_size=3, max_response_length=10)
 
 
@@ -91,7 +91,7 @@ def test_killed_between_two_batches_it_is_started_again(policy):
 
 
 def test_one_that_hangs_is_ended_after_a_while_and_the_next_one_works(policy):
-    engine = VLLM(max_length=512, cache_gb=0.2, separate=True, patience_s=60.0)
+    engine = VLLM(max_length=512, cache_gb=0.2, separate=True, patience_s=1000.0)
     expected = ask(policy, engine=engine)
     process = _vllm._live.process
     os.kill(process.pid, signal.SIGSTOP)

@@ -115,6 +115,13 @@ class Asked:
             image_grid_thw=None if grids is None else grids.cpu(),
         )
 
+    def images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches and grid [1, 3] of each image, in the order of the prompts that have one."""
+        if self.pixel_values is None or self.image_grid_thw is None:
+            return iter(())
+        own = torch.split(self.pixel_values, [count for count in self.pieces if count])
+        return zip(own, self.image_grid_thw.unsqueeze(1), strict=True)
+
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, and what JSON can hold."""
         tensors = {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
@@ -307,11 +314,7 @@ def _requests(served: Served, asked: Asked) -> Iterator[Any]:
     from vllm.inputs.engine import mm_input, tokens_input
     from vllm.multimodal.inputs import PlaceholderRange
 
-    pixels, grids = asked.pixel_values, asked.image_grid_thw
-    sizes = [count for count in asked.pieces if count]
-    images: Iterator[tuple[Tensor, Tensor]] = iter(())
-    if pixels is not None and grids is not None:
-        images = zip(torch.split(pixels, sizes), grids.unsqueeze(1), strict=True)
+    images = asked.images()
     for row, pieces in zip(asked.rows, asked.pieces, strict=True):
         if not pieces:
             yield tokens_input(row)

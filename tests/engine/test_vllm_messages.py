@@ -1,0 +1,72 @@
+"""What goes to a vLLM in a process of its own; none of this needs vLLM."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import PROMPT, policy, ragged_items
+from vexp.engine._vllm import _write
+from vexp.engine._vllm_server import Asked, Served
+from vexp.engine.base import Sampling
+from vexp.engine.vllm import VLLM
+from vexp.train.parallel import packed, unpacked
+
+KEYS = ["a", "b", "c", "d"]
+SAMPLING = Sampling(group_size=3, max_response_length=9, seed=4, step=2, stop="think_boxed")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return policy().encode(ragged_items(), PROMPT)
+
+
+def test_a_question_arrives_as_it_was_asked(batch):
+    asked = Asked.of(batch, KEYS, SAMPLING)
+    found = Asked.read(*unpacked(packed(*asked.parts())))
+    assert (found.rows, found.pieces, found.keys) == (asked.rows, asked.pieces, KEYS)
+    assert found.sampling == SAMPLING
+    assert torch.equal(found.pixel_values, asked.pixel_values)
+    assert torch.equal(found.image_grid_thw, asked.image_grid_thw)
+
+
+def test_each_prompt_has_its_own_tokens_and_image(batch):
+    asked = Asked.of(batch, KEYS, SAMPLING)
+    images = asked.images()
+    for index, row in enumerate(asked.rows):
+        alone = batch.select([index])
+        assert row == alone.input_ids[0].tolist()
+        if alone.pixel_values is None:
+            assert asked.pieces[index] == 0
+            continue
+        patches, grid = next(images)
+        assert torch.equal(patches, alone.pixel_values)
+        assert torch.equal(grid, alone.image_grid_thw)
+    assert next(images, None) is None
+
+
+def test_questions_without_images_have_none(batch):
+    asked = Asked.of(batch.select([2]), ["c"], SAMPLING)
+    found = Asked.read(*unpacked(packed(*asked.parts())))
+    assert found.pixel_values is None and list(found.images()) == []
+
+
+def test_what_is_said_of_the_model_arrives(batch):
+    served = Served.of(VLLM(max_length=99), policy())
+    plain = unpacked(packed({}, dataclasses.asdict(served)))[1]
+    assert Served.read(plain) == served
+    assert served.max_length == 99 and served.eos_id not in served.banned
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_are_written_in_the_engines_precision_tied_ones_too(tmp_path, dtype):
+    shared = torch.randn(4, 3)
+    weights = {"a": shared, "b": shared, "t": torch.randn(3, 2).t(), "n": torch.arange(3)}
+    _write(weights, tmp_path / "w", dtype)
+    found = load_file(tmp_path / "w")
+    assert found.keys() == weights.keys() and found["n"].dtype == torch.int64
+    for name in ("a", "b", "t"):
+        assert torch.equal(found[name], weights[name].to(dtype))
