@@ -48,6 +48,7 @@ UPWARD = {
     ("engine", "train.prefix"): DECODES,
     ("engine", "train.randomness"): DECODES,
     ("engine", "train.responses"): READS,
+    ("engine", "train.sharding"): "the weights of another engine's model are whole ones",
     ("evaluator", "train.collect"): OBSERVES,
     ("evaluator", "train.diagnostics"): OBSERVES,
     ("evaluator", "train.experience"): OBSERVES,
