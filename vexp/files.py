@@ -45,6 +45,21 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_folder(path: Path) -> None:
+    """Ask whether `path` is a folder, or can become one.
+
+    Raises:
+        StorageError: if a file stands there, or where a folder above it has to be.
+    """
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise StorageError(
+                "this is a file, but a folder has to be here",
+                where=str(place),
+                remedy="move it away, or choose another results_dir",
+            )
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)

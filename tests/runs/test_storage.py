@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.runs.conftest import Recorder
 from tests.runs.processes import wait_for
+from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import StorageError
 from vexp.runs.build import work_area
@@ -190,3 +192,12 @@ def test_training_id_is_what_names_the_folder(stub_run, store, reporter):
     outcome = execute(stub_run(), reporter=reporter, store=store)
     assert outcome.run.name == training_id(stub_run()).name
     assert json.loads((outcome.run.folder / "run.json").read_text())["id"] == outcome.run.name
+
+
+@pytest.mark.parametrize("place", ["afile", "afile/x/y"])
+def test_results_below_a_file(reporter, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    Path("afile").write_text("a file")
+    with pytest.raises(StorageError, match="this is a file, but a folder has to be here") as found:
+        execute(resolve([]), reporter=reporter, store=RunStore(place))
+    assert found.value.problem.where == "afile"

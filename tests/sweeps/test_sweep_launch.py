@@ -163,6 +163,13 @@ def test_workers_outlive_the_process_and_the_terminal_that_launched_them(plan, l
     eventually(lambda: plan(FOUR).complete)
 
 
+def test_results_below_a_file_are_one_message(plan, project):
+    (project / "afile").write_text("a file")
+    with pytest.raises(StorageError, match="this is a file, but a folder has to be here") as found:
+        plan(FOUR.replace("[rl]}", "[rl], results_dir: afile/x}"))
+    assert found.value.problem.where == "afile"
+
+
 @pytest.mark.parametrize(
     "place", ["results", "results/runs", "results/sweeps/small", "results/sweeps/small/jobs"]
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vexp import __version__
 from vexp.errors import ConfigError, RunError, suggest
-from vexp.files import new_folder, read_json, write_json
+from vexp.files import check_folder, new_folder, read_json, write_json
 from vexp.runs.claim import DONE, attempt_folder, attempt_name, marks_of, read_owner
 from vexp.runs.owner import Owner
 
@@ -153,12 +153,19 @@ class RunStore:
         self.evaluations_dir = self.root / "evaluations"
 
     def names(self) -> list[str]:
-        """Names of all run folders, sorted; folders being built and stray files are no runs."""
+        """Names of all run folders, sorted; folders being built and stray files are no runs.
+
+        Raises:
+            StorageError: if a file stands where the folder has to be.
+        """
         try:
             with os.scandir(self.runs_dir) as entries:
                 return sorted(e.name for e in entries if e.name[0] != "." and e.is_dir())
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            check_folder(self.runs_dir)
+            raise
 
     def find(self, identity: Identity) -> RunFolder | None:
         """The folder of a run, whatever its slug; None if it was never started."""

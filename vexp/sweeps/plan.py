@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.errors import ConfigError, Problem, StorageError
+from vexp.errors import ConfigError, Problem
+from vexp.files import check_folder
 from vexp.runs.store import RunStatus, RunStore, State
 from vexp.sweeps.checks import check
 from vexp.sweeps.hold import Hold
@@ -225,10 +226,5 @@ def _check_folders(state: SweepState) -> None:
     """
     root = state.results_dir
     own = (state.folder / name for name in ("configs", "jobs", "search", "workers"))
-    for folder in (root, root / "runs", root / "sweeps", state.folder, *own):
-        if folder.exists() and not folder.is_dir():
-            raise StorageError(
-                "this is a file, but a folder has to be here",
-                where=str(folder),
-                remedy="move it away, or choose another results_dir",
-            )
+    for folder in (root / "runs", state.folder, *own):
+        check_folder(folder)
