@@ -318,7 +318,7 @@ def test_every_task_of_the_catalogue(eval_python, tmp_path):
         assert instructed == (task == "mmk12"), text
 
 
-def test_the_datasets_to_fetch_are_those_that_lmms_eval_reads(eval_python):
+def test_the_datasets_to_fetch_are_those_that_lmms_eval_reads(home, eval_python):
     """Its own reader of task files against ours, which does not import it."""
     shipped = {
         task: source
@@ -327,15 +327,19 @@ def test_the_datasets_to_fetch_are_those_that_lmms_eval_reads(eval_python):
         if source != OWN
     }
     code = (
-        "import json, pathlib, sys, lmms_eval.tasks\n"
+        "import json, pathlib, sys\n"
+        "from vexp.backbone._imports import hide_broken_packages\n"
+        "hide_broken_packages()\n"
+        "import lmms_eval.tasks\n"
         "from lmms_eval.utils import load_yaml_config\n"
         "top = pathlib.Path(lmms_eval.tasks.__file__).parent\n"
         "read = lambda s: load_yaml_config(yaml_path=str(top / s), mode='simple')['dataset_path']\n"
         "print(json.dumps({t: read(s) for t, s in json.loads(sys.argv[1]).items()}))\n"
     )
     done = subprocess.run(
-        [eval_python, "-c", code, json.dumps(shipped)], capture_output=True, text=True, check=True
-    )
+        [eval_python, "-c", code, json.dumps(shipped)], env=environment(home),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     theirs = json.loads(done.stdout.splitlines()[-1])
     ours = {
         task: [each.name for each in datasets({task: source}, "", eval_python)]
