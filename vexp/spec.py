@@ -316,6 +316,8 @@ class RunSpec:
 
     def _beyond_backbone(self) -> Iterator[Problem]:
         """What no model of the backbone's family has, and a component reads or adds."""
+        if not self.backbone.lacks:
+            return
         said = {
             "attention": "reads attention on image tokens",
             "similarity": "compares states with those of image tokens",
