@@ -29,9 +29,10 @@ def _fault() -> None:
     from vexp.train import parallel
 
     path = Path(os.environ.get("COIN_FAULT") or "/nowhere")
-    if not path.exists():
+    try:
+        rank, what = path.read_text().split()
+    except FileNotFoundError:  # there is none, or the process that it is for has taken it
         return
-    rank, what = path.read_text().split()
     if int(rank) != parallel.rank():
         return
     path.unlink()
