@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
         ({"mem_gb": 999}, ["Requested node configuration is not available", "4000 MB"]),
         ({"cpus": 64}, ["Requested node configuration is not available", "4 CPUs"]),
         ({"time_min": 90}, ["90 min are more than the partition allows", "at most 60 min"]),
+        ({"nodes": 40}, ["a run on 40 nodes is more than the partition has", "at most 3"]),
         ({"constraint": "a100"}, ["Invalid feature specification"]),
         ({"sbatch": {"nodelist": "n9"}}, ["Invalid node name"]),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def check(made: ArrayExecutor, partition: str | None, time_min: int) -> None:
     wanted = set((partition or slurm.default_partition() or "").split(","))
     there = [entry for entry in known if entry.name in wanted]
     _check_limit(there, time_min)
+    _check_nodes(there, made.parameters.get("nodes") or 1)
     said = made.would_take("true")
     if said and not (_NO_NODE in said and any(entry.fits(*_wanted(made)) for entry in there)):
         raise refused(said, there)
@@ -113,6 +115,19 @@ def _check_limit(there: list[Partition], time_min: int) -> None:
             f"{time_min} min are more than the partition allows",
             where="launcher.time_min",
             accepted=f"at most {longest:g} min; a run that needs longer goes on in a further job",
+        )
+
+
+def _check_nodes(there: list[Partition], nodes: int) -> None:
+    """Slurm takes a job on more nodes than its partition has, and never starts it."""
+    most: Counter[str] = Counter()
+    for entry in there:
+        most[entry.name] += entry.node_count
+    if most and nodes > max(most.values()):
+        raise SlurmError(
+            f"a run on {nodes} nodes is more than the partition has",
+            where="launcher.nodes",
+            accepted=f"at most {max(most.values())}",
         )
 
 

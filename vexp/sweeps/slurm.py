@@ -60,6 +60,11 @@ class Partition:
     gpus: str
     nodes: str
 
+    @property
+    def node_count(self) -> int:
+        """Nodes of this kind, whatever state they are in."""
+        return _number(self.nodes)
+
     def fits(self, cpus: int, memory_mb: int, gpus: int) -> bool:
         """Whether such a node is large enough, whatever state it is in."""
         per_type = re.findall(r"gpu(?::[^:(,]+)?:(\d+)", self.gpus)
