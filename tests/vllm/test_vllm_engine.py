@@ -102,7 +102,11 @@ def test_a_rows_tokens_do_not_depend_on_the_batch_and_places_go_on():
 
 
 def test_ignoring_the_end_fills_every_response():
-    alike(*both(ends_early(fresh(), 8.0), [item(0), item(1)], ignore_eos=True))
+    one, other = both(ends_early(fresh(), 8.0), [item(0), item(1)], ignore_eos=True)
+    alike(one, other)
+    assert other.mask.shape == (6, 10)
+    assert other.mask.all()
+    assert not other.finished.any()
 
 
 @pytest.mark.parametrize(
