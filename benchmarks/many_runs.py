@@ -1,7 +1,7 @@
-"""How long `vexp status` and a `vexp launch` with nothing to do take over many finished runs.
+"""How long `vexp status`, `vexp table` and a `vexp launch` with nothing to do take over many runs.
 
 Every command is a fresh process, timed from its start to its end, in a results folder in which all
-runs of the sweep are done and evaluated.
+runs of the sweep are done and evaluated. The table has 12 benchmarks and a baseline.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import click
 
 from benchmarks.commands import Took, lines, timed, vexp
 from benchmarks.machine import describe
-from benchmarks.sweep_files import fabricate, write_sweep
+from benchmarks.sweep_files import fabricate, fabricate_benchmarks, write_sweep
 
 RUNS = 10_000
 FEW = 200  # points of a small sweep in the same results folder
 COMMANDS = {"status": ("status",), "status --json": ("status", "--json"), "launch": ("launch",)}
-LIMITS_S = {"status": 2.0, "launch": 2.0}
+LIMITS_S = {"status": 2.0, "launch": 2.0, "table": 3.0}
 
 
 def measure(runs: int, times: int) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def measure(runs: int, times: int) -> dict[str, Any]:
             found[name] = timed(vexp(command, whole.name, *options), folder, times)
             took = timed(vexp(command, few.name, *options), folder, times)
             found[f"{name}, {FEW} of them"] = took
+        fabricate_benchmarks(whole, folder / "results")
+        found["table"] = timed(vexp("table", whole.name), folder, times)
     missed = [name for name, limit in LIMITS_S.items() if found[name].wall_s > limit]
     return {
         "commands": {name: asdict(took) for name, took in found.items()},

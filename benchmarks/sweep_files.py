@@ -17,12 +17,14 @@ _METRICS = "".join(
     json.dumps({"step": step, "reward": 0.5, "loss": -0.01, "length": 12.5}) + "\n"
     for step in range(1, 61)
 )
+BENCHMARKS = 12
 ROWS = "{grpo: [], dapo: [experiment=dapo], ease: [experiment=ease], vicra: [experiment=vicra]}"
 
 
 def write_sweep(folder: Path, count: int) -> Path:
     """A sweep of `count` points (a multiple of 200): four methods, three axes, seeds."""
     path = folder / f"grid_{count}.yaml"
+    columns = ", ".join(f"{{benchmark: b{n}, scale: percent}}" for n in range(BENCHMARKS))
     path.write_text(
         "base: ['warm_start.seed=${seed}']\n"
         f"rows: {ROWS}\n"
@@ -31,6 +33,7 @@ def write_sweep(folder: Path, count: int) -> Path:
         "  rollout.group_size: [4, 8, 12, 16, 20]\n"
         "  rl.prompts_per_step: [8, 16]\n"
         f"seeds: {list(range(1, count // 200 + 1))}\n"
+        f"table: {{title: Many runs, columns: [{columns}], baseline: grpo}}\n"
     )
     return path
 
@@ -62,9 +65,26 @@ def fabricate(path: Path, results: Path) -> int:
         for unit in units(point.run, content):
             scored = folder / "evaluations" / unit.folder_name
             scored.mkdir(parents=True)
-            _write(scored / "results.json", {"format": 1, "name": unit.label, "key": unit.key})
+            found = {"format": 1, "name": unit.label, "key": unit.key, "checkpoint": content}
+            _write(scored / "results.json", found | {"metrics": {"accuracy": {"value": 0.5}}})
         made += 1
     return made
+
+
+def fabricate_benchmarks(path: Path, results: Path) -> None:
+    """A result of each benchmark for every point's run, as `vexp import` would leave it."""
+    for number, point in enumerate(points(read_sweep(path))):
+        for place in range(BENCHMARKS):
+            key, name = f"{place:016x}", f"b{place}"
+            home = results / "runs" / point.identity.name / "evaluations" / f"{name}-{key}"
+            home.mkdir(parents=True)
+            value = 0.4 + (number * 7919 + place * 104_729) % 1000 / 5000
+            content = {
+                "format": 1, "name": name, "key": key, "checkpoint": f"c-{point.identity.hash}",
+                "metrics": {"score": {"value": value, "stderr": 0.01, "n": 1000}},
+                "benchmark": name, "main_metric": "score", "version": "1",
+            }  # fmt: skip
+            _write(home / "results.json", content)
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:

@@ -176,11 +176,20 @@ def read_json(path: Path | str) -> Any | None:
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file, in a third of the time that `open` takes: some are read by the thousand.
+    """The text of a file.
 
     Raises:
         OSError: if it cannot be read.
         UnicodeDecodeError: if it is not UTF-8.
+    """
+    return read_bytes(path).decode("utf-8")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """A file's content, in a third of the time that `open` takes: some are read by the thousand.
+
+    Raises:
+        OSError: if it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -189,4 +198,4 @@ def read_text(path: Path | str) -> str:
             parts.append(os.read(handle, _AT_ONCE))
     finally:
         os.close(handle)
-    return b"".join(parts).decode("utf-8")
+    return b"".join(parts)

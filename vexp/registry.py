@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -295,6 +296,8 @@ class Registry:
 
 REGISTRY = Registry()
 
+_PLAIN = (str, int, float, bool, type(None))  # annotations of values that hold nothing
+
 
 def register(kind: str, name: str) -> Callable[[C], C]:
     """Class decorator: makes a component available under `kind` and `name`.
@@ -332,7 +335,7 @@ def unknown_component(kind: str, name: str, known: Iterable[str], where: str = "
 def component_slots(component: Any) -> list[tuple[str, Component]]:
     """Components held by a component's or section's fields, with dotted paths, depth first."""
     found: list[tuple[str, Component]] = []
-    for name in _field_names(type(component)):  # type: ignore[arg-type]
+    for name in _holders(component.__class__):
         value = getattr(component, name)
         if isinstance(value, dict):
             for key, item in value.items():
@@ -355,8 +358,21 @@ def _with_slots(path: str, value: Any) -> list[tuple[str, Component]]:
 
 
 @functools.cache
-def _field_names(cls: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+def _holders(cls: Hashable) -> tuple[str, ...]:
+    """The fields of a dataclass that may hold components, as their annotations tell."""
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return tuple(field.name for field in fields if _may_hold(hints[field.name]))
+
+
+def _may_hold(hint: Any) -> bool:
+    """Whether a value of this type may be a component, or hold some in a field or by name."""
+    if hint in _PLAIN or typing.get_origin(hint) in (tuple, typing.Literal):
+        return False
+    if typing.get_origin(hint) is not None:
+        return any(map(_may_hold, typing.get_args(hint)))
+    section = dataclasses.is_dataclass(hint) and not issubclass(cast("type", hint), Component)
+    return bool(_holders(hint)) if section else True
 
 
 @functools.cache

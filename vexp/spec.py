@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from vexp.algorithm.base import Algorithm
@@ -189,10 +189,11 @@ class RunSpec:
     launcher: Launcher
     results_dir: str = "results"
     plugins: tuple[str, ...] = ()
+    # `problems_of`, or what remembers its answers: a sweep has many runs, most of them alike.
+    check: InitVar[Callable[[RunSpec], list[Problem]] | None] = None
 
-    def __post_init__(self) -> None:
-        found = list(self._problems())
-        if found:
+    def __post_init__(self, check: Callable[[RunSpec], list[Problem]] | None) -> None:
+        if found := (check or problems_of)(self):
             raise ConfigError(found)
 
     @property
@@ -408,6 +409,11 @@ class RunSpec:
                     where=f"{path} and mix.datasets.{lacking[0]}",
                     remedy="choose a dataset with boxes, or another component",
                 )
+
+
+def problems_of(run: RunSpec) -> list[Problem]:
+    """Everything that is wrong with a run beyond its single sections."""
+    return list(run._problems())
 
 
 @functools.cache

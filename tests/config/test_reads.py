@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vexp.config.compose import resolve
 from vexp.config.reads import ByReads
 from vexp.errors import DataError
-from vexp.spec import RL, Prompt, RunSpec, replace
+from vexp.spec import RL, Compute, Prompt, RunSpec, problems_of, replace
 
 PROMPTS = [Prompt(system=text) for text in ("", "one", "two")]
 PARTS = [RL(steps=steps) for steps in (1, 2)]
@@ -49,6 +49,27 @@ def test_an_equal_section_is_looked_at_again(base):
 @pytest.mark.parametrize(
     "function",
     [
+        lambda run: run.processes,
+        lambda run: list(run.emits("rl")),
+        lambda run: [path for path, _ in run.components()],
+        lambda run: problems_of(run),
+    ],
+)
+def test_methods_and_properties_of_a_run_count_by_the_sections_that_they_read(base, function):
+    called = []
+    remembered = ByReads(lambda run: called.append(1) or function(run))
+    for seed in (1, 2, 3):
+        run = replace(base, seed=seed)
+        assert remembered(run) == function(run)
+    assert len(called) == 1
+    run = replace(base, compute=Compute(processes=2), credit=resolve(["experiment=ease"]).credit)
+    assert remembered(run) == function(run)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda run: run == replace(run, seed=1) and run.seed,
         lambda run: [path for path, _ in run.components()] + [run.seed],
         lambda run: (dataclasses.replace(run, seed=9).rl, run.seed),
         lambda run: run.seed if isinstance(run, RunSpec) else None,

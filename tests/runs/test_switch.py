@@ -18,7 +18,7 @@ from vexp.runs import evaluations, switch
 from vexp.runs.exchange import export, import_
 from vexp.runs.execute import evaluate_run, execute
 from vexp.runs.failure import RunFailed
-from vexp.runs.store import RunStore
+from vexp.runs.store import SWITCHES, RunStore
 
 DECLARED = "engine=vllm"
 HELDOUT = "evaluator.real={name:heldout,size:4}"
@@ -161,7 +161,7 @@ def test_an_export_takes_it_along(stub_run, store, broken, tmp_path):
 
 
 def test_a_damaged_record_is_named(stub_run, store, broken):
-    (broken.folder / switch.RECORD).write_text('{"switches": [{"step": 1}]}')
+    (broken.folder / SWITCHES).write_text('{"switches": [{"step": 1}]}')
     with pytest.raises(RunError, match=r"switches.json is damaged"):
         execute(stub_run(DECLARED), reporter=Recorder(), store=store)
 

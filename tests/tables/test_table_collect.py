@@ -13,7 +13,7 @@ from vexp.files import append_line, write_json
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import units
 from vexp.runs.store import RESULT, RunStore
-from vexp.sweeps.plan import make_plan
+from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.collect import collect
 from vexp.tables.frame import build_frame
@@ -60,7 +60,7 @@ def finished(project):
 
 
 def markdown(plan, store):
-    results = collect([run.training for run in plan.runs], store, costs=True)
+    results = collect(refreshed(plan).runs, costs=True)
     return FORMATS["md"](sheet_of(build_frame(plan.sweep, plan.points, results)))
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_results_file_is_named(finished):
     path.write_text(path.read_text()[:-30])
     with pytest.raises(RunError, match="damaged") as caught:
         markdown(plan, store)
-    assert str(path.parent) in str(caught.value)
+    assert f"evaluations/{path.parent.name}" in str(caught.value)
 
 
 def test_results_of_another_protocol_or_scorer_do_not_count_and_are_named(finished):

@@ -91,16 +91,20 @@ def _show(sheet: Sheet, chosen: list[str], output: Path | None) -> bool:
     return False
 
 
+_WIDEST = 10_000  # characters; more than any table has
+
+
 def _print(table: Table) -> None:
     """To the terminal, but never so narrow that a number would be cut; whole where it is piped."""
     from rich.console import Console
     from rich.measure import Measurement
 
     console = Console()
-    wide = console.options.update(width=10_000)
-    needed = Measurement.get(console, wide, table)
-    width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
-    console.width = width
+    wide = console.options.update(width=_WIDEST)
+    if console.is_terminal:
+        console.width = max(console.width, Measurement.get(console, wide, table).minimum)
+    else:
+        console.width = _WIDEST
     console.print(table)
 
 
@@ -116,7 +120,6 @@ def _write(sheet: Sheet, names: set[str], folder: Path, *, quiet: bool = False) 
 
 
 def _frame(plan: Plan) -> Frame:
-    from vexp.runs.store import RunStore
     from vexp.tables.collect import collect
     from vexp.tables.frame import build_frame
 
@@ -130,9 +133,7 @@ def _frame(plan: Plan) -> Frame:
             )
         )
     costs = any(column.cost for column in table.columns)
-    declared = [run.training for run in plan.runs]
-    results = collect(declared, RunStore(plan.state.results_dir), costs=costs)
-    return build_frame(plan.sweep, plan.points, results)
+    return build_frame(plan.sweep, plan.points, collect(plan.runs, costs=costs))
 
 
 def _chosen(formats: str | None, known: Iterable[str], aliases: Mapping[str, str]) -> list[str]:

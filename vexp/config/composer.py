@@ -28,6 +28,7 @@ from vexp.config.folders import search_dirs
 from vexp.config.identity import Hashed, Identity, training_id
 from vexp.config.interpolation import referred
 from vexp.config.merge import Given, Merge
+from vexp.config.reads import ByReads
 from vexp.config.schema import build, build_field, field_types
 from vexp.errors import ConfigError, Problem
 from vexp.registry import REGISTRY
@@ -53,6 +54,12 @@ class _Files:
         return {key: others for key, others in found.items() if others}
 
 
+def _remembering_check() -> ByReads[list[Problem]]:
+    from vexp.spec import problems_of
+
+    return ByReads(problems_of)
+
+
 @dataclass(repr=False)
 class Composer:
     """Resolves runs one after the other, remembering what they have in common.
@@ -74,6 +81,7 @@ class Composer:
     _unsaid: dict[str, Any] = field(default_factory=dict)
     # By the section's id; it is kept, so that no other one can come to have that id.
     _hashed: dict[int, tuple[Any, Hashed]] = field(default_factory=dict)
+    _check: ByReads[list[Problem]] = field(default_factory=_remembering_check)
 
     def __post_init__(self) -> None:
         self._dirs = search_dirs(self.config_dirs)
@@ -185,7 +193,8 @@ class Composer:
                 return None
             touched, sections = self._untouched(choice, files, tuple(settings))
             built = {key: self._section(choice, files, key, settings) for key in touched}
-            return RunSpec(**sections, **{k: v for k, v in built.items() if v is not _ABSENT})
+            there = {key: value for key, value in built.items() if value is not _ABSENT}
+            return RunSpec(**sections, **there, check=self._check)
         except (ConfigError, TypeError):
             return None
 

@@ -93,13 +93,14 @@ def digest(inputs: Mapping[str, Any]) -> str:
 def _digest(texts: Mapping[str, str]) -> str:
     """As `digest`, of values that are JSON already."""
     parts = {"identity": _VERSION, **texts}
-    whole = ", ".join([_key(name) + parts[name] for name in sorted(parts)])
+    whole = ", ".join([key + parts[name] for name, key in _sorted_keys(tuple(parts))])
     return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:HASH_LENGTH]
 
 
 @functools.cache
-def _key(name: str) -> str:
-    return f"{_JSON.encode(name)}: "
+def _sorted_keys(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The names of an object's keys in the order of JSON, each with how it is written there."""
+    return [(name, f"{_JSON.encode(name)}: ") for name in sorted(names)]
 
 
 def written(form: Any) -> str:

@@ -5,6 +5,9 @@ Of the ten thousand runs of a sweep, few differ in what an evaluator's protocol 
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -61,9 +64,23 @@ class _Witness:
         return type(self.run)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.run, name)
-        if name in field_types(type(self.run)):
-            self.read[name] = value
-        else:
-            self.whole = True
-        return value
+        cls = type(self.run)
+        if name in field_types(cls):
+            self.read[name] = value = getattr(self.run, name)
+            return value
+        # A method or property reads sections as well; which ones is seen by giving it this.
+        own = inspect.getattr_static(cls, name, None)
+        if isinstance(own, types.FunctionType):
+            return types.MethodType(own, self)
+        if isinstance(own, property) and own.fget is not None:
+            return own.fget(self)
+        if isinstance(own, functools.cached_property):
+            return own.func(self)
+        self.whole = True
+        return getattr(self.run, name)
+
+    __hash__ = None  # type: ignore[assignment]  # as a run's
+
+    def __eq__(self, other: object) -> bool:
+        self.whole = True
+        return bool(self.run == other)

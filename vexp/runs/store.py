@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of run folders; raised when an older vexp could not read a newer folder
 RECORD = "run.json"
 RESULT = "result.json"
+SWITCHES = "switches.json"
 State = Literal["new", "running", "stopped", "failed", "pruned", "done"]
 
 
@@ -133,6 +134,7 @@ class RunStatus:
     silent_s: float | None = None  # since the owner's last sign of life; by clocks, so a hint only
     progress: Mapping[str, Any] | None = None  # of a running run
     failure: Mapping[str, Any] | None = None  # of a failed run
+    switched: bool = False  # it went on with another engine than it was declared with
 
     @property
     def name(self) -> str:
@@ -328,25 +330,25 @@ def _checked(run: RunFolder) -> RunFolder:
 def _status(folder: Path, names: list[str]) -> RunStatus:
     marks = marks_of(names)
     attempts = marks.next - 1
+    status = functools.partial(RunStatus, folder, switched=SWITCHES in names)
     if marks.done:
-        return RunStatus(folder, "done", attempts + 1)
+        return status("done", attempts + 1)
     if marks.live is not None:
         owner = read_owner(folder, marks.live)
         if owner is None:  # it has ended between two looks
             return RunFolder(folder).status()
         if owner.gone():
-            return RunStatus(folder, "stopped", attempts)
+            return status("stopped", attempts)
         here = attempt_folder(folder, marks.live)
-        return RunStatus(
-            folder, "running", attempts, owner, _silence(here), read_json(here / "progress.json")
-        )
+        progress = read_json(here / "progress.json")
+        return status("running", attempts, owner, _silence(here), progress)
     if not marks.endings:
-        return RunStatus(folder, "new")
+        return status("new")
     last = max(marks.endings)
     if marks.endings[last] == "failed":
         failure = read_json(attempt_folder(folder, last) / "failure.json")
-        return RunStatus(folder, "failed", attempts, failure=failure)
-    return RunStatus(folder, "pruned" if marks.endings[last] == "pruned" else "stopped", attempts)
+        return status("failed", attempts, failure=failure)
+    return status("pruned" if marks.endings[last] == "pruned" else "stopped", attempts)
 
 
 def _silence(attempt: Path) -> float | None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from vexp.config.identity import plain
 from vexp.errors import ConfigError, Problem, RunError
 from vexp.files import read_text, write_json
+from vexp.runs.store import SWITCHES
 
 if TYPE_CHECKING:
     from vexp.engine.base import Engine
     from vexp.runs.store import RunFolder
     from vexp.spec import RunSpec
 
-RECORD = "switches.json"
 FORMAT = 1
 MIXED = "mixed"
 _KEY = "engine"
@@ -56,7 +56,7 @@ def switches(folder: Path | str) -> tuple[Switch, ...]:
     Raises:
         RunError: if the record is damaged.
     """
-    path = f"{folder}/{RECORD}"
+    path = f"{folder}/{SWITCHES}"
     try:
         text = read_text(path)  # of ten thousand runs, none may have one
     except (FileNotFoundError, NotADirectoryError):
@@ -80,7 +80,7 @@ def parsed(record: Any, where: str) -> tuple[Switch, ...]:
         )
     except (KeyError, TypeError, ValueError):
         raise RunError(
-            f"{RECORD} is damaged",
+            f"{SWITCHES} is damaged",
             where=where,
             remedy="restore it from a backup; the provenance of the run's last attempt lists the "
             "same switches",
@@ -98,7 +98,7 @@ def effective(run: RunSpec, folder: RunFolder) -> RunSpec:
     found = switches(folder.folder)
     if not found:
         return run
-    engine = _engine(found[-1].engine, str(folder.folder / RECORD))
+    engine = _engine(found[-1].engine, str(folder.folder / SWITCHES))
     return run if plain(engine) == plain(run.engine) else dataclasses.replace(run, engine=engine)
 
 
@@ -163,7 +163,7 @@ def write_record(folder: Path, found: Iterable[Switch]) -> None:
     StorageError: if the disk refuses.
     """
     listed = [switch.to_dict() for switch in found]
-    write_json(folder / RECORD, {"format": FORMAT, "switches": listed})
+    write_json(folder / SWITCHES, {"format": FORMAT, "switches": listed})
 
 
 def _engine(settings: Mapping[str, Any], where: str) -> Engine:

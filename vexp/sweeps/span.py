@@ -25,7 +25,7 @@ class Place:
     sweep: Sweep
     row: Row
     chosen: Chosen
-    seed: int | None
+    seed: int | None = None
 
     @functools.cached_property
     def axes(self) -> dict[str, Any]:
@@ -59,8 +59,10 @@ class Span:
         seeds: tuple[int | None, ...] = self.sweep.seeds or (None,)
         for row in (row for row in self.sweep.rows if row.runs):
             for chosen in self._choices(row):
+                axes = Place(self.sweep, row, chosen).axes
                 for seed in seeds:
                     place = Place(self.sweep, row, chosen, seed)
+                    vars(place)["axes"] = axes  # one for all seeds
                     if not any(self._holds(entry, place) for entry in self.sweep.exclude):
                         yield place
 
@@ -77,7 +79,7 @@ class Span:
         for axis in self.sweep.axes:
             longer: list[Chosen] = []
             for chosen in found:
-                if self._holds(axis.when, Place(self.sweep, row, chosen, None)):
+                if self._holds(axis.when, Place(self.sweep, row, chosen)):
                     longer += [(*chosen, (axis, index)) for index in range(len(axis.choices))]
                 else:
                     longer.append(chosen)

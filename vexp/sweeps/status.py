@@ -54,7 +54,8 @@ class Progress:
     @property
     def mixed(self) -> str:
         """Which engines the run went on with, where it was switched."""
-        return mixed(self.run.status.folder) if self.run.status else ""
+        status = self.run.status
+        return mixed(status.folder) if status and status.switched else ""
 
     def _remark(self) -> str:
         status = self.run.status

@@ -51,7 +51,7 @@ def look(training: Training, status: RunStatus | None) -> Units:
     names = _names(f"{run.folder}/evaluations")
     finished = [name for name in names if name[0] != "."]
     found, own = {}, set()
-    actual = effective(training.run, run)
+    actual = effective(training.run, run) if status.switched else training.run
     for unit in evaluations.units(actual, result["checkpoint_hash"]):
         ending = f"-{unit.key}"
         done = [name for name in finished if name.endswith(ending)]

@@ -97,12 +97,15 @@ def scored(
     measured: dict[str, Measured] = {}
     by_seed: dict[int | None, Measured] = {}
     for point in group:
-        found = results.get(point.identity.hash)
+        identity = point.identity
+        found = results.get(identity.hash)
         score = _score(column, point, found, metric, scale) if found else None
-        if score is not None:
-            told = found.mixed if found else ""
-            entry = Measured(point.identity.name, point.seed, score, told)
-            by_seed[point.seed] = measured.setdefault(point.identity.hash, entry)
+        if found is not None and score is not None:
+            entry = measured.get(identity.hash)
+            if entry is None:
+                entry = Measured(identity.name, point.seed, score, found.mixed)
+                measured[identity.hash] = entry
+            by_seed[point.seed] = entry
     versions = {m.score.version: m.run for m in measured.values()}
     if len(versions) > 1:
         (first, one), (other, two) = list(versions.items())[:2]
@@ -137,21 +140,25 @@ def _score(
     if column.benchmark:
         own = metric != column.metric  # a row of another metric has no score of a benchmark
         score = None if own else found.benchmarks.get(column.benchmark)
-        where = f"benchmark {column.benchmark!r} of run {point.identity.name}"
     else:
-        where = f"evaluation {column.evaluator!r} of run {point.identity.name}"
         metrics = found.metrics.get(column.evaluator)
         score = None if metrics is None else metrics.get(metric)
         if metrics is not None and score is None:
             raise RunError(
                 f"no metric {metric!r} was measured",
-                where=where,
+                where=_where(column, point),
                 accepted=suggest(metric, metrics, noun="metrics"),
                 remedy="correct the column in the sweep file",
             )
-    if score is not None:
-        _check(score.value, column.benchmark or metric, scale, where)
+    if score is not None and not (math.isfinite(score.value) and 0 <= score.value <= 1):
+        _check(score.value, column.benchmark or metric, scale, _where(column, point))
     return score
+
+
+def _where(column: Column, point: Point) -> str:
+    if column.benchmark:
+        return f"benchmark {column.benchmark!r} of run {point.identity.name}"
+    return f"evaluation {column.evaluator!r} of run {point.identity.name}"
 
 
 def _check(value: float, name: str, scale: Scale, where: str) -> None:

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from vexp.errors import RunError
-from vexp.files import read_lines, read_text
+from vexp.files import read_bytes, read_lines
+from vexp.forked import in_parts
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.store import RunFolder, RunStore
+from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.switch import effective, mixed
 from vexp.runs.workspace import TIMINGS
-from vexp.sweeps.points import Training
 from vexp.tables.cells import Measurements, Results, Score
 
+if TYPE_CHECKING:
+    from vexp.sweeps.plan import Planned
+    from vexp.sweeps.points import Training
+
 _KEYS = {"format", "name", "key", "metrics"}
-_DECODER = json.JSONDecoder()
 
 
-def collect(declared: Iterable[Training], store: RunStore, *, costs: bool = False) -> Results:
+def collect(runs: Iterable[Planned], *, costs: bool = False) -> Results:
     """The finished evaluations that the declared runs call for, and no others.
 
     An evaluation counts only under the key of its checkpoint and of the protocol that the sweep
     asks for now; one of another protocol or scorer is as good as missing, and a remark says so.
     Results of benchmarks that it does not declare, from `vexp import` or `vexp eval`, count beside
-    them. With `costs`,
-    the seconds per step as well.
+    them. With `costs`, the seconds per step as well.
 
     Raises:
         RunError: for results that are damaged or of a newer format.
     """
+    finished = [
+        (run.training, run.status) for run in runs if run.status and run.status.state == "done"
+    ]
+    of_runs = [
+        found for part in in_parts(functools.partial(_of_runs, costs), finished) for found in part
+    ]
     return {
         training.identity.hash: found
-        for training in declared
-        if (folder := store.find(training.identity)) is not None
-        and (found := _of_run(training, folder, costs)) is not None
+        for (training, _), found in zip(finished, of_runs, strict=True)
+        if found is not None
     }
 
 
-def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements | None:
-    result = folder.result()
+def _of_runs(costs: bool, runs: Iterable[tuple[Training, RunStatus]]) -> list[Measurements | None]:
+    return [_of_run(training, status, costs) for training, status in runs]
+
+
+def _of_run(training: Training, status: RunStatus, costs: bool) -> Measurements | None:
+    folder = RunFolder(status.folder)
+    result = folder.result(status.attempts)
     if result is None:
         return None
     home = str(folder.evaluations_dir)
@@ -54,7 +69,7 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
     decoding: dict[str, str] = {}
     counted: set[str] = set()
     declared: set[str] = set()
-    actual = effective(training.run, folder)
+    actual = effective(training.run, folder) if status.switched else training.run
     for unit in evaluations.units(actual, result["checkpoint_hash"]):
         declared.add(getattr(unit.evaluator, "of_benchmark", ""))
         name = next((name for name in there if name.endswith(f"-{unit.key}")), None)
@@ -81,7 +96,7 @@ def _of_run(training: Training, folder: RunFolder, costs: bool) -> Measurements 
         _costs(folder) if costs else {},
         decoding,
         tuple(remarks),
-        mixed(folder.folder),
+        mixed(folder.folder) if status.switched else "",
     )
 
 
@@ -97,7 +112,7 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name in names:
         try:
-            content = _decoded(read_text(f"{home}/{name}/{evaluations.RESULTS}"))
+            content = _decoded(read_bytes(f"{home}/{name}/{evaluations.RESULTS}"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except ValueError:
@@ -109,12 +124,12 @@ def _evaluations(home: str) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _decoded(text: str) -> Any:
-    """As json.loads, without its two searches for white space in front and behind."""
-    content, end = _DECODER.raw_decode(text)
-    if text[end:].strip():
-        raise ValueError("there is more than one value")
-    return content
+def _decoded(content: bytes) -> Any:
+    """As json.loads, in a third of its time."""
+    try:
+        return orjson.loads(content)
+    except ValueError:  # NaN, which JSON does not have and Python writes; it is named later
+        return json.loads(content)
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:

@@ -57,7 +57,7 @@ def report_of(plan: Plan) -> Report:
     store = RunStore(plan.state.results_dir)
     lines = lines_of(plan.sweep, plan.points)
     problems: list[str] = []
-    results = _collected(plan, store, problems)
+    results = _collected(plan, problems)
     frame, why = _frame(plan, results)
     sheet = sheet_of(frame) if frame else None
     found_curves, found_gallery = curves(lines, store), gallery(lines, store)
@@ -83,14 +83,14 @@ def report_of(plan: Plan) -> Report:
     )
 
 
-def _collected(plan: Plan, store: RunStore, problems: list[str]) -> dict[str, Measurements]:
+def _collected(plan: Plan, problems: list[str]) -> dict[str, Measurements]:
     """As for a table, but a run whose results are damaged is left out and named."""
     columns = plan.sweep.table.columns if plan.sweep.table else ()
     costs = any(column.cost for column in columns)
     found: dict[str, Measurements] = {}
     for run in plan.runs:
         try:
-            found |= collect([run.training], store, costs=costs)
+            found |= collect([run], costs=costs)
         except VexpError as error:
             problems.append(f"{run.name} is left out: {error}")
         except DAMAGE:
