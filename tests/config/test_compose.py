@@ -401,3 +401,11 @@ def test_attention_losses_need_boxes(project):
 def test_null_leaves_an_optional_group_out(project):
     assert resolve(["experiment=null"]) == resolve([])
     assert resolve(["scale=null"]) == resolve(["~scale"]) != resolve([])
+
+
+def test_nothing_remains_of_a_choice_that_is_deleted():
+    """Neither do the settings that other files have for it."""
+    found = resolve_annotation(["annotation=ease", "dataset=digits_vqa", "~validator"])
+    assert found.validator is None and found.extractor.endpoint.model == "gpt-4.1-mini"
+    with pytest.raises(ConfigError, match="'algorithm' has to be set"):
+        resolve(["experiment=dapo", "~algorithm"])

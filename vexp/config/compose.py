@@ -150,6 +150,9 @@ class Overlay:
         for default in defaults.defaults:
             if default.config_path:
                 merge.file(default.config_path, default.package or "", self.dirs)
+        for given in self.groups:
+            if given.parsed.is_delete():
+                merge.drop(given.key)  # with what other files set of the choice that is no more
         return merge
 
     def composed(self, merge: Merge, references: Container[str]) -> Composed:

@@ -149,21 +149,31 @@ class Merge:
         return name if isinstance(name, str) else None
 
     def _delete(self, key: Key, given: Given) -> None:
-        node: Any = self.values
-        for part in key[:-1]:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if not isinstance(node, dict) or key[-1] not in node:
-            siblings = list(node) if isinstance(node, Mapping) else []
+        if not self.drop(key):
+            siblings = self._at(key[:-1]) or {}
             raise ConfigError(
                 Problem(
                     f"there is no {'.'.join(key)!r} to delete",
                     where=str(given.origin),
-                    accepted=suggest(key[-1], siblings),
+                    accepted=suggest(key[-1], list(siblings)),
                 )
             )
+
+    def drop(self, key: Key) -> bool:
+        """Take a key out, and all below it; whether it was there."""
+        node = self._at(key[:-1])
+        if node is None or key[-1] not in node:
+            return False
         del node[key[-1]]
         for known in [known for known in self.origins if known[: len(key)] == key]:
             del self.origins[known]
+        return True
+
+    def _at(self, key: Key) -> dict[str, Any] | None:
+        node: Any = self.values
+        for part in key:
+            node = node.get(part) if isinstance(node, dict) else None
+        return node if isinstance(node, dict) else None
 
 
 def _copied(tree: dict[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Client:
     def _failure(self, response: Response, text: str) -> tuple[str, float | None]:
         status = response.status_code
         message, code = _message(text)
-        what = f"HTTP {status}: {message}"
+        what = f"HTTP {status}: {message}" if text else f"HTTP {status}"
         if code in _QUOTA:
             raise Unusable(
                 f"the quota is used up: {what}", where=self._where, remedy="top it up and go on"

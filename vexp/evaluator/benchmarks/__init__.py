@@ -89,7 +89,8 @@ def unknown(name: str, where: str) -> Problem:
         f"there is no benchmark {name!r}",
         where=where,
         accepted=suggest(name, [*catalogue(), *papers()]),
-        remedy="`vexp list benchmarks` shows them all; any task of lmms-eval: task=NAME",
+        remedy="`vexp list benchmarks` shows them all; any task of lmms-eval has its name in the "
+        "evaluator instead: evaluator.mine={name: lmms_eval, task: NAME}",
     )
 
 
