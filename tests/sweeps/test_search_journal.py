@@ -17,12 +17,16 @@ from optuna.storages.journal import JournalFileBackend
 
 from tests.sweeps.fabricate import publish, score
 from tests.sweeps.test_search_chain import search, table
+from vexp.config.identity import training_id
 from vexp.errors import RunError
-from vexp.files import append_line
+from vexp.files import append_line, write_json
 from vexp.runs.claim import acquire
+from vexp.runs.evaluations import units
+from vexp.runs.switch import Switch, effective, write_record
 from vexp.sweeps.launch import launch
 from vexp.sweeps.search import journal, propose
 from vexp.sweeps.search.journal import in_memory, reconciled
+from vexp.sweeps.search.outcome import outcome
 from vexp.sweeps.search.trials import locked, read_trials
 
 PRUNER = "pruner: {name: median, metric: reward, every: 1, startup_trials: 2}"
@@ -163,6 +167,23 @@ def test_a_trial_that_was_given_up_runs_again_while_it_is_retried(cut):
     claim.release("failed")
     reconciled(study, read_trials(study), quick=True)
     assert ours(study).trials[3].state.name == "FAIL"
+
+
+def test_a_trial_that_went_on_with_another_engine_has_its_score(worked, plan, fabricate):
+    text = search(6, more=PRUNER)
+    study = worked(6, text)
+    trial = read_trials(study)[1]
+    declared = plan(text).runs[1].training.run
+    folder = fabricate.store.find(training_id(declared))
+    assert outcome(study, trial).state == "complete"
+    write_record(folder.folder, [Switch(2, {"name": "hf"}, {"name": "vllm"}, "now")])
+    assert outcome(study, trial).state == "live"  # it has to be evaluated with the engine it has
+    found = units(effective(declared, folder), folder.result()["checkpoint_hash"])
+    for unit in found:
+        results = {"format": 1, "name": unit.label, "key": unit.key}
+        results |= {"metrics": {"accuracy": {"value": 0.25}}}
+        write_json(folder.evaluations_dir / unit.folder_name / "results.json", results)
+    assert outcome(study, trial).values == (0.25,)
 
 
 def test_a_lost_record_is_not_proposed_again(worked, plan):

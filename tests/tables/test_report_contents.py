@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.tables.reported import HOSTILE, STEPS, finished_sweep, metrics_row, png
 from vexp.files import append_line
 from vexp.registry import REGISTRY
+from vexp.runs.switch import Switch, write_record
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.report import gallery as galleries
@@ -73,6 +74,15 @@ def test_curves_are_means_over_seeds_with_their_range(project):
     assert first.high == pytest.approx([max(pair) for pair in expected])
     assert first.n == 2
     assert "mean of 3 steps" in found.notes[0]
+
+
+def test_a_line_with_a_run_that_went_on_with_another_engine_says_so(project):
+    before = [line.label for line in report().lines]
+    plan = make_plan(read_sweep(Path("demo.yaml")))
+    folder = project.folder / "results/runs" / plan.runs[0].name
+    write_record(folder, [Switch(2, {"name": "hf"}, {"name": "vllm"}, "now")])
+    assert [line.label for line in report().lines] == [f"{before[0]} (mixed)", *before[1:]]
+    assert "rl.learning_rate=1e-05 (mixed)" in page(report())
 
 
 @given(

@@ -13,6 +13,7 @@ from vexp.config.identity import evaluation_key
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStatus, status_of
+from vexp.runs.switch import effective
 from vexp.runs.workspace import METRICS
 from vexp.search.base import Pruner
 from vexp.sweeps.search.study import Study
@@ -43,7 +44,11 @@ def outcome(study: Study, trial: Trial) -> Outcome:
         return Outcome("failed", curve=curve)
     if not all(status and status.state == "done" for status in found):
         return Outcome("live", curve={})
-    scores = [_scores(study, folder, run) for folder, run in zip(folders, trial.runs, strict=True)]
+    scores = [
+        _scores(study, trial, run, status)
+        for run, status in zip(trial.runs, found, strict=True)
+        if status
+    ]
     if any(each is None for each in scores):
         return Outcome("live", curve={})
     if any(value is None for each in scores for value in each or ()):
@@ -52,26 +57,41 @@ def outcome(study: Study, trial: Trial) -> Outcome:
     return Outcome("complete", tuple(math.fsum(c) / len(c) for c in columns), curve)
 
 
-def _scores(study: Study, folder: Path, run: TrialRun) -> list[float | None] | None:
+def _scores(
+    study: Study, trial: Trial, run: TrialRun, status: RunStatus
+) -> list[float | None] | None:
     """The run's value of each objective; None in the list where its metric was not measured.
 
     None altogether if an evaluation is still missing.
     """
-    here = RunFolder(folder)
-    result = here.result()
+    here = RunFolder(status.folder)
+    result = here.result(status.attempts)
     if result is None:
         return None
+    content = result["checkpoint_hash"]
+    keys = [
+        evaluation_key(content, unit["name"], unit["protocol"], unit["version"])
+        for unit in run.scored
+    ]
+    if status.switched:
+        keys = _switched_keys(study, trial, here, content)
     values: list[float | None] = []
-    for objective, unit in zip(study.search.objectives, run.scored, strict=True):
-        key = evaluation_key(
-            result["checkpoint_hash"], unit["name"], unit["protocol"], unit["version"]
-        )
+    for objective, key in zip(study.search.objectives, keys, strict=True):
         path = evaluations.find(here.evaluations_dir, key)
         if path is None:
             return None
         entry = evaluations.read_results(path)["metrics"].get(objective.metric)
         values.append(None if entry is None else float(entry["value"]))
     return values
+
+
+def _switched_keys(study: Study, trial: Trial, folder: RunFolder, content: str) -> list[str]:
+    """Keys of the objectives' evaluations of a run that went on with another engine, as they do."""
+    points = study.points([(trial.number, dict(trial.params))])
+    declared = next(point.run for point in points if point.identity.hash == folder.hash)
+    units = evaluations.units(effective(declared, folder), content)
+    keys = {unit.label: unit.key for unit in units}
+    return [keys[objective.evaluator] for objective in study.search.objectives]
 
 
 def _curve(pruner: Pruner | None, status: RunStatus | None) -> dict[int, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vexp.errors import VexpError
 from vexp.runs.store import RunStore
+from vexp.runs.switch import MIXED
 from vexp.sweeps.plan import Plan
 from vexp.tables.cells import Measurements
 from vexp.tables.collect import collect
@@ -58,6 +60,7 @@ def report_of(plan: Plan) -> Report:
     lines = lines_of(plan.sweep, plan.points)
     problems: list[str] = []
     results = _collected(plan, problems)
+    lines = [_told(line, results) for line in lines]
     frame, why = _frame(plan, results)
     sheet = sheet_of(frame) if frame else None
     found_curves, found_gallery = curves(lines, store), gallery(lines, store)
@@ -81,6 +84,13 @@ def report_of(plan: Plan) -> Report:
         gallery=found_gallery,
         problems=tuple(dict.fromkeys(named)),
     )
+
+
+def _told(line: Line, results: Mapping[str, Measurements]) -> Line:
+    """The line, called mixed where one of its runs went on with another engine."""
+    found = (results.get(point.identity.hash) for point in line.runs)
+    mixed = any(measured and measured.mixed for measured in found)
+    return dataclasses.replace(line, label=f"{line.label} ({MIXED})") if mixed else line
 
 
 def _collected(plan: Plan, problems: list[str]) -> dict[str, Measurements]:
