@@ -38,6 +38,7 @@ from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
 FrozenPart = Literal["vision"]
+Shard = Literal["none", "fsdp2", "zero1", "zero2"]
 RowAlignment = Literal["own", "predictor"]
 StageName = Literal["warm_start", "anchor", "rl"]  # in the order in which they run
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -134,8 +135,9 @@ class Compute:
     device: Annotated[Literal["auto", "cpu", "cuda"], UNHASHED] = "auto"
     # Processes that share the work, one per GPU; null: what the launcher gives, or else 1.
     processes: Annotated[PositiveInt | None, UNHASHED] = None
-    # What each process holds of weights, gradients and moments: all, or a shard of each (FSDP2).
-    shard: Annotated[Literal["none", "fsdp2"], UNHASHED] = "none"
+    # What processes hold a shard of in place of all: moments (zero1, DeepSpeed), gradients as well
+    # (zero2), or weights, gradients and moments (fsdp2, torch).
+    shard: Annotated[Shard, UNHASHED] = "none"
     threads: Annotated[PositiveInt | None, UNHASHED] = (
         None  # CPU threads of a process; null: torch's
     )

@@ -307,9 +307,9 @@ def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
     found = {}
     for index, moments in optimizer.state_dict()["state"].items():
         for key, tensor in _flat(names[index], moments):
-            value = sharding.gathered(tensor.detach())
+            value = sharding.gathered(tensor)
             if parallel.leading():
-                found[key] = value.cpu().contiguous()
+                found[key] = value.detach().cpu().contiguous()
     return found
 
 
@@ -324,9 +324,13 @@ def _flat(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Tensors by path; a plain count, as 8-bit AdamW has one, as a tensor that says so."""
     import torch
 
+    from vexp.train.zero import Shard
+
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(f"{name}/{key}", value)
+        elif isinstance(value, Shard):
+            yield f"{name}/{key}", value
         elif isinstance(value, torch.Tensor):
             # The tables of 8-bit AdamW are one tensor for all maps, which safetensors refuses.
             yield f"{name}/{key}", value.clone() if "/" in name else value

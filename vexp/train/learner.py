@@ -162,6 +162,7 @@ class Learner:
                 run.algorithm, output, part, run.auxiliary, run.rl.correction
             )
             self.accelerator.backward(loss if counted else 0.0 * loss)
+            sharding.take_gradients(self.policy)
             if not counted:
                 continue
             here.append(metrics.of_update(run, output, part))
@@ -245,7 +246,7 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
             reference = load(run, initial, device, "rl").requires_grad_(False)
             sharding.place(reference, run.compute)
     accelerator = make_accelerator(run.compute)
-    optimizer = make_optimizer(policy, run.rl)
+    optimizer = make_optimizer(policy, run.rl, run.compute.shard)
     if found is not None:
         checkpoint.load_optimizer(found, policy, optimizer)
     policy, optimizer = accelerator.prepare(policy, optimizer)

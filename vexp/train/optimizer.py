@@ -10,19 +10,24 @@ import torch
 from torch.optim import AdamW, Optimizer
 
 from vexp.errors import ConfigError, Diverged, Problem
-from vexp.spec import FrozenPart, Optimization
+from vexp.spec import FrozenPart, Optimization, Shard
 from vexp.train.sharding import gathered
+from vexp.train.zero import ZeroAdamW
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
 
-def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: Optimization, shard: Shard = "none"
+) -> Optimizer:
     """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay.
 
+    With `shard` a stage of ZeRO it is DeepSpeed that spreads AdamW's moments over the processes.
+
     Raises:
-        ConfigError: if its moments are to have 8 bits and bitsandbytes is not installed.
+        ConfigError: if a package that this needs is not installed.
     """
     freeze(model, settings.freeze)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -35,6 +40,11 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
     if settings.optimizer == "adamw_8bit":
         found: Optimizer = _eight_bit()(groups, lr=rate, betas=betas)
         return found
+    if shard in ("zero1", "zero2"):
+        limit = settings.max_grad_norm
+        zero = ZeroAdamW(groups, lr=rate, betas=betas, stage=int(shard[-1]), limit=limit)
+        model.zero = zero  # type: ignore[assignment]
+        return zero
     return AdamW(groups, lr=rate, betas=betas, fused=True)
 
 
@@ -105,15 +115,21 @@ def apply_gradients(
     Raises:
         Diverged: if the gradient is not finite; the weights are then as before.
     """
-    norm = accelerator.clip_grad_norm_(
-        list(model.parameters()), math.inf if limit is None else limit
-    )
-    value = float(gathered(norm).item() if isinstance(norm, torch.Tensor) else norm or 0.0)
-    if not math.isfinite(value):
-        raise diverged("the norm of the gradient", value, where)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
+    zero = getattr(model, "zero", None)
+    if zero is not None:
+        zero.step()  # clips, and does nothing where the norm is not finite
+        value = zero.norm
+    else:
+        norm = accelerator.clip_grad_norm_(
+            list(model.parameters()), math.inf if limit is None else limit
+        )
+        value = float(gathered(norm).item() if isinstance(norm, torch.Tensor) else norm or 0.0)
+    if not math.isfinite(value):
+        raise diverged("the norm of the gradient", value, where)
+    if zero is None:
+        optimizer.step()
     return value
 
 

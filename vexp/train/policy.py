@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vexp.backbone._family import Family
     from vexp.dataset.base import Item
     from vexp.spec import Prompt
+    from vexp.train.zero import ZeroAdamW
 
 # Largest number of logits held at once with their gradients; more are computed in slices whose
 # logits are thrown away and computed again in the backward pass. 2**27 float32 are 0.5 GB.
@@ -120,6 +121,7 @@ class Policy(nn.Module):
         self.register_buffer("banned", banned, persistent=False)
         # Whether its weights are spread over processes, and gathered for now: see `sharding`.
         self.sharded, self.whole = False, False
+        self.zero: ZeroAdamW | None = None  # the optimiser, where DeepSpeed spreads its moments
         self.to(device)
 
     def recompute(self) -> None:

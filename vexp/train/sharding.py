@@ -1,4 +1,4 @@
-"""One copy of the weights over all processes of a run: torch's FSDP2 (`fully_shard`).
+"""What lies in shards over the processes of a run: with torch's FSDP2 (`fully_shard`) all of it.
 
 Weights, gradients and AdamW's moments lie in shards, a part of each tensor in every process. There
 are two states. *Sharded*, which is the usual one and that of an update: a layer's weights are
@@ -6,6 +6,8 @@ gathered when a pass reaches it, and its gradient is summed into the shards. And
 everything without a gradient happens: forward passes then talk to nobody, so that every process may
 do as many as it has to. In an update all processes have to use the same layers as often, for which
 `turns` sees. A policy that is not sharded goes through every function here as it is.
+
+With DeepSpeed's ZeRO weights are whole at all times; what lies in shards is the optimiser's (`zero`).
 
 Zhao et al., "PyTorch FSDP" (arXiv:2304.11277); Rajbhandari et al., "ZeRO" (arXiv:1910.02054).
 """
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from vexp.train import parallel
+from vexp.train.zero import Shard
 
 if TYPE_CHECKING:
     from vexp.spec import Compute
@@ -37,7 +40,7 @@ def place(policy: Policy, compute: Compute) -> None:
         ProcessLost: if one of them is gone.
     """
     parallel.check_agreement(policy)
-    if compute.shard == "none":
+    if compute.shard != "fsdp2":
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -91,7 +94,8 @@ def turns(
     portion of another one, which does not count.
     """
     if not policy.sharded:
-        return [(rows, True) for rows in parallel.mine(portions)]
+        share = parallel.mine if policy.zero is None else policy.zero.share
+        return [(rows, True) for rows in share(portions)]
     pieces, group = experience.prompts.pieces, experience.group.tolist()
     sighted = [any(pieces[group[row]] for row in rows) for rows in portions]
     world, own = parallel.world(), []
@@ -105,20 +109,31 @@ def turns(
 
 
 def updating(policy: Policy) -> contextlib.AbstractContextManager[None]:
-    """Around updates, in which a sharded policy may miss a process at any line."""
-    return parallel.together(mixed=True) if policy.sharded else contextlib.nullcontext()
+    """Around updates, in which a process may be missed at any line if something is in shards."""
+    spread = policy.sharded or policy.zero is not None
+    return parallel.together(mixed=True) if spread else contextlib.nullcontext()
+
+
+def take_gradients(policy: Policy) -> None:
+    """After the backward pass of a micro-batch: what ZeRO does with its gradients."""
+    if policy.zero is not None:
+        policy.zero.take()
 
 
 def add_up_gradients(policy: Policy) -> None:
     """Give every process its part of the gradient of all portions; shards have theirs by now."""
-    if not policy.sharded:
+    if policy.zero is not None:
+        policy.zero.take_the_rest()
+    elif not policy.sharded:
         parallel.add_up_gradients(policy)
 
 
-def gathered(value: Tensor) -> Tensor:
+def gathered(value: Tensor | Shard) -> Tensor:
     """All of a tensor that may lie in shards; every process has to ask."""
     from torch.distributed.tensor import DTensor
 
+    if isinstance(value, Shard):
+        return value.gathered()
     if not isinstance(value, DTensor):
         return value
     with parallel.together():

@@ -88,7 +88,7 @@ def _build(
         state = State.read(found) if found else State()
         policy = load_trained(run, initial, found, device, stage)
         sharding.place(policy, run.compute)
-        optimizer = make_optimizer(policy, settings)
+        optimizer = make_optimizer(policy, settings, run.compute.shard)
         if found is not None and state.step < total:
             checkpoint.load_optimizer(found, policy, optimizer)
         accelerator = make_accelerator(run.compute)
@@ -165,6 +165,7 @@ def _step(
         imitated = float(loss.detach())
         loss, counts = auxiliary.added(loss, terms, output, part)
         accelerator.backward(loss if counted else 0.0 * loss)
+        sharding.take_gradients(policy)
         if counted:
             sums["loss"] += imitated
             sums |= {name: sums[name] + float(value) for name, value in counts.items()}
