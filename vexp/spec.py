@@ -15,6 +15,7 @@ from vexp.config.types import (
     UNHASHED,
     Between,
     Count,
+    Elsewhere,
     Fraction,
     Neutral,
     NonNegative,
@@ -137,7 +138,9 @@ class Compute:
     processes: Annotated[PositiveInt | None, UNHASHED] = None
     # What processes hold a shard of in place of all: moments (zero1, DeepSpeed), gradients as well
     # (zero2), or weights, gradients and moments (fsdp2, torch).
-    shard: Annotated[Shard, UNHASHED] = "none"
+    shard: Annotated[
+        Shard, UNHASHED, Elsewhere("zero3", "use fsdp2, which has the weights in shards as well")
+    ] = "none"
     threads: Annotated[PositiveInt | None, UNHASHED] = (
         None  # CPU threads of a process; null: torch's
     )
@@ -355,28 +358,37 @@ class RunSpec:
                 )
 
     def _shard_problems(self) -> Iterator[Problem]:
-        """What weights in shards cannot be had with."""
-        if self.compute.shard == "none":
+        """What weights or moments in shards cannot be had with."""
+        shard = self.compute.shard
+        if shard == "none":
             return
         if self.processes == 1:
             yield Problem(
-                "one process has nobody to share its weights with",
-                where=f"compute.shard={self.compute.shard} and compute.processes",
+                f"one process has nobody to share its {spread_of(shard)} with",
+                where=f"compute.shard={shard} and compute.processes",
                 accepted="two processes or more",
                 remedy="set compute.processes (on Slurm launcher.tasks_per_node, launcher.nodes), "
                 "or compute.shard=none",
             )
-        if "rl" in self.stages and self.rl.staleness:
+        if shard == "fsdp2" and "rl" in self.stages and self.rl.staleness:
             yield Problem(
                 "weights that lie in shards are not kept for the next step's responses",
-                where=f"rl.staleness=1 and compute.shard={self.compute.shard}",
-                remedy="set rl.staleness=0, or compute.shard=none",
+                where=f"rl.staleness=1 and compute.shard={shard}",
+                remedy="set rl.staleness=0, or compute.shard=zero2",
+            )
+        half = self.backbone.bytes_per_parameter == 2 and not self.backbone.lora.rank
+        if shard != "fsdp2" and half and self.stages:
+            yield Problem(
+                "DeepSpeed updates a float32 copy of weights in bfloat16, where other runs update "
+                "the weights: the numbers would not be those of this run",
+                where=f"backbone.weights=bf16 and compute.shard={shard}",
+                remedy="set backbone.weights=fp32, or compute.shard=fsdp2",
             )
         for stage in self.stages:
             if getattr(self, stage).optimizer == "adamw_8bit":
                 yield Problem(
                     "moments in 8 bits have a scale per block, and a shard may end within one",
-                    where=f"{stage}.optimizer=adamw_8bit and compute.shard={self.compute.shard}",
+                    where=f"{stage}.optimizer=adamw_8bit and compute.shard={shard}",
                     remedy="use adamw, whose moments are spread as well, or compute.shard=none",
                 )
 
@@ -465,6 +477,11 @@ def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, An
             name for name in STAGE_SECTIONS[stage] if name not in OPTIONAL or getattr(run, name)
         ]
     return {"stages": chosen} | {name: getattr(run, name) for name in names}
+
+
+def spread_of(shard: Shard) -> str:
+    """What above all lies in shards."""
+    return "weights" if shard == "fsdp2" else "moments"
 
 
 def replace(run: RunSpec, **sections: Any) -> RunSpec:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from vexp.config.types import Between
+from vexp.config.types import Between, Elsewhere
 from vexp.errors import ConfigError, Problem, indefinite, suggest
 from vexp.registry import REGISTRY, Component, unknown_component
 
@@ -261,7 +261,10 @@ def _for_name(
 
 
 def _value(hint: Any, value: Any, path: Path, reading: Reading, default: str | None = None) -> Any:
-    hint, limits, optional = _strip(hint)
+    whole, (hint, limits, optional) = hint, _strip(hint)
+    if known := _known_elsewhere(whole, value):
+        reading.complain(path, f"{_show(value)} is not one of the choices", remedy=known.remedy)
+        return _FAILED
     if value is None:
         if optional or hint is Any:
             return None
@@ -350,6 +353,12 @@ def _strip(hint: Any) -> tuple[Any, list[Between], bool]:
             hint, optional = rest[0], True
         else:
             return hint, limits, optional
+
+
+def _known_elsewhere(hint: Any, value: Any) -> Elsewhere | None:
+    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    found = (m for m in marks if isinstance(m, Elsewhere) and m.value == value)
+    return next(found, None)
 
 
 def _describe(hint: Any, limits: list[Between]) -> str:

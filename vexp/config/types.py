@@ -37,6 +37,14 @@ class Between:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A value that other frameworks have and this field has not, and what to choose in its place."""
+
+    value: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Unhashed:
     """Marks a field that cannot change the trained weights; it is recorded, not hashed."""
 

@@ -12,6 +12,7 @@ from vexp import hub
 from vexp.doctor import machine
 from vexp.doctor.finding import Finding, package_version
 from vexp.errors import ConfigError, HubError
+from vexp.spec import spread_of
 from vexp.sweeps.show import size
 
 if TYPE_CHECKING:
@@ -121,8 +122,10 @@ def _devices(run: RunSpec) -> Iterator[Finding]:
     if count and run.compute.device != "cpu" and run.launcher.name == "local" and wanted > count:
         detail = f"{wanted} processes, one for each GPU, but torch sees {count}"
         yield Finding("compute.processes", "missing", detail, f"set compute.processes={count}")
+    if run.compute.shard in ("zero1", "zero2") and (found := machine.deepspeed()).state != "ok":
+        yield Finding("compute.shard", "missing", f"DeepSpeed: {found.detail}", found.remedy)
     if run.compute.shard != "none" and count and run.compute.device != "cpu":
-        detail = "weights in shards have been verified on CPUs (gloo), not on GPUs (NCCL)"
+        detail = f"{spread_of(run.compute.shard)} in shards have been verified on CPUs (gloo), not on GPUs (NCCL)"
         yield Finding("compute.shard", "absent", detail, "compare a few steps with shard=none")
     if run.compute.attention == "flash_attention_2":
         found = machine.flash_attention()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vexp.doctor.finding import Finding, package_version
+from vexp.errors import ConfigError
 
 GIB = 1024**3
 HUB_TIMEOUT_S = 5
@@ -35,9 +36,9 @@ def findings(results_dir: Path, *, online: bool) -> Iterator[Finding]:
         ("vllm", "engine=vllm"),
         ("lmms_eval", "benchmarks of lmms-eval"),
         ("peft", "LoRA"),
-        ("deepspeed", "ZeRO"),
     ):
         yield _package(name, use=use)
+    yield deepspeed()
     yield wandb()
     yield slurm()
     yield _disk(results_dir)
@@ -75,6 +76,25 @@ def flash_attention() -> Finding:
     except Exception as error:  # noqa: BLE001 - see above
         return Finding("flash-attn", "absent", f"{version} cannot be imported: {error}")
     return Finding("flash-attn", "ok", version)
+
+
+def deepspeed() -> Finding:
+    """Whether there is a DeepSpeed that imports and can do `compute.shard=zero1` and `zero2`."""
+    version, remedy = package_version("deepspeed"), "pip install 'vexp[deepspeed]'"
+    if version is None:
+        return Finding(
+            "deepspeed", "absent", "not installed; for compute.shard=zero1, zero2", remedy
+        )
+    try:
+        from vexp.train import zero
+
+        zero.imported()
+        zero.check("zero1")
+    except ConfigError as error:
+        return Finding("deepspeed", "absent", error.problems[0].what, remedy)
+    except Exception as error:  # noqa: BLE001 - see above
+        return Finding("deepspeed", "absent", f"{version} cannot be imported: {error}", remedy)
+    return Finding("deepspeed", "ok", version)
 
 
 def wandb() -> Finding:

@@ -140,11 +140,14 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
         return
     freeze, spread = ("rl.freeze=[vision]",), _spread(run)
     yield Part("weights", weights // _shares(run), "always", (*lighter, *spread))
-    moments = 2 * weights // _shares(run)
+    moments = 2 * weights // _shares(run, "moments")
     yield Part("moments of AdamW", moments, "always", (*lighter, *freeze, *spread))
-    yield Part("gradients", weights // _shares(run), "update", (*lighter, *freeze, *spread))
+    gradients = weights // _shares(run, "gradients")
+    yield Part("gradients", gradients, "update", (*lighter, *freeze, *spread))
     if _shares(run) > 1:
         yield from _gathered(run, shapes, weights, lighter)
+    elif run.compute.shard != "none":
+        yield from _of_zero(run, weights, lighter)
     if any("reference_logprobs" in c.required() for _, c in run.components()) or (
         "rl" in run.stages and run.algorithm.kl_coef
     ):
@@ -162,15 +165,30 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
     yield _scores(run, shapes)
 
 
-def _shares(run: RunSpec) -> int:
-    """In how many parts weights, gradients and moments lie."""
-    return 1 if run.compute.shard == "none" else run.processes
+SHARDED_BY = {
+    "weights": ("fsdp2",),
+    "gradients": ("fsdp2", "zero2"),
+    "moments": ("fsdp2", "zero1", "zero2"),
+}
+
+
+def _shares(run: RunSpec, what: Literal["weights", "gradients", "moments"] = "weights") -> int:
+    """In how many parts something lies."""
+    return run.processes if run.compute.shard in SHARDED_BY[what] else 1
 
 
 def _spread(run: RunSpec) -> tuple[str, ...]:
     if run.processes == 1:
         return ()
     return ("compute.processes",) if _shares(run) > 1 else ("compute.shard=fsdp2",)
+
+
+def _of_zero(run: RunSpec, weights: int, lighter: tuple[str, ...]) -> Iterator[Part]:
+    """What DeepSpeed has beside the weights, and the gradient of the micro-batch at work."""
+    copy = weights // run.processes
+    yield Part("weights that DeepSpeed updates", copy, "always", ("compute.processes",))
+    if run.compute.shard == "zero2":
+        yield Part("gradients before they are summed", weights, "update", lighter)
 
 
 def _gathered(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import vexp
 from vexp.errors import ConfigError, Interrupted, Problem, ProcessLost
+from vexp.spec import spread_of
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
@@ -69,7 +70,8 @@ def span_of(run: RunSpec, given: Span | None) -> Span:
     """What a run spans: what its launcher gives, or else `compute.processes` on this machine.
 
     Raises:
-        ConfigError: the two contradict each other, or this machine has too few GPUs.
+        ConfigError: the two contradict each other, or this machine has too few GPUs, or lacks
+            what spreads the moments.
     """
     asked = run.compute.processes
     if given is not None and asked not in (None, given.processes):
@@ -94,11 +96,16 @@ def span_of(run: RunSpec, given: Span | None) -> Span:
     if span.processes == 1 and run.compute.shard != "none":
         raise ConfigError(
             Problem(
-                "this run has one process, which has nobody to share its weights with",
+                "this run has one process, which has nobody to share its "
+                f"{spread_of(run.compute.shard)} with",
                 where=f"compute.shard={run.compute.shard}",
                 remedy="set compute.processes, or compute.shard=none",
             )
         )
+    if run.compute.shard in ("zero1", "zero2"):
+        from vexp.train import zero
+
+        zero.check(run.compute.shard)
     if span.processes > 1:
         check_gpus(run.compute, span.per_node)
     return span

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,4 +66,7 @@ def make_accelerator(compute: Compute) -> Accelerator:
     Its mixed precision stays off: the policy itself autocasts, in the sampler as in the trainer.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device_name(compute) == "cpu", mixed_precision="no")
+    device = device_name(compute)
+    # Where DeepSpeed is installed transformers imports it to save a model, and it asks for this.
+    os.environ.setdefault("DS_ACCELERATOR", device)
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")

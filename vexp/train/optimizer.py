@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def make_optimizer(
-    model: nn.Module, settings: Optimization, shard: Shard = "none"
-) -> Optimizer:
+def make_optimizer(model: nn.Module, settings: Optimization, shard: Shard = "none") -> Optimizer:
     """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay.
 
     With `shard` a stage of ZeRO it is DeepSpeed that spreads AdamW's moments over the processes.

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -163,7 +164,9 @@ class ZeroAdamW(Optimizer):
         for index, (parameter, other) in enumerate(pairs):
             if has[index]:
                 self._seen.add(index)
-                other.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                other.grad = (
+                    torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                )
             parameter.grad = None
         self._handed += 1
 
@@ -172,19 +175,18 @@ class ZeroAdamW(Optimizer):
         check("zero")
         device = self._parameters[0].device
         with _environment(device):
-            import deepspeed
-            from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
-
-            logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-            # It would compile sums of its own through shared memory, for CPUs of one machine.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            deepspeed, expected = imported()
+            _check_device(deepspeed, device)
+            # It would compile sums of its own, through the shared memory of a single machine.
+            ops = vars(deepspeed.ops).setdefault("__compatible_ops__", {})
+            ops["deepspeed_shm_comm"] = False
             engine, *_ = deepspeed.initialize(
                 model=nn.ParameterList(self._stand_ins),
                 optimizer=_Within(self._groups_of_stand_ins(), self._update),
                 config=_settings(self.stage, limit),
                 dist_init_required=False,
             )
-        if type(engine.optimizer) is not DeepSpeedZeroOptimizer or engine.gradient_average:
+        if type(engine.optimizer) is not expected or engine.gradient_average:
             raise TypeError(f"DeepSpeed made {type(engine.optimizer).__name__} of AdamW")
         return engine
 
@@ -236,8 +238,7 @@ class ZeroAdamW(Optimizer):
     def _moments(self, index: int) -> dict[str, Any]:
         number = sum(index >= first for first in self._firsts()) - 1
         by_process = [
-            [part for part in slices if part.parameter == index]
-            for slices in self._slices[number]
+            [part for part in slices if part.parameter == index] for slices in self._slices[number]
         ]
         sizes = tuple(sum(part.size for part in parts) for parts in by_process)
         parameter, within = self._parameters[index], self._within[number]
@@ -254,9 +255,7 @@ class ZeroAdamW(Optimizer):
 class _Within(Optimizer):
     """What DeepSpeed takes for the optimiser; it steps one group at a time."""
 
-    def __init__(
-        self, groups: list[dict[str, Any]], update: Callable[[int, Tensor], None]
-    ) -> None:
+    def __init__(self, groups: list[dict[str, Any]], update: Callable[[int, Tensor], None]) -> None:
         super().__init__(groups, {})
         self._do = update
 
@@ -305,6 +304,28 @@ def check(shard: str) -> None:
             remedy="install vexp[deepspeed], or set compute.shard=fsdp2, which needs torch alone",
         )
     )
+
+
+def imported() -> tuple[Any, type]:
+    """DeepSpeed, and its optimiser for both stages. What it has to say goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        import deepspeed
+        from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    return deepspeed, DeepSpeedZeroOptimizer
+
+
+def _check_device(deepspeed: Any, device: torch.device) -> None:
+    """It settles on a device once, when it is first imported."""
+    found = deepspeed.accelerator.get_accelerator().device_name()
+    if found != device.type:
+        raise ConfigError(
+            Problem(
+                f"DeepSpeed computes on {found} in this process, and the run on {device.type}",
+                where="compute.device and compute.shard",
+                remedy=f"set DS_ACCELERATOR={device.type} in the environment",
+            )
+        )
 
 
 @contextlib.contextmanager
