@@ -38,7 +38,7 @@ class Between:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A value that other frameworks have and this field has not, and what to choose in its place."""
+    """A value that other frameworks have and this field has not; what to choose in its place."""
 
     value: str
     remedy: str

@@ -125,7 +125,8 @@ def _devices(run: RunSpec) -> Iterator[Finding]:
     if run.compute.shard in ("zero1", "zero2") and (found := machine.deepspeed()).state != "ok":
         yield Finding("compute.shard", "missing", f"DeepSpeed: {found.detail}", found.remedy)
     if run.compute.shard != "none" and count and run.compute.device != "cpu":
-        detail = f"{spread_of(run.compute.shard)} in shards have been verified on CPUs (gloo), not on GPUs (NCCL)"
+        what = spread_of(run.compute.shard)
+        detail = f"{what} in shards have been verified on CPUs (gloo), not on GPUs (NCCL)"
         yield Finding("compute.shard", "absent", detail, "compare a few steps with shard=none")
     if run.compute.attention == "flash_attention_2":
         found = machine.flash_attention()

@@ -167,9 +167,9 @@ class Learner:
                 continue
             here.append(metrics.of_update(run, output, part))
             sums = {name: _with(name, sums, value) for name, value in counts.items()}
+        sharding.add_up_gradients(self.policy)
         own = [rows for rows, counted in turns if counted]
         row = _of_all(portions, own, _numbers(sums), here, seen)
-        sharding.add_up_gradients(self.policy)
         if not math.isfinite(row["loss"]):
             raise diverged("the loss", row["loss"], where)
         limit = run.rl.max_grad_norm

@@ -118,7 +118,7 @@ def apply_gradients(
     zero = getattr(model, "zero", None)
     if zero is not None:
         zero.step()  # clips, and does nothing where the norm is not finite
-        value = zero.norm
+        value = float(zero.norm)
     else:
         norm = accelerator.clip_grad_norm_(
             list(model.parameters()), math.inf if limit is None else limit

@@ -7,7 +7,7 @@ everything without a gradient happens: forward passes then talk to nobody, so th
 do as many as it has to. In an update all processes have to use the same layers as often, for which
 `turns` sees. A policy that is not sharded goes through every function here as it is.
 
-With DeepSpeed's ZeRO weights are whole at all times; what lies in shards is the optimiser's (`zero`).
+With DeepSpeed's ZeRO weights are whole at all times; what is in shards is the optimiser's (`zero`).
 
 Zhao et al., "PyTorch FSDP" (arXiv:2304.11277); Rajbhandari et al., "ZeRO" (arXiv:1910.02054).
 """
@@ -121,7 +121,10 @@ def take_gradients(policy: Policy) -> None:
 
 
 def add_up_gradients(policy: Policy) -> None:
-    """Give every process its part of the gradient of all portions; shards have theirs by now."""
+    """Give every process its part of the gradient of all portions; shards have theirs by now.
+
+    Nothing is asked of other processes between the last of them and this.
+    """
     if policy.zero is not None:
         policy.zero.take_the_rest()
     elif not policy.sharded:

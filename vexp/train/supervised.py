@@ -169,10 +169,10 @@ def _step(
         if counted:
             sums["loss"] += imitated
             sums |= {name: sums[name] + float(value) for name, value in counts.items()}
+    sharding.add_up_gradients(policy)
     if parallel.world() > 1:
         found = [theirs for _, theirs in parallel.gathered({}, sums)]
         sums = {name: math.fsum(each[name] for each in found) for name in sums}
-        sharding.add_up_gradients(policy)
     for name, value in sums.items():
         if not math.isfinite(value):
             raise diverged("the loss" if name == "loss" else f"the loss {name!r}", value, where)

@@ -5,9 +5,9 @@ moments of its own part of all weights, updates that part, and gets the rest fro
 stage 1 gradients are summed once, before the update; with stage 2 after every micro-batch, and what
 waits for the next one is a process's own part.
 
-DeepSpeed is given stand-ins for the parameters that learn. They share the weights' memory and are in
-no forward pass, so that it sees neither the model nor its backward passes; gradients are handed to
-it one parameter after the other, in the same order in every process. Its shard is a flat vector;
+DeepSpeed is given stand-ins for the parameters that learn. They share the weights' memory and are
+in no forward pass, so that it sees neither the model nor its backward passes; gradients are handed
+to it one parameter after the other, in the same order in every process. Its shard is a flat vector;
 AdamW goes over the slices of parameters in it, as it would over the parameters themselves: one that
 no process has a gradient for is passed over, and each has a count of its own.
 
@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -312,6 +313,7 @@ def imported() -> tuple[Any, type]:
         import deepspeed
         from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor`", FutureWarning)
     return deepspeed, DeepSpeedZeroOptimizer
 
 
