@@ -11,7 +11,11 @@ EVAL_READY := $(EVAL)/.ready
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: help setup setup-eval setup-vllm demo demo-methods test test-all test-vllm check format bench wheel clean
+# DeepSpeed lies beside what is in .venv; whatever transformers saves imports it where it is there.
+ZERO := .venv-deepspeed
+ZERO_READY := $(ZERO)/.ready
+
+.PHONY: help setup setup-eval setup-vllm setup-deepspeed demo demo-methods test test-all test-vllm test-deepspeed check format bench wheel clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +44,14 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt tests/vllm/site/sitecustomize
 
 setup-vllm: $(VLLM_READY)  ## install vexp with vLLM for CPUs into .venv-vllm (locked versions, 4 GB)
 
+$(ZERO_READY): $(READY) constraints-deepspeed.txt
+	$(PYTHON) -m venv $(ZERO)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_paths()["purelib"])' > $$($(ZERO)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/core.pth
+	$(ZERO)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-deepspeed.txt deepspeed
+	@touch $@
+
+setup-deepspeed: $(ZERO_READY)  ## install DeepSpeed beside .venv into .venv-deepspeed (locked version, 25 MB)
+
 demo: $(READY)  ## the main job: train, evaluate and tabulate sweeps/quickstart.yaml
 	$(BIN)/vexp launch sweeps/quickstart.yaml --wait
 	$(BIN)/vexp table sweeps/quickstart.yaml
@@ -49,11 +61,15 @@ demo-methods: $(READY)  ## the papers' methods on the same task: sweeps/methods.
 	$(BIN)/vexp table sweeps/methods.yaml
 
 test: $(READY)  ## the core tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval and not vllm"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not survival and not slurm and not browser and not lmms_eval and not vllm and not deepspeed"
 
 test-all: $(READY)  ## all tests, those that train for minutes, kill runs and build wheels included
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vllm and not deepspeed"
+	@if [ -e $(ZERO_READY) ]; then $(MAKE) test-deepspeed; else echo "tests of ZeRO are skipped: \`make setup-deepspeed\` installs DeepSpeed"; fi
 	@if [ -e $(VLLM_READY) ]; then $(MAKE) test-vllm; else echo "tests/vllm is skipped: \`make setup-vllm\` installs vLLM"; fi
+
+test-deepspeed: $(ZERO_READY)  ## the tests with DeepSpeed, in its environment
+	$(ZERO)/bin/python -m pytest -m deepspeed tests/train/test_zero.py tests/runs/test_sharded.py
 
 test-vllm: $(VLLM_READY)  ## the tests with vLLM, in its environment
 	$(VLLM)/bin/python -m pytest tests/vllm
@@ -75,4 +91,4 @@ wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(EVAL) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(EVAL) $(VLLM) $(ZERO) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Machines differ in speed, and so do first calls; a slow example is no failure.
 settings.register_profile("vexp", deadline=None)
 settings.load_profile("vexp")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("deepspeed") and not find_spec("deepspeed"):
+        pytest.skip("DeepSpeed is not installed: `make setup-deepspeed`, `make test-deepspeed`")
 
 
 @pytest.fixture

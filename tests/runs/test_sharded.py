@@ -23,7 +23,6 @@ from tests.runs.test_processes import (
     start,
     wait_for,
 )
-from tests.train.test_zero import NEEDS_DEEPSPEED
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import ConfigError
@@ -72,7 +71,7 @@ def test_every_method_does_what_it_does_on_one_process(tmp_path, alone, override
     same(tmp_path, alone, overrides, 3)
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZED)
 def test_moments_in_shards_do_what_they_do_on_one_process(tmp_path, alone, name):  # noqa: F811
@@ -85,7 +84,7 @@ def test_moments_in_shards_do_what_they_do_on_one_process(tmp_path, alone, name)
     ("before", "last"),
     [
         (((3, [SHARDED]), (1, [])), SHARDED),
-        pytest.param(((2, [ZERO2]), (3, [SHARDED]), (1, [])), ZERO1, marks=NEEDS_DEEPSPEED),
+        pytest.param(((2, [ZERO2]), (3, [SHARDED]), (1, [])), ZERO1, marks=pytest.mark.deepspeed),
     ],
     ids=["fsdp2", "every kind"],
 )
@@ -104,7 +103,7 @@ def test_a_checkpoint_serves_every_kind_of_shard_and_none(tmp_path, alone, befor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", [SHARDED, pytest.param(ZERO2, marks=NEEDS_DEEPSPEED)])
+@pytest.mark.parametrize("shard", [SHARDED, pytest.param(ZERO2, marks=pytest.mark.deepspeed)])
 def test_a_process_killed_is_reported_and_the_next_call_goes_on(tmp_path, alone, shard):  # noqa: F811
     process = start(tmp_path, *LONG, shard, number=3)
     at_step(tmp_path, 3)

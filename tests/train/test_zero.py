@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import traceback
 from importlib import metadata
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -24,9 +23,6 @@ from vexp.train.checkpoint import OPTIMIZER, State
 from vexp.train.device import make_accelerator
 from vexp.train.optimizer import apply_gradients, make_optimizer
 
-NEEDS_DEEPSPEED = pytest.mark.skipif(
-    not find_spec("deepspeed"), reason="DeepSpeed is not installed: pip install 'vexp[deepspeed]'"
-)
 CPU = Compute(device="cpu")
 STAGES = ("zero1", "zero2")
 KIND = {"zero1": "plain", "zero2": "plain", "zero2, adapters": "adapters"}
@@ -167,7 +163,7 @@ def found(folder):
     return both
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("name", KIND)
 def test_norms_weights_and_moments_are_those_of_one_process(found, folder, name):
     """Also of parameters without a gradient in one of the updates, which do not decay in it."""
@@ -188,7 +184,7 @@ def test_norms_weights_and_moments_are_those_of_one_process(found, folder, name)
             assert counts == {len(UPDATES) - 1.0, len(UPDATES)}
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("name", KIND)
 def test_every_row_is_learned_from_once(found, name):
     one, two = (part[name]["shards"]["rows"] for part in found)
@@ -196,7 +192,7 @@ def test_every_row_is_learned_from_once(found, name):
         assert sorted(mine + others) == sorted(row for rows in PORTIONS[portions] for row in rows)
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("name", KIND)
 @pytest.mark.parametrize("how", ["one", "shards"])
 def test_moments_are_read_by_the_other_and_written_again_bit_by_bit(found, folder, name, how):
@@ -205,7 +201,7 @@ def test_moments_are_read_by_the_other_and_written_again_bit_by_bit(found, folde
     assert again.read_bytes() == written.read_bytes()
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("shard", STAGES)
 def test_each_process_holds_its_part(found, shard):
     both = [part[f"held, {shard}"] for part in found]
@@ -220,7 +216,7 @@ def test_each_process_holds_its_part(found, shard):
         assert all(one["gradients"] < 0.8 * total for one in both)
 
 
-@NEEDS_DEEPSPEED
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("shard", STAGES)
 def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_are(found, shard):
     for part in found:
