@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from importlib import metadata
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from vexp.cli.main import cli
 from vexp.config.compose import resolve
 from vexp.doctor import lacking, machine
 from vexp.doctor.memory import Shapes, estimate
+from vexp.train import zero
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,6 +72,29 @@ def test_flash_attention_that_does_not_import_is_not_there(monkeypatch) -> None:
     assert "2.8.3 cannot be imported" in found.detail
     monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))
     assert machine.flash_attention().state == "ok"
+
+
+def test_deepspeed_is_there_if_it_imports_and_can_do_what_is_needed(monkeypatch) -> None:
+    lacks = resolve(["compute.shard=zero1", "compute.processes=2", "compute.device=cpu"])
+
+    def found(version, imported=lambda: None):
+        monkeypatch.setattr(machine, "package_version", lambda name: version)
+        monkeypatch.setattr(metadata, "version", lambda name: version)
+        monkeypatch.setattr(zero, "imported", imported)
+        needed = by_name(lacking.findings(lacks)).get("compute.shard")
+        return machine.deepspeed(), needed
+
+    assert [each and each.state for each in found("0.19.8")] == ["ok", None]
+    for version, imported, why in (
+        (None, None, "not installed"),
+        ("0.18.9", lambda: None, "needs deepspeed 0.19.8 or newer, and 0.18.9 is installed"),
+        ("0.20.0", lambda: 1 / 0, "0.20.0 cannot be imported: division by zero"),
+    ):
+        here, needed = found(version, imported)
+        assert (here.state, needed.state) == ("absent", "missing")
+        assert why in here.detail
+        assert why in needed.detail
+        assert here.remedy == needed.remedy == "pip install 'vexp[deepspeed]'"
 
 
 def test_the_network_is_used_only_when_asked(monkeypatch, project) -> None:
@@ -266,3 +291,24 @@ def test_shards_divide_what_lies_still_and_gather_what_is_used() -> None:
     assert whole / 4 < parts["weights, gathered for a layer"].bytes < whole
     added = {"weights, gathered", "weights, gathered for a layer", "reference model, gathered"}
     assert parts.keys() - before.keys() == added | {"gradients before they are summed"}
+
+
+@pytest.mark.parametrize(("shard", "divided"), [("zero1", 1), ("zero2", 2)])
+def test_zero_divides_moments_and_with_stage_2_gradients(shard, divided) -> None:
+    base = ["compute.processes=4", "compute.micro_batch_size=32"]  # one for each process
+    plain, spread = resolve(base), resolve([*base, f"compute.shard={shard}"])
+    shapes = shapes_of(plain)
+    whole = 4 * shapes.parameters
+    before, parts = (
+        {part.name: part.bytes for part in estimate(run, shapes, 23, 4).parts}
+        for run in (plain, spread)
+    )
+    names = ("moments of AdamW", "gradients", "weights")
+    shares = [4] * divided + [1] * (3 - divided)
+    assert [before[name] / parts[name] for name in names] == pytest.approx(shares)
+    assert parts["weights that DeepSpeed updates"] == pytest.approx(whole / 4)
+    passing = "gradients before they are summed"
+    assert (passing in parts) == (shard == "zero2")
+    several = resolve([*base, f"compute.shard={shard}", "compute.micro_batch_size=31"])
+    again = {part.name: part.bytes for part in estimate(several, shapes, 23, 4).parts}
+    assert again[passing] == whole

@@ -146,8 +146,8 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
     yield Part("gradients", gradients, "update", (*lighter, *freeze, *spread))
     if _shares(run) > 1:
         yield from _gathered(run, shapes, weights, lighter)
-    elif run.compute.shard != "none":
-        yield from _of_zero(run, weights, lighter)
+    else:
+        yield from _whole(run, weights, lighter)
     if any("reference_logprobs" in c.required() for _, c in run.components()) or (
         "rl" in run.stages and run.algorithm.kl_coef
     ):
@@ -183,12 +183,27 @@ def _spread(run: RunSpec) -> tuple[str, ...]:
     return ("compute.processes",) if _shares(run) > 1 else ("compute.shard=fsdp2",)
 
 
-def _of_zero(run: RunSpec, weights: int, lighter: tuple[str, ...]) -> Iterator[Part]:
-    """What DeepSpeed has beside the weights, and the gradient of the micro-batch at work."""
-    copy = weights // run.processes
-    yield Part("weights that DeepSpeed updates", copy, "always", ("compute.processes",))
-    if run.compute.shard == "zero2":
+def _whole(run: RunSpec, weights: int, lighter: tuple[str, ...]) -> Iterator[Part]:
+    """What there is beside whole weights: DeepSpeed's part of them, and a second gradient.
+
+    The passes over responses and prompts both have to go back through a layer before its gradient
+    is added to that of the micro-batches before, or with stage 2 of ZeRO to a process's part.
+    """
+    if run.compute.shard != "none":
+        copy = weights // run.processes
+        yield Part("weights that DeepSpeed updates", copy, "always", ("compute.processes",))
+    if run.compute.shard == "zero2" or _several_micro_batches(run):
         yield Part("gradients before they are summed", weights, "update", lighter)
+
+
+def _several_micro_batches(run: RunSpec) -> bool:
+    """Whether a process has more than one in an update of the last stage."""
+    if "rl" in run.stages:
+        prompts = run.rl.prompts_per_update or run.rl.prompts_per_step
+        rows = prompts * run.rollout.group_size
+    else:
+        rows = getattr(run, run.stages[-1]).batch_size
+    return rows > run.compute.micro_batch_size * run.processes
 
 
 def _gathered(
