@@ -75,7 +75,7 @@ class ZeroAdamW(Optimizer):
     Gradients are clipped to the norm `limit` within a step.
 
     Raises:
-        ConfigError: if DeepSpeed cannot be imported.
+        ConfigError: if DeepSpeed is not installed, too old, or at work on another kind of device.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class ZeroAdamW(Optimizer):
 
     def _started(self, limit: float | None) -> Any:
         """DeepSpeed's engine around the stand-ins."""
-        check("zero")
+        check(f"zero{self.stage}")
         device = self._parameters[0].device
         with _environment(device):
             deepspeed, expected = imported()
