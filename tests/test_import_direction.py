@@ -21,7 +21,7 @@ LAYERS = (
     ("", "errors", "registry", "files", "forked", "paths", "hub"),
     ("config", "probe", "endpoint"),
     KINDS,
-    ("spec",),
+    ("spec", "spec_problems"),
     ("train",),
     ("runs",),
     ("bridge",),
@@ -40,6 +40,7 @@ SUBMITS = "what is submitted is what a sweep's folder says is missing"
 # What a package may import from above, and why.
 UPWARD = {
     ("config", "spec"): "the spec is the schema that is composed, and takes only types from config",
+    ("config", "spec_problems"): "the checks of a run are asked once for many that are alike",
     ("backbone", "train.policy"): "what a backbone loads is a policy",
     ("engine", "train.attention"): DECODES,
     ("engine", "train.logprobs"): DECODES,

@@ -30,11 +30,11 @@ from vexp.errors import ConfigError, Problem
 from vexp.evaluator.base import Evaluator
 from vexp.group_filter.base import GroupFilter
 from vexp.launcher.base import Launcher
-from vexp.layer.base import Layer
 from vexp.mix.base import Mix
-from vexp.registry import WHICH, Component, component_slots, slot
+from vexp.registry import Component, component_slots, slot
 from vexp.reward.base import RewardTerm
 from vexp.rollout.base import RolloutMethod
+from vexp.spec_problems import problems_of
 from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
@@ -219,11 +219,6 @@ class RunSpec:
         found = component_slots(self)
         return tuple([entry for entry in found if not entry[0].startswith(idle)])
 
-    @functools.cached_property
-    def _checked(self) -> tuple[tuple[str, Component], ...]:
-        """The components that may be at odds with the run: few, and a sweep has many runs."""
-        return tuple([entry for entry in self._components if _has_checks(type(entry[1]))])  # type: ignore[arg-type]
-
     def emits(self, stage: str) -> Mapping[str, tuple[str, ...]]:
         """Special tokens that may be sampled in a stage, each with the words it starts from.
 
@@ -241,202 +236,6 @@ class RunSpec:
     def unknown(self) -> list[Problem]:
         """What this machine cannot tell of the run's inputs; its id is provisional while any is."""
         return [problem for _, component in self.components() for problem in component.unknown()]
-
-    def _problems(self) -> Iterator[Problem]:
-        if len(set(self.stages)) != len(self.stages):
-            yield Problem("a stage is listed twice", where="stages")
-        elif "warm_start" in self.stages and self.stages[0] != "warm_start":
-            yield Problem("`warm_start` has to be the first stage", where="stages")
-        elif "rl" in self.stages and self.stages[-1] != "rl":
-            yield Problem("`rl` has to be the last stage", where="stages")
-        if self.stages and not self.mix.datasets:
-            yield Problem(
-                "there is no dataset to train on",
-                where="mix.datasets",
-                remedy="name one, e.g. mix.datasets.main=digits_vqa",
-            )
-        if "rl" in self.stages:
-            yield from self._rl_problems()
-        if "anchor" in self.stages:
-            yield from self._anchor_problems()
-        yield from self._unmet_needs()
-        yield from self._unsaid_needs()
-        yield from self._beyond_backbone()
-        yield from self._lora_problems()
-        yield from self._shard_problems()
-        yield from self._layer_problems()
-        for path, component in self._checked:
-            for problem in component.problems(self):
-                where = f"{path} ({component.name})" + (
-                    f": {problem.where}" if problem.where else ""
-                )
-                yield Problem(
-                    problem.what, where=where, accepted=problem.accepted, remedy=problem.remedy
-                )
-
-    def _rl_problems(self) -> Iterator[Problem]:
-        if not self.reward.terms:
-            yield Problem(
-                "there is no reward",
-                where="reward.terms",
-                remedy="add reward.terms.accuracy=accuracy",
-            )
-        per_update = self.rl.prompts_per_update
-        if per_update is not None and self.rl.prompts_per_step % per_update:
-            yield Problem(
-                f"rl.prompts_per_step ({self.rl.prompts_per_step}) is not a multiple of "
-                f"rl.prompts_per_update ({per_update})",
-                where="rl.prompts_per_update",
-                remedy="every update of a step has to have the same number of groups",
-            )
-        if self.rollout.responses_per_prompt < 2:
-            yield Problem(
-                "a group of one response has no baseline",
-                where="rollout.group_size",
-                accepted="expected at least 2",
-            )
-
-    def _anchor_problems(self) -> Iterator[Problem]:
-        focus = self.anchor.focus
-        for need in focus.required():
-            if need != "boxes":
-                yield Problem(
-                    f"auxiliary {focus.name!r} needs {need!r}, which the supervised stage 'anchor' "
-                    "does not supply",
-                    where=f"anchor.focus ({focus.name}) and stages",
-                    remedy="use it in `auxiliary`, which is part of the stage `rl`",
-                )
-
-    def _unsaid_needs(self) -> Iterator[Problem]:
-        """Needs of components that lack the field which says what exactly they need."""
-        for path, component in self._checked:
-            live = component.live if isinstance(component, Auxiliary) else ()
-            for need in (*component.required(), *live):
-                if need in WHICH and not hasattr(component, WHICH[need]):
-                    yield Problem(
-                        f"{component.kind} {component.name!r} needs {need!r} but has no field "
-                        f"`{WHICH[need]}` that says which",
-                        where=path,
-                        remedy=f"give the component a field `{WHICH[need]}`",
-                    )
-
-    def _beyond_backbone(self) -> Iterator[Problem]:
-        """What no model of the backbone's family has, and a component reads or adds."""
-        if not self.backbone.lacks:
-            return
-        said = {
-            "attention": "reads attention on image tokens",
-            "similarity": "compares states with those of image tokens",
-            "emits": "adds a token to the vocabulary",
-        }
-        for path, component in self.components():
-            live = component.live if isinstance(component, Auxiliary) else ()
-            wanted = {*component.required(), *live, *component.reads}
-            wanted |= {"emits"} if component.emits else set()
-            if lacking := [said[need] for need in self.backbone.lacks if need in wanted]:
-                yield Problem(
-                    f"{component.kind} {component.name!r} {' and '.join(lacking)}, which backbone "
-                    f"{self.backbone.name!r} does not have",
-                    where=f"{path} and backbone ({self.backbone.name})",
-                    remedy="choose a backbone with image tokens among the text, such as a Qwen-VL, "
-                    "InternVL or SmolVLM one, or another component",
-                )
-
-    def _lora_problems(self) -> Iterator[Problem]:
-        """What cannot be learned while all but low-rank changes of the decoder stays as it is."""
-        if not self.backbone.lora.rank:
-            return
-        if not self.backbone.lora.targets:
-            yield Problem("LoRA has no map to change", where="backbone.lora.targets")
-        for path, component in self.components():
-            if component.emits:
-                yield Problem(
-                    f"{component.kind} {component.name!r} adds a token, whose embedding LoRA "
-                    "leaves as it starts",
-                    where=f"{path} and backbone.lora.rank",
-                    remedy="set backbone.lora.rank=0, or choose another component",
-                )
-
-    def _shard_problems(self) -> Iterator[Problem]:
-        """What weights or moments in shards cannot be had with."""
-        shard = self.compute.shard
-        if shard == "none":
-            return
-        if self.processes == 1:
-            yield Problem(
-                f"one process has nobody to share its {spread_of(shard)} with",
-                where=f"compute.shard={shard} and compute.processes",
-                accepted="two processes or more",
-                remedy="set compute.processes (on Slurm launcher.tasks_per_node, launcher.nodes), "
-                "or compute.shard=none",
-            )
-        if shard == "fsdp2" and "rl" in self.stages and self.rl.staleness:
-            yield Problem(
-                "weights that lie in shards are not kept for the next step's responses",
-                where=f"rl.staleness=1 and compute.shard={shard}",
-                remedy="set rl.staleness=0, or compute.shard=zero2",
-            )
-        half = self.backbone.bytes_per_parameter == 2 and not self.backbone.lora.rank
-        if shard != "fsdp2" and half and self.stages:
-            yield Problem(
-                "DeepSpeed updates a float32 copy of weights in bfloat16, where other runs update "
-                "the weights: the numbers would not be those of this run",
-                where=f"backbone.weights=bf16 and compute.shard={shard}",
-                remedy="set backbone.weights=fp32, or compute.shard=fsdp2",
-            )
-        for stage in self.stages:
-            if getattr(self, stage).optimizer == "adamw_8bit":
-                yield Problem(
-                    "moments in 8 bits have a scale per block, and a shard may end within one",
-                    where=f"{stage}.optimizer=adamw_8bit and compute.shard={shard}",
-                    remedy="use adamw, whose moments are spread as well, or compute.shard=none",
-                )
-
-    def _layer_problems(self) -> Iterator[Problem]:
-        """Layers that the backbone does not have, as far as that is known before it is loaded."""
-        layers = self.backbone.decoder_layers
-        for path, component in self._checked:
-            if layers is not None and isinstance(component, Layer):
-                try:
-                    component.index(layers)
-                except ConfigError as error:
-                    for problem in error.problems:
-                        where = f"{path} and backbone ({self.backbone.name})"
-                        yield Problem(
-                            problem.what,
-                            where=where,
-                            accepted=problem.accepted,
-                            remedy=problem.remedy,
-                        )
-
-    def _unmet_needs(self) -> Iterator[Problem]:
-        if not self.mix.datasets:
-            return
-        per_dataset = [set(d.provides) for d in self.mix.datasets.values()]
-        provided = set(self.backbone.provides) | set.intersection(*per_dataset)
-        for path, component in self._checked:
-            if "boxes" in component.required() and "boxes" not in provided:
-                lacking = [n for n, d in self.mix.datasets.items() if "boxes" not in d.provides]
-                yield Problem(
-                    f"{component.kind} {component.name!r} needs evidence boxes, which dataset "
-                    f"{lacking[0]!r} does not have",
-                    where=f"{path} and mix.datasets.{lacking[0]}",
-                    remedy="choose a dataset with boxes, or another component",
-                )
-
-
-def problems_of(run: RunSpec) -> list[Problem]:
-    """Everything that is wrong with a run beyond its single sections."""
-    return list(run._problems())
-
-
-@functools.cache
-def _has_checks(cls: Any) -> bool:
-    """Whether a component of this class asks for anything or checks anything."""
-    own = (cls.problems, cls.required, cls.needs)
-    return own != (Component.problems, Component.required, ()) or issubclass(
-        cls, (Auxiliary, Layer)
-    )
 
 
 # Sections that each stage reads; together with backbone, data, prompt and compute they decide what
@@ -477,11 +276,6 @@ def science(run: RunSpec, stages: tuple[str, ...] | None = None) -> dict[str, An
             name for name in STAGE_SECTIONS[stage] if name not in OPTIONAL or getattr(run, name)
         ]
     return {"stages": chosen} | {name: getattr(run, name) for name in names}
-
-
-def spread_of(shard: Shard) -> str:
-    """What above all lies in shards."""
-    return "weights" if shard == "fsdp2" else "moments"
 
 
 def replace(run: RunSpec, **sections: Any) -> RunSpec:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from vexp.config.compose import resolve
 from vexp.config.reads import ByReads
 from vexp.errors import DataError
-from vexp.spec import RL, Compute, Prompt, RunSpec, problems_of, replace
+from vexp.spec import RL, Compute, Prompt, RunSpec, replace
+from vexp.spec_problems import problems_of
 
 PROMPTS = [Prompt(system=text) for text in ("", "one", "two")]
 PARTS = [RL(steps=steps) for steps in (1, 2)]

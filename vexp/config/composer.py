@@ -55,7 +55,7 @@ class _Files:
 
 
 def _remembering_check() -> ByReads[list[Problem]]:
-    from vexp.spec import problems_of
+    from vexp.spec_problems import problems_of
 
     return ByReads(problems_of)
 

@@ -12,7 +12,7 @@ from vexp import hub
 from vexp.doctor import machine
 from vexp.doctor.finding import Finding, package_version
 from vexp.errors import ConfigError, HubError
-from vexp.spec import spread_of
+from vexp.spec_problems import spread_of
 from vexp.sweeps.show import size
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import vexp
 from vexp.errors import ConfigError, Interrupted, Problem, ProcessLost
-from vexp.spec import spread_of
+from vexp.spec_problems import spread_of
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
