@@ -155,7 +155,7 @@ table:
     assert shown["Full"] == ["71.4", "37.3"]
     notes = "\n".join(sheet_of(found).notes)
     assert "≠ backbone tiny_qwen2_5_vl, published qwen2_5_vl_7b (all rows)" in notes
-    assert "≠ data.train: ViRL39K is not here yet (all rows)" in notes
+    assert "≠ data.train: ViRL39K in the paper, digits_vqa here (all rows)" in notes
     assert "rows without n: constants from vgpo/table12" in notes
 
 

@@ -29,7 +29,8 @@ def _differences(
         if key == "backbone" and point.run.backbone.name != wanted:
             yield f"backbone {point.run.backbone.name}, published {wanted}"
     for what in mapped.pending:
-        yield f"{what} is not here yet"
+        name = "+".join(sorted({d.name for d in point.run.mix.datasets.values()}))
+        yield f"{what} in the paper, {name} here"
     measured = results.get(point.identity.hash)
     decoding = measured.decoding.get(column.benchmark or column.evaluator) if measured else None
     if decoding and found.protocol:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vexp.tables.reference import Reference, ReferenceRow
 
 Overrides = tuple[str, ...]
-PENDING = "pending"  # in place of overrides: there is no such thing here yet
+PENDING = "pending"  # in place of overrides: files of the user's own, `vexp convert` reads them
 RECORD = "record"  # in place of overrides: says where a number is from, not how a run is set
 
 
@@ -28,13 +28,14 @@ def _backbones() -> dict[str, Overrides | str]:
         "Qwen2.5-VL-32B": "qwen2_5_vl_32b",
         "Qwen3-VL-4B": "qwen3_vl_4b",
         "Qwen3-VL-8B": "qwen3_vl_8b",
+        "InternVL3.5-8B": "internvl3_5_8b",
+        "Llama-3.2-11B-Vision": "llama3_2_vision_11b",
     }
     found: dict[str, Overrides | str] = {
         name + ending: (f"backbone={own}",)
         for name, own in ours.items()
         for ending in ("", "-Instruct")
     }
-    found |= dict.fromkeys(("InternVL3.5-8B", "Llama-3.2-11B-Vision-Instruct"), PENDING)
     return found | {"not stated (3B and 7B exist)": RECORD}
 
 
@@ -140,7 +141,7 @@ class Translated:
     """The settings of a published row in our keys."""
 
     overrides: Overrides
-    pending: tuple[str, ...]  # what has no counterpart yet, e.g. `data.train: ViRL39K`
+    pending: tuple[str, ...]  # what no override says, e.g. `data.train: ViRL39K`
 
     def settings(self) -> Iterator[tuple[str, str]]:
         """Our keys and values, as texts; the last one of a key counts."""
