@@ -1,9 +1,14 @@
-"""An engine's process: frames both ways, a bounded wait, and no orphan. A child that echoes."""
+"""An engine's process: frames both ways, a bounded wait, and no orphan. A child that echoes.
+
+All of it for a process beside this one and for one "on another node", for which `srun` is a script
+that starts it here; `tests/slurm` has it with Slurm's.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,13 +18,14 @@ import psutil
 import pytest
 import torch
 
-from vexp.engine._process import Gone, Process, Silent
+from vexp.engine import _process
+from vexp.engine._process import Far, Gone, Process, Silent
 
 CHILD = """
 import sys, time
 from pathlib import Path
 from vexp.engine._process import ALIVE, Inbox
-inbox = Inbox(Path(sys.argv[1]))
+inbox = Inbox(Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else None)
 print("printed by a library", flush=True)
 for tensors, plain in inbox:
     for _ in range(plain.get("alive", 0)):
@@ -32,6 +38,12 @@ for tensors, plain in inbox:
 """
 
 
+SRUN = """#!/bin/sh
+while [ "${1#--}" != "$1" ]; do shift; done
+exec "$@"
+"""
+
+
 @pytest.fixture
 def home(tmp_path):
     folder = tmp_path / "home"
@@ -40,8 +52,28 @@ def home(tmp_path):
 
 
 @pytest.fixture
-def process(home):
-    found = Process([sys.executable, "-c", CHILD, str(home)], home, 60.0)
+def srun(tmp_path, monkeypatch):
+    """A stand-in for Slurm's on the path: it becomes what it is to start."""
+    script = tmp_path / "bin" / "srun"
+    script.parent.mkdir()
+    script.write_text(SRUN)
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR", raising=False)
+
+
+@pytest.fixture(params=["near", "far"])
+def start(request, home, srun):
+    """A function that starts the child."""
+    command = [sys.executable, "-c", CHILD, str(home)]
+    if request.param == "near":
+        return lambda: Process(command, home, 60.0)
+    return lambda: Far(command, home, 60.0, node=1)
+
+
+@pytest.fixture
+def process(start):
+    found = start()
     yield found
     found.end()
 
@@ -104,9 +136,10 @@ def test_one_that_hangs_is_ended_when_patience_is(process, size):
 _PARENT = f"""
 import sys
 from pathlib import Path
-from vexp.engine._process import Process
-home = Path(sys.argv[1])
-process = Process([sys.executable, "-c", {CHILD!r}, str(home)], home, 60.0)
+from vexp.engine._process import Far, Process
+home, far = Path(sys.argv[1]), sys.argv[2:]
+command = [sys.executable, "-c", {CHILD!r}, str(home)]
+process = Far(command, home, 60.0, node=1) if far else Process(command, home, 60.0)
 process.send({{}})
 process.receive()
 print(process.pid, flush=True)
@@ -114,8 +147,9 @@ sys.stdin.read()
 """
 
 
-def test_when_its_parent_is_killed_it_goes_and_clears_away(home):
-    command = [sys.executable, "-c", _PARENT, str(home)]
+@pytest.mark.parametrize("far", [[], ["far"]], ids=["near", "far"])
+def test_when_its_parent_is_killed_it_goes_and_clears_away(home, srun, far):
+    command = [sys.executable, "-c", _PARENT, str(home), *far]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
@@ -130,3 +164,51 @@ def test_ending_it_ends_it(process):
     child = psutil.Process(process.pid)
     process.end()
     assert not child.is_running()
+
+
+def test_nobody_else_on_the_network_is_taken_for_it(home, srun, monkeypatch):
+    """Strangers come first: one with a wrong word, one without any, one that says nothing."""
+    plain, strangers = socket.create_server, []
+    monkeypatch.setattr(_process, "_LEAVING_S", 0.3)
+
+    def served(*arguments, **settings):
+        listener = plain(*arguments, **settings)
+        for said in (b"0" * 32, b"", None):
+            stranger = socket.create_connection(("127.0.0.1", listener.getsockname()[1]))
+            strangers.append(stranger)
+            if said is not None:
+                stranger.sendall(said)
+                stranger.shutdown(socket.SHUT_WR)
+        return listener
+
+    monkeypatch.setattr(socket, "create_server", served)
+    process = Far([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
+    process.send({"for": "the child"})
+    assert process.receive()[1] == {"for": "the child"}
+    process.end()
+    assert len(strangers) == 3
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_one_that_never_connects_is_ended(home, srun):
+    began = time.monotonic()
+    with pytest.raises(Silent, match=r"no sign of life for 0\.5 s"):
+        Far(["sh", "-c", "exec sleep 600"], home, 0.5, node=1)
+    assert time.monotonic() - began < 15
+
+
+def test_one_that_ends_before_it_connects_says_why(home, srun):
+    child = [sys.executable, "-c", "import sys; sys.exit('there is no such module')"]
+    with pytest.raises(Gone, match="exit code 1; it last said: there is no such module"):
+        Far(child, home, 60.0, node=1)
+
+
+def test_what_slurm_tells_all_steps_is_not_for_it(home, srun):
+    """A warning ahead of a time limit, a cancelled job: the run saves first, and may need it."""
+    process = Far([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        os.kill(process.pid, number)
+    process.send({"still": "there"})
+    assert process.receive()[1] == {"still": "there"}
+    process.end()

@@ -73,6 +73,75 @@ def test_the_doctor_says_why_an_engine_does_not_work(absent):
 def test_memory_and_lengths_do_not_change_the_id_but_the_engine_does():
     base = training_id(resolve([*SMALLEST, "engine=vllm"]))
     more = ["engine.cache_gb=7", "engine.max_length=999", "engine.max_sequences=3"]
-    more += ["engine.separate=true", "engine.patience_s=9"]
+    more += ["engine.separate=true", "engine.patience_s=9", "engine.tensor_parallel=2"]
+    more += ["engine.nodes=1", "engine.sleep=true", "compute.device=auto"]
     assert training_id(resolve([*SMALLEST, "engine=vllm", *more])) == base
     assert training_id(resolve([*SMALLEST])).hash != base.hash
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: object())
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("more", ["nodes=1", "tensor_parallel=2"])
+def test_what_needs_a_process_of_its_own_says_so(installed, more):
+    with pytest.raises(ConfigError, match=f"engine.{more} needs vLLM in a process") as caught:
+        resolve([*SMALLEST, "engine=vllm", f"engine.{more}"])
+    assert "engine.separate=true" in str(caught.value)
+    name, _, value = more.partition("=")
+    with pytest.raises(ConfigError, match="needs vLLM in a process"):
+        VLLM(**{name: int(value)}).check()
+
+
+def test_nodes_outside_slurm_are_one_message_before_anything_trains(installed, tmp_path):
+    class Empty:
+        checkpoint_dirs = ()
+        note = print
+
+    run = resolve([*SMALLEST, "engine=vllm", "engine.separate=true", "engine.nodes=1"])
+    with pytest.raises(ConfigError, match="this process is in none") as caught:
+        train(run, Empty())
+    assert len(caught.value.problems) == 1
+    assert "launcher=slurm" in str(caught.value) and "engine.nodes=0" in str(caught.value)
+
+
+def test_a_job_without_a_node_to_spare_is_refused(installed, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    VLLM(separate=True, nodes=1).check()
+    with pytest.raises(ConfigError, match=r"has 2 node\(s\), which leaves none"):
+        VLLM(separate=True, nodes=2).check()
+
+
+def test_too_few_gpus_are_said_before_anything_trains(installed, monkeypatch):
+    from vexp.engine._vllm_server import chosen
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    VLLM(separate=True, tensor_parallel=2).check()
+    with pytest.raises(ConfigError, match="needs as many GPUs, and torch sees 2"):
+        VLLM(separate=True, tensor_parallel=4).check()
+    assert list(chosen("abcd", 1, 2)) == ["c", "d"]
+    with pytest.raises(ConfigError, match=r"engine number 2 on .* needs 3 GPU\(s\), and 4 are"):
+        chosen("abcd", 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["launcher.engine_nodes=1"], "1 node(s) are asked for engines, and the engine uses 0"),
+        (["engine.tensor_parallel=2"], "2 engine(s) on a node, each on 2 GPU(s)"),
+        (["engine.tensor_parallel=4", "engine.nodes=1"], "4 engine(s) on a node, each on 4"),
+    ],
+)
+def test_what_a_launcher_cannot_give_is_said_at_composition(more, said):
+    base = ["engine=vllm", "engine.separate=true", "launcher=slurm", "launcher.gpus=2"]
+    base += ["launcher.nodes=2", "launcher.tasks_per_node=2", "compute.device=auto"]
+    resolve([*SMALLEST, *base])
+    with pytest.raises(ConfigError) as caught:
+        resolve([*SMALLEST, *base, *more])
+    assert said in str(caught.value)

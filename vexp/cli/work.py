@@ -83,12 +83,21 @@ def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm:
 
 
 @click.command("_engine", hidden=True)
-@click.argument("home", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def engine(home: Path) -> None:
+@click.argument(
+    "home", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False
+)
+@click.option("--call", help="Where the process that started this one waits, on another node.")
+@click.option("--name", default="", help="There, which of the job's engines this one is.")
+def engine(home: Path | None, call: str | None, name: str) -> None:
     """Be the vLLM of the process that started this one; HOME has the model's configuration."""
-    from vexp.engine._vllm_process import serve
+    from vexp.engine import _vllm_process
 
-    serve(home)
+    if home is not None:
+        _vllm_process.serve(home)
+    elif call is not None:
+        _vllm_process.serve_elsewhere(call, name)
+    else:
+        raise click.UsageError("either HOME or --call is needed")
 
 
 @click.command("_task", hidden=True)

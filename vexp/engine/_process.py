@@ -3,20 +3,28 @@
 A frame is its length (8 bytes) and a message as `parallel.packed` writes it: JSON and safetensors,
 no pickles. The process ends at once when its standard input closes, which it does whenever the
 process that started it is gone, however that ended.
+
+On this machine frames go through standard input and output. A process on another node of the same
+Slurm job is started by srun, which passes some 70 MB/s of them; there they go through a connection
+that the process makes, and standard input is there to be closed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import queue
+import secrets
 import select
 import shutil
 import signal
 import site
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +40,12 @@ LOG = "engine.log"  # in its home: what it printed
 _HEAD = 8  # bytes
 _CHUNK = 1 << 20
 _LEAVING_S = 5.0
+_LOOK_S = 1.0  # how often one looks whether it lives, while it says nothing
+_TOKEN = 32  # characters
+_SHARED = Path("/dev/shm")  # noqa: S108  (memory; the folder in it has a name of its own)
+# Slurm tells the steps of a job what it wants of the run. Only the run's own process ends them.
+_DEAF = ("sh", "-c", 'trap "" INT TERM USR1 USR2; exec "$@"', "vexp")
+_SRUN = ("--overlap", "--kill-on-bad-exit=1", "--mpi=none", "--unbuffered")
 Message = tuple[Mapping[str, Tensor], Any]
 
 
@@ -41,6 +55,12 @@ class Gone(EngineFailed):
 
 class Silent(EngineFailed):
     """The engine's process gave no sign of life for too long, and was ended."""
+
+
+def memory_folder(need: int) -> str | None:
+    """A folder in shared memory with room for `need` bytes and some more, if there is one."""
+    usable = _SHARED.is_dir() and os.access(_SHARED, os.W_OK)
+    return str(_SHARED) if usable and shutil.disk_usage(_SHARED).free > 1.2 * need else None
 
 
 class Process:
@@ -85,15 +105,16 @@ class Process:
 
     def send_bytes(self, payload: bytes) -> None:
         """As `send`, of a message that is packed already."""
-        rest = memoryview(len(payload).to_bytes(_HEAD, "little") + payload)
-        while rest:
-            self._await([], [self._in])
-            try:
-                rest = rest[os.write(self._in, rest[:_CHUNK]) :]
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise self._ended() from None
+        for part in (len(payload).to_bytes(_HEAD, "little"), payload):
+            rest = memoryview(part)
+            while rest:
+                self._await([], [self._in])
+                try:
+                    rest = rest[os.write(self._in, rest[:_CHUNK]) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    raise self._ended() from None
 
     def receive(self) -> Message:
         """The next message that is not only a sign of life.
@@ -117,8 +138,12 @@ class Process:
         try:
             self._process.wait(_LEAVING_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
+
+    def _kill(self) -> int:
+        """End it now; its exit code."""
+        self._process.kill()
+        return self._process.wait()
 
     def _read(self, count: int) -> bytes:
         found = bytearray()
@@ -128,18 +153,22 @@ class Process:
                 piece = os.read(self._out, min(_CHUNK, count - len(found)))
             except BlockingIOError:
                 continue
+            except OSError:  # a connection that broke off
+                piece = b""
             if not piece:
                 raise self._ended()
             found += piece
         return bytes(found)
 
     def _await(self, reading: list[int], writing: list[int]) -> None:
-        ready = select.select(reading, writing, [], self.patience_s)
-        if any(ready):
-            return
+        end = time.monotonic() + self.patience_s
+        while (left := end - time.monotonic()) > 0:
+            if any(select.select(reading, writing, [], min(left, _LOOK_S))):
+                return
+            if self._process.poll() is not None:  # a connection may hear nothing of that
+                raise self._ended()
         said = self._last_words()
-        self._process.kill()
-        self._process.wait()
+        self._kill()
         raise Silent(
             f"the engine's process gave no sign of life for {self.patience_s:g} s"
             f"{said}; it was ended",
@@ -150,11 +179,9 @@ class Process:
         try:
             code = self._process.wait(_LEAVING_S)
         except subprocess.TimeoutExpired:  # it has closed its output and lives on
-            self._process.kill()
-            code = self._process.wait()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            code = self._kill()
         return Gone(
-            f"the engine's process has ended: {how}{self._last_words()}",
+            f"the engine's process has ended: {_how(code)}{self._last_words()}",
             where=f"process {self.pid}",
         )
 
@@ -167,18 +194,90 @@ class Process:
         return f"; it last said: {lines[-1].strip()[:300]}" if lines else ""
 
 
+class Far(Process):
+    """A process on another node of this Slurm job: a job step of its own, which srun stands for.
+
+    `command` is told by `--call` where to connect to. What it sends first is what it got through
+    standard input, so that nobody else on the network can be taken for it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        home: Path,
+        patience_s: float,
+        environment: Mapping[str, str] | None = None,
+        *,
+        node: int,  # its number among the nodes of the job
+        cpus: int = 1,
+    ) -> None:
+        with socket.create_server(("", 0)) as listener:
+            address = f"{socket.gethostname()}:{listener.getsockname()[1]}"
+            step = ["srun", *_SRUN, "--nodes=1", "--ntasks=1", f"--relative={node}"]
+            step += [f"--cpus-per-task={cpus}", *_DEAF, *command, "--call", address]
+            super().__init__(step, home, patience_s, environment)
+            try:
+                self._connection = self._accepted(listener)
+            except BaseException:
+                self._kill()
+                raise
+        self._in = self._out = self._connection.fileno()
+        self._connection.setblocking(False)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _accepted(self, listener: socket.socket) -> socket.socket:
+        """The connection that the process makes.
+
+        Raises:
+            Gone: if it ends before that.
+            Silent: if it does not connect within `patience_s`.
+        """
+        token = secrets.token_hex(_TOKEN // 2).encode()
+        with contextlib.suppress(OSError):  # it may have ended already
+            os.write(self._in, token)
+        while True:
+            self._await([listener.fileno()], [])
+            connection, _ = listener.accept()
+            connection.settimeout(_LEAVING_S)
+            try:
+                if hmac.compare_digest(_exactly(connection, _TOKEN), token):
+                    return connection
+            except (OSError, EOFError):
+                pass
+            connection.close()
+
+    def end(self) -> None:
+        self._connection.close()
+        super().end()
+
+    def _kill(self) -> int:
+        """srun ends its step, however deaf that is, where it is told to; killed, it could not."""
+        self._process.terminate()
+        try:
+            return self._process.wait(2 * _LEAVING_S)
+        except subprocess.TimeoutExpired:
+            return super()._kill()
+
+
 class Inbox:
     """The messages that a process gets, seen from within; made first thing in that process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, call: str | None = None) -> None:
+        """`call`: the host:port where whoever started it waits for it, if not at the other end of
+        standard input and output.
+        """
         self._home = home
+        self._questions, self._replies = 0, os.dup(1)
         # What libraries print must not get among the frames.
-        self._replies = os.dup(1)
         os.dup2(2, 1)
         self._asked: queue.Queue[bytes] = queue.Queue()
         self._said: queue.Queue[bytes] = queue.Queue()
-        for name, work in (("vexp-asked", self._listen), ("vexp-said", self._speak)):
-            threading.Thread(target=work, name=name, daemon=True).start()
+        work = [self._listen, self._speak]
+        if call is not None:
+            self._questions = self._replies = _connected(call).detach()
+            work.append(self._watch)
+        for each in work:
+            threading.Thread(target=each, name=f"vexp{each.__name__}", daemon=True).start()
 
     def __iter__(self) -> Iterator[Message]:
         while True:
@@ -192,8 +291,16 @@ class Inbox:
     def _listen(self) -> None:
         try:
             while True:
-                length = int.from_bytes(_exactly(0, _HEAD), "little")
-                self._asked.put(_exactly(0, length))
+                length = int.from_bytes(_exactly(self._questions, _HEAD), "little")
+                self._asked.put(_exactly(self._questions, length))
+        finally:
+            self._leave()
+
+    def _watch(self) -> None:
+        """Standard input says nothing any more; it only closes."""
+        try:
+            while os.read(0, _HEAD):
+                pass
         finally:
             self._leave()
 
@@ -212,18 +319,36 @@ class Inbox:
         os._exit(0)
 
 
-def _exactly(handle: int, count: int) -> bytes:
+def _exactly(source: int | socket.socket, count: int) -> bytes:
     """
     Raises:
         EOFError: if the other side is gone.
     """
     found = bytearray()
     while len(found) < count:
-        piece = os.read(handle, min(_CHUNK, count - len(found)))
+        wanted = min(_CHUNK, count - len(found))
+        piece = os.read(source, wanted) if isinstance(source, int) else source.recv(wanted)
         if not piece:
             raise EOFError
         found += piece
     return bytes(found)
+
+
+def _connected(call: str) -> socket.socket:
+    """The connection to whoever started this process by srun."""
+    token = _exactly(0, _TOKEN)
+    host, _, port = call.rpartition(":")
+    known = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # needs no name service
+    connection = socket.create_connection((known or host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(token)
+    return connection
+
+
+def _how(code: int) -> str:
+    """How a process ended; srun and shells say by a code above 128 that it was killed."""
+    killed = {-code, code - 128} & {number.value for number in signal.Signals}
+    return f"killed by {signal.Signals(killed.pop()).name}" if killed else f"exit code {code}"
 
 
 def _with_this_code(environment: dict[str, str]) -> dict[str, str]:

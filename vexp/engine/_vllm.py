@@ -1,7 +1,8 @@
 """What `engine=vllm` does: a vLLM per process of the run, given new weights, asked for responses.
 
-It runs in this process (`_Here`) or in one of its own (`_Apart`), to which weights go through a
-file in shared memory. Whoever comes with another model gets a new one.
+It runs in this process (`_Here`), in one of its own (`_Apart`), to which weights go through a file
+in shared memory, or in one on another node (`_Elsewhere`), to which that file is sent. Whoever
+comes with another model gets a new one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import dataclasses
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vexp.engine._process import PYTHON, Gone, Message, Process
-from vexp.engine._vllm_server import WHERE, Asked, Served, Server, first_line, write_home
+from vexp.engine._process import LOG, PYTHON, Far, Gone, Message, Process, memory_folder
+from vexp.engine._vllm_server import WHERE, Asked, Served, Server, chosen, first_line, write_home
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import ConfigError, DataError, EngineFailed, Problem, VexpError
 from vexp.train import lora, parallel, sharding
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vexp.train.prompts import PromptBatch
 
 _WEIGHTS = "weights.safetensors"
-_SHARED = Path("/dev/shm")  # noqa: S108  (memory; the folder in it has a name of its own)
+_CHUNK = 1 << 26  # bytes of a file that are sent at once
 
 
 def generate(
@@ -76,6 +76,17 @@ def begin(
             live.begin(Asked.of(prompts, item_ids, sampling))
     except Gone:
         close()  # `generate` starts another one
+
+
+def rest() -> None:
+    """Have this process's vLLM, if it has one, give memory back until it is needed again."""
+    if _live is None:
+        return
+    try:
+        with _breakdowns():
+            _live.rest()
+    except Gone:
+        close()  # so it has
 
 
 def close() -> None:
@@ -143,15 +154,18 @@ class _Live(ABC):
         """
         global _live
         served = Served.of(engine, policy)
-        key = f"{served.key(policy)} {engine.separate} {engine.patience_s}"
+        key = f"{served.key(policy)} {engine.separate} {engine.nodes} {engine.patience_s}"
         if _live is not None and _live.key == key:
             return _live
         close()
-        where = _shared(policy) if engine.separate else None
+        served.check_split(policy.model.config)
+        shares = engine.separate and not engine.nodes
+        where = memory_folder(_bytes(policy)) if shares else None
         home = tempfile.TemporaryDirectory("", "vexp-vllm-", where, ignore_cleanup_errors=True)
         try:
             write_home(policy, Path(home.name))
-            kind = _Apart if engine.separate else _Here
+            apart = _Elsewhere if engine.nodes else _Apart
+            kind = apart if engine.separate else _Here
             _live = kind(key, home, served, engine, policy)
         except BaseException:
             home.cleanup()
@@ -178,6 +192,14 @@ class _Live(ABC):
     @abstractmethod
     def begin(self, asked: Asked) -> None:
         """Begin with what `answer` will be asked for, where that is possible."""
+
+    def rest(self) -> None:
+        """Give memory back; it has no weights then."""
+        self.weights = None
+        self._rest()
+
+    @abstractmethod
+    def _rest(self) -> None: ...
 
     @abstractmethod
     def stop(self) -> None:
@@ -207,6 +229,9 @@ class _Here(_Live):
     def answer(self, asked: Asked) -> dict[str, Tensor]:
         return self.server.answer(asked)
 
+    def _rest(self) -> None:
+        self.server.rest()
+
     def stop(self) -> None:
         self.server.stop()
 
@@ -228,25 +253,46 @@ class _Apart(_Live):
         super().__init__(key, home)
         self.dtype = getattr(torch, served.dtype)
         self.begun: list[bytes] = []  # hashes of batches whose answers are still to come
-        threads = torch.get_num_threads()
-        environment = {"OMP_NUM_THREADS": str(threads)} | _device(policy.device)
-        command = [*PYTHON, "-m", "vexp", "_engine", home.name]
-        self.process = Process(command, Path(home.name), engine.patience_s, environment)
+        self.process = self._process(engine, policy)
         try:
-            start = {"do": "start", "served": dataclasses.asdict(served), "threads": threads}
-            self.process.send(start)
-            self._receive()
+            self._start(served, engine)
         except BaseException:
             self.process.end()
             raise
 
+    def _process(self, engine: VLLM, policy: Policy) -> Process:
+        environment = _threads() | _device(policy.device, engine.tensor_parallel)
+        command = [*PYTHON, "-m", "vexp", "_engine", self.home.name]
+        return Process(command, Path(self.home.name), engine.patience_s, environment)
+
+    def _start(self, served: Served, engine: VLLM, share: Sequence[int] | None = None) -> None:
+        self.process.send(
+            {
+                "do": "start",
+                "served": dataclasses.asdict(served),
+                "threads": torch.get_num_threads(),
+                "share": share,
+            }
+        )
+        self._receive()
+
     def load(self, weights: Mapping[str, Tensor]) -> None:
         self._forget()
+        with self._file() as path:
+            _write(weights, path, self.dtype)
+            self.process.send(self._handed_over(path))
+            self._receive()
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[Path]:
+        """Where weights are written; they are deleted afterwards."""
         path = Path(self.home.name) / _WEIGHTS
-        _write(weights, path, self.dtype)
-        self.process.send({"do": "load", "path": str(path)})
-        self._receive()
+        yield path
         path.unlink()
+
+    def _handed_over(self, path: Path) -> dict[str, str]:
+        """The message that has these weights loaded, once the process can read them."""
+        return {"do": "load", "path": str(path)}
 
     def begin(self, asked: Asked) -> None:
         payload = _message(asked)
@@ -262,6 +308,11 @@ class _Apart(_Live):
             self.process.send_bytes(payload)
         tensors, _ = self._receive()
         return dict(tensors)
+
+    def _rest(self) -> None:
+        self._forget()
+        self.process.send({"do": "rest"})
+        self._receive()
 
     def stop(self) -> None:
         self.process.end()
@@ -279,6 +330,55 @@ class _Apart(_Live):
         if "failed" in plain:
             raise EngineFailed(plain["failed"], where=WHERE)
         return tensors, plain
+
+
+class _Elsewhere(_Apart):
+    """vLLM on another node of this run's Slurm job; files are sent, for no memory is shared.
+
+    The last `engine.nodes` nodes of the job have the engines of all processes, dealt out in turn.
+    """
+
+    def _process(self, engine: VLLM, policy: Policy) -> Process:
+        nodes, rank = engine.nodes, parallel.rank()
+        first = int(os.environ["SLURM_JOB_NUM_NODES"]) - nodes
+        on_each = -(-parallel.world() // nodes)
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1) // on_each
+        name = f"{os.environ['SLURM_JOB_ID']}-{rank}"
+        return Far(
+            [*PYTHON, "-m", "vexp", "_engine", "--name", name],
+            Path(self.home.name),
+            engine.patience_s,
+            _threads(),
+            node=first + rank % nodes,
+            cpus=max(1, cpus),
+        )
+
+    def _start(self, served: Served, engine: VLLM, share: Sequence[int] | None = None) -> None:
+        for path in sorted(Path(self.home.name).iterdir()):
+            if path.name != LOG:
+                self._send({"do": "file", "name": path.name}, path)
+                path.unlink()
+        super()._start(served, engine, [parallel.rank() // engine.nodes, engine.tensor_parallel])
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[Path]:
+        """Memory: nobody would clear a file away if this process was killed."""
+        handle = os.memfd_create(_WEIGHTS)
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+
+    def _handed_over(self, path: Path) -> dict[str, str]:
+        self._send({"do": "weights"}, path)
+        return {"do": "load"}
+
+    def _send(self, plain: Mapping[str, str], path: Path) -> None:
+        """Send a file in pieces."""
+        with path.open("rb") as file:
+            while chunk := bytearray(file.read(_CHUNK)):
+                self.process.send(plain, {"content": torch.frombuffer(chunk, dtype=torch.uint8)})
+                self._receive()
 
 
 _live: _Live | None = None
@@ -307,20 +407,27 @@ def _write(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Non
     save_file(found, path)
 
 
-def _shared(policy: Policy) -> str | None:
-    """A folder in shared memory with room for the weights, if there is one."""
-    need = sum(p.numel() * p.element_size() for p in policy.model.parameters())
-    usable = _SHARED.is_dir() and os.access(_SHARED, os.W_OK)
-    return str(_SHARED) if usable and shutil.disk_usage(_SHARED).free > 1.2 * need else None
+def _bytes(policy: Policy) -> int:
+    """Size of the weights."""
+    return sum(p.numel() * p.element_size() for p in policy.model.parameters())
 
 
-def _device(device: torch.device) -> dict[str, str]:
-    """What has the engine's process see this process's GPU and no other."""
+def _threads() -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def _device(device: torch.device, count: int) -> dict[str, str]:
+    """What has the engine's process see `count` GPUs, this process's own first where it is one.
+
+    Raises:
+        ConfigError: if this machine has too few.
+    """
     if device.type != "cuda":
         return {}
     index = torch.cuda.current_device() if device.index is None else device.index
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[index] if seen else str(index)}
+    known = seen.split(",") if seen else list(map(str, range(torch.cuda.device_count())))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(chosen(known, index, count))}
 
 
 def _check_lengths(engine: VLLM, prompts: PromptBatch, sampling: Sampling) -> None:

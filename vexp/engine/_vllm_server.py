@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +36,13 @@ WHERE = "engine (vllm)"
 _GB = 1024**3
 _IMAGE = "image"
 _ALIVE_EVERY_S = 1.0
-# Read by vLLM when it is first imported; what the user has set stays.
-_ENVIRONMENT = {
+# Read by vLLM when it needs them. What this code relies on is set, whatever the user has set.
+_RELIED_ON = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the weights come to
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one `_vllm_draw` is written for
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # torch has threads, which do not survive a fork
+}
+_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -61,6 +65,8 @@ class Served:
     max_length: int
     cache_gb: float
     max_sequences: int
+    tensor_parallel: int = 1
+    sleep: bool = False
 
     @classmethod
     def of(cls, engine: VLLM, policy: Policy) -> Served:
@@ -79,11 +85,29 @@ class Served:
             max_length=engine.max_length,
             cache_gb=engine.cache_gb,
             max_sequences=engine.max_sequences,
+            tensor_parallel=engine.tensor_parallel,
+            sleep=engine.sleep,
         )
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Served:
         return cls(**{**plain, "banned": tuple(plain["banned"])})
+
+    def check_split(self, config: Any) -> None:
+        """
+        Raises:
+            ConfigError: if the model's heads cannot be dealt out to `tensor_parallel` processes.
+        """
+        count, text = self.tensor_parallel, config.get_text_config()
+        heads = {"attention": text.num_attention_heads, "vision": config.vision_config.num_heads}
+        keys = text.num_key_value_heads  # fewer than processes: each is kept by several
+        whole = all(number % count == 0 for number in heads.values())
+        if not (whole and (keys % count == 0 or count % keys == 0)):
+            raise _config_error(
+                f"the model's heads cannot be shared by {count}: {heads['attention']} for "
+                f"attention, {keys} for keys and values, {heads['vision']} for images",
+                "set engine.tensor_parallel to a divisor of them; it does not change a run's id",
+            )
 
     def key(self, policy: Policy) -> str:
         """Two policies with one key can be served by one vLLM, one after the other."""
@@ -157,6 +181,7 @@ class Server:
     served: Served
     llm: Any
     asked: int = field(default=0)  # requests so far
+    asleep: bool = field(default=False)  # its memory is given back, and its weights with it
 
     @classmethod
     def start(cls, served: Served, home: Path) -> Server:
@@ -172,10 +197,30 @@ class Server:
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take new weights, and forget what was computed with the former ones."""
+        self._reload("reload_weights", {"weights_iterator": iter(weights)})
+
+    def load_file(self, path: Path) -> None:
+        """As `load`, from a file that all processes of this vLLM can read."""
+        self._reload("take_weights", {"path": str(path)})
+
+    def rest(self) -> None:
+        """Give back the memory of weights, keys and values until the next `load`."""
+        if self.served.sleep and not self.asleep:
+            with _quiet():
+                self.llm.sleep(level=2)  # 1 would keep a copy of the weights in host memory
+            self.asleep = True
+
+    def _reload(self, method: str, arguments: dict[str, Any]) -> None:
         with _quiet():
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            if self.asleep:  # one after the other, so that both need not fit beside the update's
+                self.llm.wake_up(tags=["weights"])
+            self.llm.collective_rpc(method, kwargs=arguments)
+            if self.asleep:
+                self.llm.wake_up(tags=["kv_cache"])
+                self.asleep = False
         # keys and values, and encoded images
-        self.llm.reset_prefix_cache()
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("it still has keys and values of the former weights in use")
         self.llm.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()
 
@@ -213,6 +258,11 @@ class Server:
                 told = time.monotonic()
         return _together([found[number] for number in range(first, self.asked)], self.served)
 
+    @property
+    def lost(self) -> bool:
+        """Whether one of the processes that share the weights has ended."""
+        return bool(getattr(self.llm.llm_engine.model_executor, "is_failed", False))
+
     def stop(self) -> None:
         """Stop vLLM and give its memory back."""
         with contextlib.suppress(Exception), _quiet():  # it may be broken already
@@ -231,6 +281,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _started(served: Served, home: Path) -> Any:
+    os.environ.update(_RELIED_ON)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -244,31 +295,61 @@ def _started(served: Served, home: Path) -> Any:
             "install it as docs/engines.md says, or use engine=hf",
         ) from error
     _check_served(served)
-    from vexp.engine._vllm_draw import KEY, Draw
-
     try:
         with _quiet():
-            return LLM(
-                model=str(home),
-                load_format="dummy",
-                dtype=served.dtype,
-                max_model_len=served.max_length,
-                max_num_seqs=served.max_sequences,
-                kv_cache_memory_bytes=int(served.cache_gb * _GB),
-                enforce_eager=served.device == "cpu",  # compiling takes minutes there
-                limit_mm_per_prompt={_IMAGE: 1, "video": 0},
-                mm_processor_cache_gb=0,
-                skip_mm_profiling=True,
-                mm_device_do_normalize=False,  # the patches are as the model takes them
-                async_scheduling=False,  # a draw has to know how many tokens came before it
-                logits_processors=[Draw],
-                logprobs_mode="processed_logits",
-                additional_config={KEY: {"banned": list(served.banned), "eos_id": served.eos_id}},
-                disable_log_stats=True,
-                seed=0,
-            )
+            return LLM(**arguments(served, home))
     except Exception as error:
         raise _refused(error) from error
+
+
+def arguments(served: Served, home: Path) -> dict[str, Any]:
+    """Of vLLM's `LLM`."""
+    from vexp.engine import _vllm_worker
+    from vexp.engine._vllm_draw import KEY, Draw
+
+    return {
+        "model": str(home),
+        "load_format": "dummy",
+        "dtype": served.dtype,
+        "max_model_len": served.max_length,
+        "max_num_seqs": served.max_sequences,
+        "kv_cache_memory_bytes": int(served.cache_gb * _GB),
+        # The cache's size is given. vLLM would still refuse to start where less than this share of
+        # the GPU is free, and the trainer may have most of it.
+        "gpu_memory_utilization": 0.01,
+        "enforce_eager": served.device == "cpu",  # compiling takes minutes there
+        "limit_mm_per_prompt": {_IMAGE: 1, "video": 0},
+        "mm_processor_cache_gb": 0,
+        "skip_mm_profiling": True,
+        "mm_device_do_normalize": False,  # the patches are as the model takes them
+        "async_scheduling": False,  # a draw has to know how many tokens came before it
+        "logits_processors": [Draw],  # in every process of a tensor parallel one: all draw alike
+        "logprobs_mode": "processed_logits",
+        "additional_config": {KEY: {"banned": list(served.banned), "eos_id": served.eos_id}},
+        "disable_log_stats": True,
+        "worker_extension_cls": _vllm_worker.NAME,
+        "seed": 0,
+        "tensor_parallel_size": served.tensor_parallel,
+        "distributed_executor_backend": "mp" if served.tensor_parallel > 1 else None,
+        "enable_sleep_mode": served.sleep,
+    }
+
+
+def chosen(gpus: Sequence[str], place: int, count: int) -> Sequence[str]:
+    """The GPUs of the engine number `place` on a node, of which each gets `count`.
+
+    Raises:
+        ConfigError: if the node has too few.
+    """
+    found = gpus[place * count : (place + 1) * count]
+    if len(found) == count:
+        return found
+    raise _config_error(
+        f"engine number {place + 1} on {socket.gethostname()} needs {count} GPU(s), and "
+        f"{len(gpus)} are there for all of them",
+        "lower engine.tensor_parallel, have fewer processes, or give engines more nodes of a Slurm "
+        "job (engine.nodes)",
+    )
 
 
 def _clean_up() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -59,6 +59,11 @@ class Engine(Component):
         """
 
     @property
+    def resources(self) -> Mapping[str, int]:
+        """What it asks of a run's launcher, by the launcher's names, beside what the run needs."""
+        return {}
+
+    @property
     def works_ahead(self) -> bool:
         """Whether it can generate while the policy is updated, so that `begin` is worth a call."""
         return False
@@ -70,6 +75,9 @@ class Engine(Component):
 
         An engine that works by itself begins with it; the others do nothing.
         """
+
+    def rest(self) -> None:
+        """Told when a step has its responses: memory that only they need may be given back."""
 
     def close(self) -> None:
         """Told when a run needs it no more: give back what it holds. The next call starts anew."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from vexp.config.types import UNHASHED, Positive, PositiveInt
+from vexp.config.types import UNHASHED, Count, Positive, PositiveInt
 from vexp.engine.base import Engine, Generated, Sampling
 from vexp.errors import ConfigError, Problem
 from vexp.registry import register
@@ -37,6 +39,9 @@ class VLLM(Engine):
     max_sequences: Annotated[PositiveInt, UNHASHED] = 256  # responses decoded at once
     separate: Annotated[bool, UNHASHED] = False  # in a process of its own; false: in the trainer's
     patience_s: Annotated[Positive, UNHASHED] = 600.0  # how long a process of its own may be silent
+    nodes: Annotated[Count, UNHASHED] = 0  # further nodes of the Slurm job, for engines alone
+    tensor_parallel: Annotated[PositiveInt, UNHASHED] = 1  # GPUs that share each engine's weights
+    sleep: Annotated[bool, UNHASHED] = False  # memory is given back while the policy is updated
 
     def check(self) -> None:
         from vexp.train import parallel
@@ -51,6 +56,55 @@ class VLLM(Engine):
             )
         if parallel.world() > 1 and not self.separate:
             raise ConfigError(_one_process())
+        if found := [*self._at_odds(), *self._lacking()]:
+            raise ConfigError(found)
+
+    def _at_odds(self) -> Iterator[Problem]:
+        """What no machine could do."""
+        for name, neutral in (("nodes", 0), ("tensor_parallel", 1)):
+            value = getattr(self, name)
+            if value != neutral and not self.separate:
+                yield Problem(
+                    f"engine.{name}={value} needs vLLM in a process of its own",
+                    where=f"engine.{name}",
+                    remedy="set engine.separate=true; it does not change a run's id",
+                )
+
+    def _lacking(self) -> Iterator[Problem]:
+        """What this machine, or this Slurm job, does not have."""
+        import torch
+
+        if self.nodes:
+            yield from self._no_nodes()
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if seen and seen < self.tensor_parallel and not self.nodes:
+            yield Problem(
+                f"engine.tensor_parallel={self.tensor_parallel} needs as many GPUs, and torch sees "
+                f"{seen} on this machine",
+                where="engine.tensor_parallel",
+                remedy="lower it, or give engines nodes of a Slurm job (engine.nodes)",
+            )
+        if self.sleep and not seen:
+            yield _no_sleep("torch sees no GPU on this machine")
+
+    def _no_nodes(self) -> Iterator[Problem]:
+        count = int(os.environ.get("SLURM_JOB_NUM_NODES") or 0)
+        where = f"engine.nodes={self.nodes}"
+        if not os.environ.get("SLURM_JOB_ID") or shutil.which("srun") is None:
+            yield Problem(
+                "engines on other nodes are job steps of the run's own Slurm job, and this process "
+                "is in none",
+                where=where,
+                remedy="launch the run with launcher=slurm, which asks for the nodes; or set "
+                "engine.nodes=0 (the id stays)",
+            )
+        elif count <= self.nodes:
+            yield Problem(
+                f"this Slurm job has {count} node(s), which leaves none for the run itself",
+                where=where,
+                remedy="launch the run with launcher=slurm, which asks for the nodes; or set "
+                f"engine.nodes to less than {count}",
+            )
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
         family = getattr(run.backbone, "model_type", None)
@@ -58,6 +112,16 @@ class VLLM(Engine):
             yield unserved(family)
         if (run.compute.processes or 1) > 1 and not self.separate:
             yield _one_process()
+        yield from self._at_odds()
+        if self.sleep and run.compute.device == "cpu":
+            yield _no_sleep("compute.device=cpu")
+        if self.sleep and run.rl.staleness:
+            yield Problem(
+                "with rl.staleness=1 vLLM generates while the policy is updated, and cannot give "
+                "memory back meanwhile",
+                where="engine.sleep",
+                remedy="set engine.sleep=false (the id stays), or rl.staleness=0",
+            )
         if run.rollout.max_response_length >= self.max_length:
             yield Problem(
                 f"a response may be as long as {run.rollout.max_response_length} tokens "
@@ -84,6 +148,15 @@ class VLLM(Engine):
         return _stop.cut(policy, found, sampling)
 
     @property
+    def resources(self) -> Mapping[str, int]:
+        return {"engine_nodes": self.nodes} if self.nodes else {}
+
+    def rest(self) -> None:
+        module = sys.modules.get("vexp.engine._vllm")
+        if self.sleep and module is not None:
+            module.rest()
+
+    @property
     def works_ahead(self) -> bool:
         return self.separate
 
@@ -108,6 +181,14 @@ def unserved(family: str) -> Problem:
         where="backbone",
         accepted="families: " + ", ".join(FAMILIES),
         remedy="use engine=hf, which serves every backbone",
+    )
+
+
+def _no_sleep(why: str) -> Problem:
+    return Problem(
+        f"vLLM can give memory back on GPUs only: {why}",
+        where="engine.sleep",
+        remedy="set engine.sleep=false; it does not change a run's id",
     )
 
 

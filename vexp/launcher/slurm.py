@@ -45,6 +45,7 @@ class Slurm(Launcher):
     signal_delay_s: PositiveInt = 120  # notice before the limit: a step and a checkpoint must fit
     nodes: PositiveInt = 1  # per run
     tasks_per_node: PositiveInt = 1  # processes of a run on each node: one per GPU
+    engine_nodes: Count = 0  # per run, beside those; a run with engine.nodes asks for them itself
     setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
     sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
@@ -73,12 +74,31 @@ class Slurm(Launcher):
                 where="launcher.tasks_per_node and launcher.gpus",
                 accepted="one process per GPU, or compute.device=cpu",
             )
+        yield from self._engine_problems(run, processes)
         if 60 * self.time_min < self.signal_delay_s + 60:
             yield Problem(
                 f"a limit of {self.time_min} min leaves no time to train: runs are told to save "
                 f"{self.signal_delay_s} s before it, and Slurm may be a minute early",
                 where="launcher.time_min, launcher.signal_delay_s",
                 remedy="allow more time, or give less notice",
+            )
+
+    def _engine_problems(self, run: RunSpec, processes: int) -> Iterator[Problem]:
+        asked = run.engine.resources.get("engine_nodes", 0)
+        if self.engine_nodes not in (0, asked):
+            yield Problem(
+                f"{self.engine_nodes} node(s) are asked for engines, and the engine uses {asked}",
+                where="launcher.engine_nodes and engine.nodes",
+                remedy="leave launcher.engine_nodes out: engine.nodes asks for them",
+            )
+        engines = -(-processes // asked) if asked else self.tasks_per_node
+        size = getattr(run.engine, "tensor_parallel", 1)
+        if self.gpus and engines * size > self.gpus and size > 1 and run.compute.device != "cpu":
+            yield Problem(
+                f"{engines} engine(s) on a node, each on {size} GPU(s) "
+                f"(engine.tensor_parallel), are more than its {self.gpus}",
+                where="launcher.gpus",
+                remedy="lower engine.tensor_parallel, or give engines more nodes (engine.nodes)",
             )
 
     def start(self, state: Path, pending: int) -> Sequence[Worker]:
@@ -135,7 +155,7 @@ class Slurm(Launcher):
             "cpus_per_task": self.cpus,
             "mem": f"{round(self.mem_gb * 1024)}MB" if self.mem_gb else None,
             "time": self.time_min,
-            "nodes": self.nodes,
+            "nodes": self.nodes + self.engine_nodes,
             "ntasks_per_node": 1,  # the one in charge; it starts the run's other processes
             "signal_delay_s": self.signal_delay_s,
             "array_parallelism": self.workers,
@@ -148,6 +168,7 @@ class Slurm(Launcher):
                 "--open-mode=append",
                 "--nodes=1",
                 "--ntasks=1",
+                "--relative=0",  # the run's own nodes come first, those of its engines last
             ],
             "additional_parameters": {"requeue": True}
             | {key.replace("_", "-"): value or True for key, value in self.sbatch.items()},

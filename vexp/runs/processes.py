@@ -272,13 +272,13 @@ class _Followers:
 
 
 def _srun(span: Span) -> list[str]:
-    """The command that starts the processes on all other nodes of this job."""
+    """The command that starts the processes on the run's other nodes, which follow the first."""
     elsewhere, cpus = span.nodes - 1, int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
     return [
         "srun",
         *_SRUN,
         f"--nodes={elsewhere}",
-        f"--exclude={os.environ.get('SLURMD_NODENAME', socket.gethostname())}",
+        "--relative=1",
         f"--ntasks={elsewhere * span.per_node}",
         f"--ntasks-per-node={span.per_node}",
         f"--cpus-per-task={max(1, cpus // span.per_node)}",

@@ -90,7 +90,7 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
         except ConfigError as error:
             problems.add(error.problems, place.row)
             continue
-        asked = span.resources(place)
+        asked = {**span.resources(place), **run.engine.resources}
         found.append(Point(place.row, place.axes, place.seed, texts, run, key, asked))
     if problems:
         raise ConfigError(list(problems))

@@ -30,6 +30,7 @@ def prepare(learner: Learner, state: State, clock: Clock) -> Prepared:
     lesson = None
     with sharding.whole(learner.policy):
         collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
+        run.engine.rest()
         experience = to_experience(run, learner.policy, collected)
         with clock("update_s"):
             if experience is not None:
