@@ -145,3 +145,12 @@ def test_what_a_launcher_cannot_give_is_said_at_composition(more, said):
     with pytest.raises(ConfigError) as caught:
         resolve([*SMALLEST, *base, *more])
     assert said in str(caught.value)
+
+
+def test_the_doctor_does_not_expect_a_jobs_nodes_where_it_is_launched(installed):
+    apart = ["engine=vllm", "engine.separate=true", "engine.nodes=1"]
+    for launcher, state in (("local", "missing"), ("slurm", "absent")):
+        run = resolve([*SMALLEST, *apart, f"launcher={launcher}"])
+        found = [one for one in findings(run) if one.name == "engine"]
+        assert [one.state for one in found] == [state]
+        assert "Slurm job" in found[0].detail

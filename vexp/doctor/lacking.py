@@ -57,7 +57,9 @@ def findings(
         run.engine.check()
     except ConfigError as error:
         for problem in error.problems:
-            yield Finding("engine", "missing", problem.what, problem.remedy)
+            # What a job will have is not to be seen from where it is launched.
+            later = run.launcher.name == "slurm" and problem.where.startswith("engine.")
+            yield Finding("engine", "absent" if later else "missing", problem.what, problem.remedy)
     yield from _devices(run)
     if run.launcher.name == "slurm" and (found := machine.slurm()).state != "ok":
         remedy = "launch from a node that can submit, or use launcher=local"

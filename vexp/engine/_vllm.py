@@ -159,8 +159,7 @@ class _Live(ABC):
             return _live
         close()
         served.check_split(policy.model.config)
-        shares = engine.separate and not engine.nodes
-        where = memory_folder(_bytes(policy)) if shares else None
+        where = memory_folder(_bytes(policy)) if engine.separate else None
         home = tempfile.TemporaryDirectory("", "vexp-vllm-", where, ignore_cleanup_errors=True)
         try:
             write_home(policy, Path(home.name))
@@ -278,17 +277,11 @@ class _Apart(_Live):
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         self._forget()
-        with self._file() as path:
-            _write(weights, path, self.dtype)
-            self.process.send(self._handed_over(path))
-            self._receive()
-
-    @contextlib.contextmanager
-    def _file(self) -> Iterator[Path]:
-        """Where weights are written; they are deleted afterwards."""
         path = Path(self.home.name) / _WEIGHTS
-        yield path
-        path.unlink()
+        _write(weights, path, self.dtype)
+        self.process.send(self._handed_over(path))
+        self._receive()
+        path.unlink(missing_ok=True)
 
     def _handed_over(self, path: Path) -> dict[str, str]:
         """The message that has these weights loaded, once the process can read them."""
@@ -357,25 +350,16 @@ class _Elsewhere(_Apart):
         for path in sorted(Path(self.home.name).iterdir()):
             if path.name != LOG:
                 self._send({"do": "file", "name": path.name}, path)
-                path.unlink()
         super()._start(served, engine, [parallel.rank() // engine.nodes, engine.tensor_parallel])
-
-    @contextlib.contextmanager
-    def _file(self) -> Iterator[Path]:
-        """Memory: nobody would clear a file away if this process was killed."""
-        handle = os.memfd_create(_WEIGHTS)
-        try:
-            yield Path(f"/proc/self/fd/{handle}")
-        finally:
-            os.close(handle)
 
     def _handed_over(self, path: Path) -> dict[str, str]:
         self._send({"do": "weights"}, path)
         return {"do": "load"}
 
     def _send(self, plain: Mapping[str, str], path: Path) -> None:
-        """Send a file in pieces."""
+        """Send a file in pieces; if this process is killed meanwhile, nothing of it is left."""
         with path.open("rb") as file:
+            path.unlink()
             while chunk := bytearray(file.read(_CHUNK)):
                 self.process.send(plain, {"content": torch.frombuffer(chunk, dtype=torch.uint8)})
                 self._receive()
