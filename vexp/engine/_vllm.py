@@ -94,8 +94,8 @@ def close() -> None:
     global _live
     live, _live = _live, None
     if live is not None:
+        live.home.cleanup()  # first: ending a job step may take longer than this process has
         live.stop()
-        live.home.cleanup()
 
 
 def _guarded(engine: VLLM, policy: Policy, asked: Asked) -> dict[str, Tensor]:
