@@ -71,7 +71,7 @@ def alone(tmp_path_factory):
 
 def test_two_processes_have_their_engines_on_a_third_node(project, cluster, alone):
     """One of the engines is killed in the middle; the rows are those of `hf`."""
-    before = homes()
+    others = homes()
     text = "\n".join(["base:", *(f"  - {one}" for one in (*BASE, *VLLM)), "rows: {a: []}"])
     site = f"export PYTHONPATH={ROOT}/tests/vllm/site"
     given = {"nodes": 2, "cpus": 1, "mem_gb": 3, "time_min": 30}
@@ -100,4 +100,4 @@ def test_two_processes_have_their_engines_on_a_third_node(project, cluster, alon
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert one["mismatch/max"] < 1e-5
     project.wait(lambda: not engines(cluster, "n3"), 20)
-    project.wait(lambda: homes() <= before, 20)
+    project.wait(lambda: homes() <= others, 20)
