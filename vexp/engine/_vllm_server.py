@@ -1,7 +1,7 @@
 """A running vLLM: started from a description of the model, given weights, asked for responses.
 
 It knows nothing of the trainer, so that it can run in the training process or in one of its own.
-Prompts are the trainer's own tokens and image patches: nothing is processed twice or differently.
+Prompts are the trainer's own tokens and pieces of images: nothing is processed twice.
 vLLM starts from a folder that holds the model's configuration and no weights.
 """
 
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vexp.engine._vllm_images import FAMILIES, IMAGE, Processed, request
 from vexp.engine.base import Sampling
-from vexp.engine.vllm import FAMILIES, unserved
+from vexp.engine.vllm import unserved
 from vexp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 WHERE = "engine (vllm)"
 _GB = 1024**3
-_IMAGE = "image"
 _ALIVE_EVERY_S = 1.0
 # Read by vLLM when it needs them. What this code relies on is set, whatever the user has set.
 _RELIED_ON = {
@@ -99,7 +99,9 @@ class Served:
             ConfigError: if the model's heads cannot be dealt out to `tensor_parallel` processes.
         """
         count, text = self.tensor_parallel, config.get_text_config()
-        heads = {"attention": text.num_attention_heads, "vision": config.vision_config.num_heads}
+        vision = config.vision_config
+        own = getattr(vision, "num_heads", None) or vision.num_attention_heads
+        heads = {"attention": text.num_attention_heads, "vision": own}
         keys = text.num_key_value_heads  # fewer than processes: each is kept by several
         whole = all(number % count == 0 for number in heads.values())
         if not (whole and (keys % count == 0 or count % keys == 0)):
@@ -117,10 +119,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Asked:
-    """Prompts to which responses are wanted, as tokens and image patches on the CPU."""
+    """Prompts to which responses are wanted, as tokens and pieces of images on the CPU."""
 
     rows: Sequence[list[int]]  # tokens of each prompt
-    pieces: Sequence[int]  # patches of each prompt's image; 0 without one
+    pieces: Sequence[int]  # patches or tiles of each prompt's image; 0 without one
     keys: Sequence[str]  # what each prompt's noise is drawn for
     sampling: Sampling
     pixel_values: Tensor | None = None
@@ -140,7 +142,7 @@ class Asked:
         )
 
     def images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Patches and grid [1, 3] of each image, in the order of the prompts that have one."""
+        """Pieces and grid [1, 3] of each image, in the order of the prompts that have one."""
         if self.pixel_values is None or self.image_grid_thw is None:
             return iter(())
         own = torch.split(self.pixel_values, [count for count in self.pieces if count])
@@ -233,7 +235,7 @@ class Server:
         sampling = asked.sampling
         settings = dataclasses.asdict(sampling)
         first, engine = self.asked, self.llm.llm_engine
-        for request, item in zip(_requests(self.served, asked), asked.keys, strict=True):
+        for prompt, item in zip(_requests(self.served, asked), asked.keys, strict=True):
             for place in range(sampling.first, sampling.first + sampling.group_size):
                 extra = {KEY: {"sampling": settings, "item": item, "place": place}}
                 parameters = SamplingParams(
@@ -245,7 +247,7 @@ class Server:
                     stop_token_ids=[] if sampling.ignore_eos else [self.served.eos_id],
                     extra_args=extra,
                 )
-                engine.add_request(str(self.asked), request, parameters)
+                engine.add_request(str(self.asked), prompt, parameters)
                 self.asked += 1
         found: dict[int, Any] = {}
         told = time.monotonic()
@@ -318,7 +320,7 @@ def arguments(served: Served, home: Path) -> dict[str, Any]:
         # the GPU is free, and the trainer may have most of it.
         "gpu_memory_utilization": 0.01,
         "enforce_eager": served.device == "cpu",  # compiling takes minutes there
-        "limit_mm_per_prompt": {_IMAGE: 1, "video": 0},
+        "limit_mm_per_prompt": {IMAGE: 1, "video": 0},
         "mm_processor_cache_gb": 0,
         "skip_mm_profiling": True,
         "mm_device_do_normalize": False,  # the patches are as the model takes them
@@ -392,33 +394,15 @@ def _check_served(served: Served) -> None:
 
 def _requests(served: Served, asked: Asked) -> Iterator[Any]:
     """Each prompt as vLLM takes it when everything is processed already."""
-    from vllm.inputs.engine import mm_input, tokens_input
-    from vllm.multimodal.inputs import PlaceholderRange
+    from vllm.inputs.engine import tokens_input
 
     images = asked.images()
     for row, pieces in zip(asked.rows, asked.pieces, strict=True):
-        if not pieces:
+        if pieces:
+            image = Processed(*next(images), served.image_token_id)
+            yield request(served.family, row, image)
+        else:
             yield tokens_input(row)
-            continue
-        where = PlaceholderRange(row.index(served.image_token_id), row.count(served.image_token_id))
-        kwargs, digest = _image(*next(images))
-        yield mm_input(row, kwargs, {_IMAGE: [digest]}, {_IMAGE: [where]})
-
-
-def _image(patches: Tensor, grid: Tensor) -> tuple[Any, str]:
-    """The patches of one image as vLLM's arguments, and a hash of them."""
-    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
-
-    kwargs = MultiModalKwargsItems.from_hf_inputs(
-        {"pixel_values": patches, "image_grid_thw": grid},
-        {
-            "pixel_values": MultiModalFieldConfig.flat_from_sizes(_IMAGE, grid.prod(-1)),
-            "image_grid_thw": MultiModalFieldConfig.batched(_IMAGE, keep_on_cpu=True),
-        },
-    )
-    digest = hashlib.blake2b(patches.contiguous().numpy().tobytes(), digest_size=16)
-    digest.update(grid.contiguous().numpy().tobytes())
-    return kwargs, digest.hexdigest()
 
 
 def _together(found: Sequence[Any], served: Served) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from vexp.config.types import UNHASHED, Count, Positive, PositiveInt
+from vexp.engine._vllm_images import FAMILIES
 from vexp.engine.base import Engine, Generated, Sampling
 from vexp.errors import ConfigError, Problem
 from vexp.registry import register
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
     from vexp.train.prompts import PromptBatch
-
-
-# By the `model_type` of a transformers configuration: whose images vLLM takes as patches.
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @register("engine", "vllm")
