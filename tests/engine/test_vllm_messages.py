@@ -7,9 +7,12 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import SmolVLMVisionConfig
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 
 from tests.tiny import PROMPT, ragged_items
 from vexp.engine._vllm import _write
+from vexp.engine._vllm_images import patch_places
 from vexp.engine._vllm_server import Asked, Served
 from vexp.engine.base import Sampling
 from vexp.engine.vllm import VLLM
@@ -84,3 +87,21 @@ def test_weights_are_written_in_the_engines_precision_tied_ones_too(tmp_path, dt
     assert found.keys() == weights.keys() and found["n"].dtype == torch.int64
     for name in ("a", "b", "t"):
         assert torch.equal(found[name], weights[name].to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [4, 27, 32])
+def test_patches_of_smolvlm_lie_where_transformers_has_them(side, dtype):
+    """Its table of places is exchanged for one that says which row was read."""
+    config = SmolVLMVisionConfig(
+        hidden_size=1, num_attention_heads=1, image_size=2 * side, patch_size=2
+    )
+    model = SmolVLMVisionEmbeddings(config)
+    model.patch_embedding.weight.data.zero_()
+    model.patch_embedding.bias.data.zero_()
+    model = model.to(dtype)
+    rows = torch.arange(side**2, dtype=torch.float64).unsqueeze(1)
+    model.position_embedding = torch.nn.Embedding.from_pretrained(rows)
+    whole = torch.ones(1, side, side, dtype=torch.bool)
+    found = model(torch.zeros(1, 3, 2 * side, 2 * side, dtype=dtype), whole)
+    assert found[0, :, 0].tolist() == patch_places(side, dtype).tolist()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from unittest import mock
 
 import pytest
 import torch
 from PIL import Image
 
 from tests.tiny import PROMPT, item, ragged_items
+from vexp.backbone import _twin_tiles
 from vexp.backbone.base import Lora
+from vexp.backbone.tiny_smolvlm import TinySmolVLM
 from vexp.config.compose import resolve
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
@@ -92,19 +95,34 @@ def tied(policy):
     return policy
 
 
+def fine_smolvlm():
+    """A twin whose tiles have as many patches as SmolVLM2's: places of patches must not be rounded.
+
+    Images have one tile, so that prompts stay short.
+    """
+    with mock.patch.object(_twin_tiles, "MERGE", 3):
+        return FineSmolVLM(tiles_per_side=1).load()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineSmolVLM(TinySmolVLM):
+    tile = 54
+    patch = 2
+
+
 FAMILIES = {
-    "tiny_qwen2_vl": tied,
-    "tiny_qwen3_vl": tied,
-    "tiny_internvl": lambda policy: policy,
-    "tiny_smolvlm": lambda policy: policy,
-    "tiny_smolvlm tied": tied,
-    "tiny_qwen2_5_vl": lambda policy: policy,  # last: the tests below have this one, too
+    "qwen2_vl": lambda: tied(fresh("tiny_qwen2_vl")),
+    "qwen3_vl": lambda: tied(fresh("tiny_qwen3_vl")),
+    "internvl": lambda: fresh("tiny_internvl"),
+    "smolvlm": lambda: fresh("tiny_smolvlm"),
+    "smolvlm, 27 patches a side": lambda: tied(fine_smolvlm()),
+    "qwen2_5_vl": fresh,  # last: the tests below have this one, too
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_answers_as_hf_does(name):
-    policy = FAMILIES[name](fresh(name.split()[0]))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_answers_as_hf_does(family):
+    policy = FAMILIES[family]()
     items, ids = of_every_shape(), list("abcdef")
     alike(*both(policy, items, ids, greedy=True, group_size=1, max_response_length=24))
     ends_early(policy)

@@ -1,4 +1,4 @@
-"""One image as vLLM's models take it when everything is processed already: a function per family.
+"""What differs by family in vLLM: how its model takes an image that is processed already.
 
 Nothing here needs torch or vLLM until it is called: composing a config reads who is served.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 IMAGE = "image"  # what vLLM calls this modality
@@ -60,14 +61,10 @@ def _smolvlm(image: Processed) -> Arguments:
     import torch
     from vllm.multimodal.inputs import MultiModalFieldConfig as Field
 
-    # vLLM takes a tile of zeros for padding and leaves it out; ours is black, and the policy sees
-    # it. The smallest number in one of its places keeps it, and is rounded away.
-    tiles = image.pieces.clone()
-    tiles[(tiles == 0).flatten(1).all(1), 0, 0, 0] = torch.finfo(tiles.dtype).tiny
-    count = torch.tensor([len(tiles)])
+    count = torch.tensor([len(image.pieces)])
     return {
-        "pixel_values": tiles,
-        "pixel_attention_mask": torch.ones_like(tiles[:, 0], dtype=torch.bool),
+        "pixel_values": image.pieces,
+        "pixel_attention_mask": torch.ones_like(image.pieces[:, 0], dtype=torch.bool),
         "num_patches": count,
     }, {
         "pixel_values": Field.flat_from_sizes(IMAGE, count),
@@ -76,13 +73,60 @@ def _smolvlm(image: Processed) -> Arguments:
     }
 
 
+def _whole_tiles(model: Any, weights: str) -> None:
+    """Have vLLM's SmolVLM see tiles as the policy does.
+
+    vLLM takes a black tile, of zeros, for padding and leaves it out. And where a patch lies in its
+    tile it finds by a division that rounds: of 27 x 27 patches, as SmolVLM2 has, it moves 53.
+    """
+    import torch
+
+    inner = model.model
+    embeddings = inner.vision_model.embeddings
+    places = patch_places(embeddings.num_patches_per_side, getattr(torch, weights))
+    places = places.to(embeddings.position_embedding.weight.device)
+    plain = inner.image_pixels_to_features
+
+    def seen(pixel_values: Tensor, pixel_attention_mask: Tensor, **_: Any) -> Any:
+        own = places.expand(len(pixel_values), -1)
+        return plain(pixel_values, pixel_attention_mask, remove_padding=False, position_ids=own)
+
+    inner.image_pixels_to_features = seen
+
+
+def patch_places(side: int, dtype: torch.dtype) -> Tensor:
+    """Rows [side * side] of the table of places, one for each patch of a whole tile.
+
+    As transformers finds them in `SmolVLMVisionEmbeddings`: exactly in float32; with weights in
+    bfloat16 some are rounded to a neighbour's.
+    """
+    import torch
+
+    at = (torch.arange(side, dtype=torch.float32) * (1.0 / torch.tensor(side))).clamp(max=1 - 1e-6)
+    bounds = torch.arange(1 / side, 1.0, 1 / side)
+    along = torch.bucketize(at.to(dtype), bounds, right=True)
+    return (along.unsqueeze(1) * side + along).flatten()
+
+
+def _as_it_is(model: Any, weights: str) -> None:
+    """vLLM's model sees images as the policy does."""
+
+
+class Family(NamedTuple):
+    """How vLLM serves a family of models."""
+
+    arguments: Callable[[Processed], Arguments]
+    # Changes vLLM's model once it is there; `weights` is the precision of the policy's weights.
+    adapt: Callable[[Any, str], None] = _as_it_is
+
+
 # By the `model_type` of a transformers configuration: the families that are served.
-FAMILIES: Mapping[str, Callable[[Processed], Arguments]] = {
-    "qwen2_vl": _qwen,
-    "qwen2_5_vl": _qwen,
-    "qwen3_vl": _qwen,
-    "internvl": _internvl,
-    "smolvlm": _smolvlm,
+FAMILIES: Mapping[str, Family] = {
+    "qwen2_vl": Family(_qwen),
+    "qwen2_5_vl": Family(_qwen),
+    "qwen3_vl": Family(_qwen),
+    "internvl": Family(_internvl),
+    "smolvlm": Family(_smolvlm, _whole_tiles),
 }
 
 
@@ -91,7 +135,7 @@ def request(family: str, tokens: Sequence[int], image: Processed) -> Any:
     from vllm.inputs.engine import mm_input
     from vllm.multimodal.inputs import MultiModalKwargsItems
 
-    arguments = MultiModalKwargsItems.from_hf_inputs(*FAMILIES[family](image))
+    arguments = MultiModalKwargsItems.from_hf_inputs(*FAMILIES[family].arguments(image))
     place = _place(tokens, image.token_id)
     return mm_input(list(tokens), arguments, {IMAGE: [_hash(image)]}, {IMAGE: [place]})
 

@@ -57,6 +57,7 @@ class Served:
     family: str  # `model_type` of the configuration
     head_size: int
     dtype: str  # of weights and arithmetic
+    weights: str  # dtype of the policy's own weights
     device: str
     banned: tuple[int, ...]
     eos_id: int
@@ -77,6 +78,7 @@ class Served:
             family=policy.model.config.model_type,
             head_size=int(size),
             dtype="bfloat16" if policy.precision == "bf16" else "float32",
+            weights=str(policy.model.dtype).removeprefix("torch."),
             device=policy.device.type,
             banned=tuple(policy.banned.nonzero().flatten().tolist()),
             eos_id=policy.eos_id,
@@ -299,7 +301,9 @@ def _started(served: Served, home: Path) -> Any:
     _check_served(served)
     try:
         with _quiet():
-            return LLM(**arguments(served, home))
+            llm = LLM(**arguments(served, home))
+            llm.collective_rpc("adapt", args=(served.family, served.weights))
+            return llm
     except Exception as error:
         raise _refused(error) from error
 

@@ -1,4 +1,7 @@
-"""What vLLM's own workers can do beside what vLLM has them do. Mixed into them by their name."""
+"""What vLLM's own workers can do beside what vLLM has them do. Mixed into them by their name.
+
+With tensor parallelism, there are several of them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,20 @@ from typing import Any
 
 from torch import Tensor
 
-NAME = f"{__name__}.TakesWeights"
+from vexp.engine._vllm_images import FAMILIES
+
+NAME = f"{__name__}.Serves"
 
 
-class TakesWeights:
-    """With tensor parallelism, each of several processes takes its part of the weights."""
+class Serves:
+    """Each takes its part of the weights, and sees images as the policy does."""
 
-    reload_weights: Any  # vLLM's worker has it
+    get_model: Any  # vLLM's worker has both
+    reload_weights: Any
+
+    def adapt(self, family: str, weights: str) -> None:
+        """Change vLLM's model where it would see an image otherwise than the policy does."""
+        FAMILIES[family].adapt(self.get_model(), weights)
 
     def take_weights(self, path: str) -> None:
         """Serve the weights of a file in safetensors' format from now on."""
