@@ -73,9 +73,19 @@ def test_what_is_said_of_the_model_arrives(of):
 
 def test_heads_that_cannot_be_shared_are_counted(of):
     config = of.model.config
-    Served.of(VLLM(tensor_parallel=4), of).check_split(config)
+    Served.of(VLLM(tensor_parallel=4), of).check_model(config)
     with pytest.raises(ConfigError, match=r"by 3: 4 for attention, 2 .*, 4 for images"):
-        Served.of(VLLM(tensor_parallel=3), of).check_split(config)
+        Served.of(VLLM(tensor_parallel=3), of).check_model(config)
+
+
+def test_no_more_tokens_than_the_model_has_places_for(of):
+    config = of.model.config
+    context = config.get_text_config().max_position_embeddings
+    Served.of(VLLM(max_length=context), of).check_model(config)
+    with pytest.raises(
+        ConfigError, match=rf"engine.max_length=?.*\({context + 1}\).*\({context}\)"
+    ):
+        Served.of(VLLM(max_length=context + 1), of).check_model(config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -357,11 +357,13 @@ def test_what_another_asks_to_stop_with_is_no_breakdown(monkeypatch):
         both(policy, [item(0)])
 
 
-def test_too_little_memory_is_said_with_its_remedy():
+@pytest.mark.parametrize("cache_gb", [0.001, 1e-7], ids=["too few blocks", "no block"])
+def test_too_little_memory_is_said_with_its_remedy(cache_gb):
     policy = fresh()
-    engine = VLLM(max_length=16_384, cache_gb=0.001)
+    engine = VLLM(max_length=16_384, cache_gb=cache_gb)
     sampling = Sampling(group_size=1, max_response_length=4)
     with pytest.raises(ConfigError, match="too little memory") as caught:
         engine.generate(policy, policy.encode([item(0)], PROMPT), ["a"], sampling)
     assert "engine.cache_gb" in str(caught.value)
+    assert "gpu_memory_utilization" not in str(caught.value)
     alike(*both(policy, [item(0)]))  # what the refused one had begun is cleared away

@@ -158,7 +158,7 @@ class _Live(ABC):
         if _live is not None and _live.key == key:
             return _live
         close()
-        served.check_split(policy.model.config)
+        served.check_model(policy.model.config)
         where = memory_folder(_bytes(policy)) if engine.separate else None
         home = tempfile.TemporaryDirectory("", "vexp-vllm-", where, ignore_cleanup_errors=True)
         try:

@@ -95,12 +95,19 @@ class Served:
     def read(cls, plain: Mapping[str, Any]) -> Served:
         return cls(**{**plain, "banned": tuple(plain["banned"])})
 
-    def check_split(self, config: Any) -> None:
+    def check_model(self, config: Any) -> None:
         """
         Raises:
-            ConfigError: if the model's heads cannot be dealt out to `tensor_parallel` processes.
+            ConfigError: if the model's heads cannot be dealt out to `tensor_parallel` processes, or
+                its context is shorter than `max_length`.
         """
         count, text = self.tensor_parallel, config.get_text_config()
+        context = getattr(text, "max_position_embeddings", None)
+        if context is not None and self.max_length > context:
+            raise _config_error(
+                f"engine.max_length ({self.max_length}) is more than the model's context ({context})",
+                f"set engine.max_length={context} or less; it does not change a run's id",
+            )
         vision = config.vision_config
         own = getattr(vision, "num_heads", None) or vision.num_attention_heads
         heads = {"attention": text.num_attention_heads, "vision": own}
@@ -438,10 +445,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _refused(error: Exception) -> ConfigError:
-    text = first_line(error)
-    if "KV cache" in str(error) or "kv cache" in str(error):
+    text, whole = first_line(error), str(error).lower()
+    if "kv cache" in whole or "cache blocks" in whole:
+        needed = text.partition(" Try ")[0].rstrip(".")  # it tries vLLM's settings, not the user's
         return _config_error(
-            f"vLLM has too little memory for keys and values: {text}",
+            f"vLLM has too little memory for keys and values: {needed}",
             "lower engine.max_length, or set engine.cache_gb to what it needs and the machine has; "
             "neither changes the run's id",
         )
