@@ -105,7 +105,7 @@ class Served:
         context = getattr(text, "max_position_embeddings", None)
         if context is not None and self.max_length > context:
             raise _config_error(
-                f"engine.max_length ({self.max_length}) is more than the model's context ({context})",
+                f"engine.max_length ({self.max_length}) is more than the model's {context} places",
                 f"set engine.max_length={context} or less; it does not change a run's id",
             )
         vision = config.vision_config
