@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from vexp.engine._vllm_images import FAMILIES, IMAGE, Processed, request
+from vexp.engine._vllm_world import own_world
 from vexp.engine.base import Sampling
 from vexp.engine.vllm import unserved
 from vexp.errors import ConfigError, Problem
@@ -229,12 +230,13 @@ class Server:
             if self.asleep:
                 self.llm.wake_up(tags=["kv_cache"])
                 self.asleep = False
-        # keys and values, and encoded images
-        if not self.llm.reset_prefix_cache():
-            raise RuntimeError("it still has keys and values of the former weights in use")
-        self.llm.reset_mm_cache()
-        self.llm.llm_engine.reset_encoder_cache()
+            # keys and values, and encoded images
+            if not self.llm.reset_prefix_cache():
+                raise RuntimeError("it still has keys and values of the former weights in use")
+            self.llm.reset_mm_cache()
+            self.llm.llm_engine.reset_encoder_cache()
 
+    @own_world()
     def answer(self, asked: Asked, alive: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
         """Responses as the fields of `Generated`, on the CPU; `alive` is called now and then."""
         from vllm import SamplingParams
@@ -366,7 +368,7 @@ def chosen(gpus: Sequence[str], place: int, count: int) -> Sequence[str]:
 
 
 def _clean_up() -> None:
-    """Give back what vLLM holds of the process: its memory, and torch's process group."""
+    """Give back what vLLM holds of the process: its memory, and its process groups."""
     with contextlib.suppress(Exception), _quiet():
         from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -435,10 +437,11 @@ def _together(found: Sequence[Any], served: Served) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Undo what vLLM changes in the whole process: threads, and random numbers."""
+    """Undo what vLLM changes in the whole process: process groups, threads, random numbers."""
     threads, numbers = torch.set_num_threads, torch.get_rng_state()
     try:
-        yield
+        with own_world():
+            yield
     finally:
         torch.set_num_threads = threads
         torch.set_rng_state(numbers)

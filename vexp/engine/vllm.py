@@ -41,8 +41,6 @@ class VLLM(Engine):
     sleep: Annotated[bool, UNHASHED] = False  # memory is given back while the policy is updated
 
     def check(self) -> None:
-        from vexp.train import parallel
-
         if importlib.util.find_spec("vllm") is None:
             raise ConfigError(
                 Problem(
@@ -51,8 +49,6 @@ class VLLM(Engine):
                     remedy="install vexp[vllm] (docs/engines.md says where), or use engine=hf",
                 )
             )
-        if parallel.world() > 1 and not self.separate:
-            raise ConfigError(_one_process())
         if found := [*self._at_odds(), *self._lacking()]:
             raise ConfigError(found)
 
@@ -107,8 +103,6 @@ class VLLM(Engine):
         family = getattr(run.backbone, "model_type", None)
         if family is not None and family not in FAMILIES:
             yield unserved(family)
-        if (run.compute.processes or 1) > 1 and not self.separate:
-            yield _one_process()
         yield from self._at_odds()
         if self.sleep and run.compute.device == "cpu":
             yield _no_sleep("compute.device=cpu")
@@ -186,13 +180,4 @@ def _no_sleep(why: str) -> Problem:
         f"vLLM can give memory back on GPUs only: {why}",
         where="engine.sleep",
         remedy="set engine.sleep=false; it does not change a run's id",
-    )
-
-
-def _one_process() -> Problem:
-    return Problem(
-        "vLLM in the training process works with one process per run",
-        where="compute.processes",
-        remedy="set engine.separate=true (a vLLM beside each process; the id stays), "
-        "compute.processes=1, or use engine=hf",
     )
