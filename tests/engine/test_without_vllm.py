@@ -37,17 +37,14 @@ def test_a_run_without_vllm_ends_before_it_trains(absent):
     assert "engine=hf" in str(caught.value)
 
 
-def test_several_processes_are_refused(absent, monkeypatch):
-    with pytest.raises(ConfigError, match="one process per run") as caught:
-        resolve([*SMALLEST, "engine=vllm", "compute.processes=2"])
-    assert "engine.separate=true" in str(caught.value)
+def test_several_processes_may_each_have_one_and_only_one_apart_works_ahead(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(parallel, "world", lambda: 2)
-    with pytest.raises(ConfigError, match="one process per run"):
-        VLLM().check()
-    VLLM(separate=True).check()
-    run = resolve([*SMALLEST, "engine=vllm", "engine.separate=true", "compute.processes=2"])
-    assert run.engine.works_ahead and not resolve([*SMALLEST]).engine.works_ahead
+    for more in ("separate=false", "separate=true"):
+        run = resolve([*SMALLEST, "engine=vllm", f"engine.{more}", "compute.processes=2"])
+        run.engine.check()
+        assert run.engine.works_ahead == run.engine.separate
+    assert not resolve([*SMALLEST]).engine.works_ahead
 
 
 def test_a_response_has_to_leave_room_for_its_prompt():

@@ -345,9 +345,19 @@ def arguments(served: Served, home: Path) -> dict[str, Any]:
         "worker_extension_cls": _vllm_worker.NAME,
         "seed": 0,
         "tensor_parallel_size": served.tensor_parallel,
-        "distributed_executor_backend": "mp" if served.tensor_parallel > 1 else None,
+        "distributed_executor_backend": _executor(served),
         "enable_sleep_mode": served.sleep,
     }
+
+
+def _executor(served: Served) -> Any:
+    if served.tensor_parallel > 1:
+        return "mp"
+    if served.device != "cuda" or torch.cuda.current_device() == 0:
+        return None
+    from vexp.engine._vllm_executor import OnThisDevice
+
+    return OnThisDevice
 
 
 def chosen(gpus: Sequence[str], place: int, count: int) -> Sequence[str]:
