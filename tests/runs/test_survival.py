@@ -67,13 +67,17 @@ def survive(code: str, root: Path, kills: int, within_s: float, draw: random.Ran
 
 
 def science(root: Path) -> dict[str, bytes]:
-    """Every byte that is a result: weights, metrics, samples, scores."""
+    """Every byte that is a result: weights, metrics, samples, scores.
+
+    What was being deleted when its process was killed is none, and `vexp clean` finds it.
+    """
     (run,) = RunStore(root).runs()
     attempt = run.folder / "attempts" / f"{run.published():04d}"
     found = {"metrics": (attempt / "metrics.jsonl").read_bytes()}
     model = run.model(run.result())
     for path in [*model.rglob("*"), *run.evaluations_dir.rglob("*"), *root.glob("stages/**/*")]:
-        if path.is_file() and path.name not in ("provenance.json", "manifest.json"):
+        deleted = any(part[0] == "." and part.endswith(".tmp") for part in path.parts)
+        if path.is_file() and not deleted and path.name not in ("provenance.json", "manifest.json"):
             found[path.name if model in path.parents else str(path.relative_to(root))] = (
                 path.read_bytes()
             )
