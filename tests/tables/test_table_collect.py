@@ -13,6 +13,7 @@ from vexp.files import append_line, write_json
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import units
 from vexp.runs.store import RESULT, RunStore
+from vexp.runs.switch import Switch, effective, write_record
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.collect import collect
@@ -110,6 +111,20 @@ def test_results_of_an_earlier_checkpoint_do_not_count(finished):
     plan, store = finished
     change(evaluation(plan, store, name="pope"), checkpoint="former")
     assert "| 51.0 (1/2) |" in markdown(plan, store)
+
+
+def test_a_run_that_went_on_with_another_engine_counts_by_what_it_was_evaluated_with(finished):
+    plan, store = finished
+    declared = plan.runs[0].training.run
+    folder = store.find(plan.runs[0].training.identity)
+    write_record(folder.folder, [Switch(2, {"name": "hf"}, {"name": "vllm"}, "now")])
+    assert "| GRPO (mixed) | 51.0 (1/2) |" in markdown(plan, store)
+    (unit,) = units(effective(declared, folder), folder.result()["checkpoint_hash"])
+    evaluated = evaluation(plan, store)
+    change(evaluated, key=unit.key)
+    evaluated.rename(evaluated.with_name(unit.folder_name))
+    text = markdown(plan, store)
+    assert "| GRPO (mixed) | 50.5 ± 0.7 (n=2)" in text
 
 
 def test_two_results_of_one_benchmark_are_refused(finished):

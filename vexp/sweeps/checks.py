@@ -80,15 +80,13 @@ def _two_evaluations(run: Training, shown: str) -> Iterator[Problem]:
 
 
 def _same_but_seed(found: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    first: dict[str, Point] = {}
-    before: Point | None = None
+    first: Point | None = None
     for point in found:
         # Points that differ in the seed alone follow each other, and share their axes.
-        if before is None or point.row is not before.row or point.axes is not before.axes:
-            key = f"{point.row.name} {point.axes!r}"
-            before = first.setdefault(key, point)
-        if before is not point:
-            yield before, point
+        if first is None or point.row is not first.row or point.axes is not first.axes:
+            first = point
+        else:
+            yield first, point
 
 
 def differing_keys(left: Any, right: Any, prefix: str = "") -> Iterator[str]:
