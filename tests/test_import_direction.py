@@ -18,7 +18,7 @@ from vexp.registry import KINDS
 
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
-    ("", "errors", "registry", "files", "forked", "paths", "hub"),
+    ("", "errors", "registry", "files", "forked", "names", "paths", "hub"),
     ("config", "probe", "endpoint"),
     KINDS,
     ("spec", "spec_problems"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from vexp.errors import ConfigError
 from vexp.launcher.local import Local
+from vexp.names import LONGEST
 from vexp.sweeps.find import find_sweep
 from vexp.sweeps.overrides import as_overrides, grammar
 from vexp.sweeps.plan import make_plan
@@ -157,6 +159,48 @@ def test_overrides_that_change_runs_make_another_sweep():
     assert variant_name("q", neutral) == "q"
     assert variant_name("q", ["rl.steps=3", *neutral]) == "q-rl.steps=3"
     assert variant_name("q", ["compute.precision=bf16"]) != "q"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (
+            ["prompt.instruction='Think? Then answer.'"],
+            ["prompt.instruction='Think! Then answer.'"],
+        ),
+        (["prompt.instruction=想一想"], ["prompt.instruction=請回答"]),
+        (["prompt.instruction=é"], ["prompt.instruction=e\u0301"]),
+        (["a.b=1,2"], ["a.b=1_2"]),
+        (["a.b=x/y"], ["a.b=x_y"]),
+        (["a.b=c-d.e=f"], ["a.b=c", "d.e=f"]),
+        (["a.b=c", "x-y=1"], ["a.b=c-x", "y=1"]),
+        (["a.b=1", "a.b=2"], ["a.b=2", "a.b=1"]),
+        (["a.b={c: 1}", "+a.b={c: 2}"], ["+a.b={c: 2}", "a.b={c: 1}"]),
+        (["~a.b"], ["_a.b"]),
+        (["a.b=" + "x" * 400], ["a.b=" + "x" * 401]),
+        (["a.b='好'"], [variant_name("q", ["a.b='好'"]).removeprefix("q-")]),
+    ],
+)
+def test_two_variants_never_have_one_name(first, second):
+    names = [variant_name("q", first), variant_name("q", second)]
+    assert names[0] != names[1]
+    for name in names:
+        assert re.fullmatch(r"q-[A-Za-z0-9._=+,@-]+", name)
+        assert len(name) <= LONGEST
+
+
+def test_the_name_of_a_variant_is_readable_and_the_same_in_any_order():
+    name = variant_name("mini", ["prompt.instruction='Think? Then answer.'"])
+    assert name.startswith("mini-prompt.instruction=_Think_Then_answer-")
+    assert variant_name("q", ["b='!'", "a=1"]) == variant_name("q", ["a=1", "b='!'"])
+    assert variant_name("q", ["b=2", "a.c=1e-4"]) == "q-a.c=1e-4-b=2"  # as it always was
+
+
+def test_a_long_name_is_cut(sweep):
+    long = read_sweep(sweep(f"name: {'x' * 300}\nrows: {{a: []}}"))
+    assert long.name == read_sweep(long.path).name
+    assert len(long.name) <= LONGEST
+    assert read_sweep(sweep(f"name: {'x' * 180}\nrows: {{a: []}}")).name == "x" * 180
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 
 from vexp.config.schema import field_types
 from vexp.config.types import Neutral, Unhashed
+from vexp.names import readable
 from vexp.registry import REGISTRY, Component
 from vexp.spec import RunSpec, science
 
@@ -110,6 +111,10 @@ def written(form: Any) -> str:
 
 def slug(run: RunSpec) -> str:
     """A short readable name: method, data, seed."""
+    return readable(_slug(run))
+
+
+def _slug(run: RunSpec) -> str:
     data = "+".join(sorted({d.name for d in run.mix.datasets.values()}))
     if not run.stages:
         return f"base-{run.backbone.name}"

@@ -25,6 +25,7 @@ from vexp import __version__
 from vexp.errors import CheckpointError, Interrupted, RunError
 from vexp.evaluator.base import Desk, Evaluator, Sample, Scored, SeparateEvaluator
 from vexp.files import append_line, read_json, read_lines, write_json, write_text
+from vexp.names import file_name
 from vexp.runs import provenance
 from vexp.runs.build import build_once
 from vexp.runs.heartbeat import DEFAULT, Timing
@@ -53,7 +54,7 @@ class Unit:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.label}-{self.key}"
+        return f"{file_name(self.label)}-{self.key}"
 
 
 def units(run: RunSpec, checkpoint: str) -> list[Unit]:

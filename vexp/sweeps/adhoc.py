@@ -43,7 +43,8 @@ def adhoc_sweep(overrides: Sequence[str], results_dir: str = "results") -> tuple
             seeds = _values(override)
         else:
             axes[override.get_key_element()] = _values(override)
-    lines = [f"# vexp launch {' '.join(overrides)}"]
+    told = "".join(sign if sign.isprintable() else " " for sign in " ".join(overrides))
+    lines = [f"# vexp launch {told}"]
     lines += [f"base: {json.dumps(base, ensure_ascii=False)}"] if base else []
     if axes:
         lines += ["axes:", *(f"  {json.dumps(k)}: {_flow(values)}" for k, values in axes.items())]

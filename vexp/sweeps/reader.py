@@ -12,6 +12,7 @@ from vexp.config.scalars import Located, load_yaml
 from vexp.config.schema import Origin, Reading, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.names import LONGEST, hashed_name
 from vexp.search.base import Search
 from vexp.sweeps.axes import Spans
 from vexp.sweeps.hold import HOLD_AFTER
@@ -167,8 +168,9 @@ class _Reader:
                 ("name",),
                 f"{name!r} cannot name a sweep",
                 "letters, digits and . _ - = + (it names a folder in results/sweeps)",
+                remedy="" if given else "give it a name within the file, e.g. `name: table1`",
             )
-        return name
+        return name if len(name) <= LONGEST else hashed_name(name, name)
 
     def _rows(self, tree: Any) -> tuple[Row, ...]:
         if tree is None:

@@ -35,6 +35,7 @@ A `search:` (see docs/search.md) proposes the points instead of rows and axes.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ from typing import Any
 
 from vexp.config.schema import Origin
 from vexp.launcher.base import Resources
+from vexp.names import file_name, hashed_name
 from vexp.search.base import Search
 from vexp.sweeps.conditions import Condition
 from vexp.sweeps.hold import HOLD_AFTER
@@ -142,9 +144,21 @@ def default_name(path: Path) -> str:
 
 
 def variant_name(name: str, extra: Sequence[str]) -> str:
-    """A sweep whose runs were changed from the command line is another sweep, with its own name."""
-    changing = sorted(text for text in extra if not _NEUTRAL.match(text))
-    return "-".join([name, *(re.sub(r"[^A-Za-z0-9._=+-]+", "_", text) for text in changing)])
+    """The name of a sweep whose runs are changed from the command line: that of no other variant.
+
+    Overrides that can be read back from the name make it up; other ones are hashed. Their order
+    counts where one key is set twice.
+    """
+    changing = [text for text in extra if not _NEUTRAL.match(text)]
+    if not changing:
+        return name
+    keys = {text.partition("=")[0].lstrip("+") for text in changing}
+    repeated = len(keys) < len(changing)
+    listed = changing if repeated else sorted(changing)
+    joined = "-".join([name, *listed])
+    if repeated or not all(map(_READ_BACK.fullmatch, listed)):
+        return hashed_name(joined, json.dumps([name, *listed]))
+    return file_name(joined)
 
 
 # Keys that change where and how a sweep runs, not what it computes.
@@ -152,6 +166,8 @@ _NEUTRAL = re.compile(
     r"\+*(launcher|results_dir|tracker"
     r"|compute\.(device|threads|micro_batch_size|gradient_checkpointing))\b"
 )
+# An override of which `-` and `=` tell where it begins and ends within a name.
+_READ_BACK = re.compile(r"\+*[A-Za-z0-9_.]+=[A-Za-z0-9._+-]*")
 
 
 def shown_path(path: Path) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vexp.names import LONGEST, hashed_name
+
 BAND = "lines: mean over seeds; bands: from the lowest to the highest seed"
 DOTS = "dots: mean over seeds; bars: from the lowest to the highest seed"
 
@@ -48,6 +50,8 @@ class Section:
     problems: tuple[str, ...] = field(default=())  # damaged results, by name
 
 
+_WORDS = re.compile(r"[A-Za-z0-9]+(?:[ ._/-][A-Za-z0-9]+)*")
+
 # What reading a damaged file by its keys may raise.
 DAMAGE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
@@ -70,8 +74,10 @@ def series(line: int, values: Values) -> Series | None:
 
 
 def slug(text: str) -> str:
-    """A file's name made of a metric's or a key's."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "chart"
+    """A file's name made of a metric's or a key's; with a hash where that name is not clear."""
+    shown = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "chart"
+    clear = _WORDS.fullmatch(text) and len(shown) <= LONGEST
+    return shown if clear else hashed_name(shown, text)
 
 
 def without(series: Iterable[Series], labels: Sequence[str], what: str) -> tuple[str, ...]:
