@@ -409,3 +409,53 @@ def test_nothing_remains_of_a_choice_that_is_deleted():
     assert found.validator is None and found.extractor.endpoint.model == "gpt-4.1-mini"
     with pytest.raises(ConfigError, match="'algorithm' has to be set"):
         resolve(["experiment=dapo", "~algorithm"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "what"),
+    [
+        ("[{override /backbone: '${oc.env:SECRET}'}]", "not accepted in a defaults list"),
+        ("[{/backbone@b: 'a${oc.env:SECRET}'}]", "not accepted in a defaults list"),
+        ("[{'/${oc.env:SECRET}': x}]", "not accepted in a defaults list"),
+        ("['${oc.decode:SECRET}']", "not accepted in a defaults list"),
+        ("[{override /backbone: '${oc.env:SECRET'}]", "not accepted in a defaults list"),
+        ("[{override /backbone: ['${oc.env:SECRET}']}]", "not accepted in a defaults list"),
+        ("{a: b}", "is a list of options"),
+        ("[[a]]", "is a list of options"),
+        ("[{a: b, c: d}]", "is a list of options"),
+        ("[3]", "is a list of options"),
+        ("[null]", "is a list of options"),
+        ("[{a: [1]}]", "is a list of options"),
+        ("[mine]", "lead back to themselves"),
+    ],
+)
+def test_defaults_lists_ask_no_resolver(project, monkeypatch, listed, what):
+    monkeypatch.setenv("SECRET", "hunter2")
+    write(project, "conf/experiment/mine.yaml", f"# @package _global_\ndefaults: {listed}\n")
+    (problem,) = problems(["experiment=mine"])
+    assert what in problem.what
+    assert "hunter2" not in str(problem)
+    assert "mine.yaml:2" in problem.where or what == "lead back to themselves"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("# @package\nrl: {steps: 1}", "this header is not understood"),
+        ("# @package _global_\nhydra: {searchpath: ['file:///etc']}", "no setting 'hydra'"),
+        ("# @package _global_\nrl: {_target_: os.system}", "no setting '_target_'"),
+        (f"# @package _global_\nunread: {'[' * 100_000}", "more than 100 levels"),
+    ],
+)
+def test_nothing_of_hydra_is_reached_from_a_conf_file(project, text, what):
+    write(project, "conf/experiment/mine.yaml", text)
+    (problem,) = problems(["experiment=mine"])
+    assert what in problem.what
+
+
+def test_another_groups_choice_may_be_referred_to(project):
+    for group in ("one", "two"):
+        write(project, f"conf/{group}/dapo.yaml", "# @package _global_\nrl: {steps: 3}\n")
+    lists = "defaults: [{/one: dapo}, {/two: '${one}'}, {override /algorithm: '${one}'}]"
+    write(project, "conf/experiment/mine.yaml", f"# @package _global_\n{lists}\n")
+    assert resolve(["experiment=mine"]).algorithm.name == "dapo"

@@ -114,3 +114,55 @@ def test_missing_and_binary_files(tmp_path):
     (tmp_path / "bin.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot read"):
         load_yaml(tmp_path / "bin.yaml")
+
+
+ALIASES = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: " + "[" * 100_000, "more than 100 levels"),
+        ("a: " + "{b: " * 1_000, "more than 100 levels"),
+        ("a:\n  " + "- " * 1_000 + "x", "more than 100 levels"),
+        ("? " * 1_000, "more than 100 levels"),
+        (f"unread: {{a: &a0 [1, 2, 3]}}\n{ALIASES}", "stand for more than 10,000 values"),
+        ("a: &a [*a]", "stands within what it stands for"),
+        ("a: &a {b: {<<: *a}}", "stands within what it stands for"),
+        (f"a: {'1' * 5_000}", "a number of 5,000 digits is not read"),
+        ("a: {<<: 3}", "`<<` merges mappings"),
+        ("a: {<<: [3]}", "`<<` merges mappings"),
+        ("a: *b", "undefined alias"),
+    ],
+)
+def test_yaml_has_bounds(text, what):
+    with pytest.raises(ConfigError, match=r"bomb\.yaml:\d") as error:
+        load_yaml(Path("bomb.yaml"), text=text)
+    assert what in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_large_files_are_not_read(tmp_path):
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ConfigError, match="more than 16 MiB"):
+        load_yaml(tmp_path / "large.yaml")
+
+
+def test_merge_keys_give_way_to_those_beside_them():
+    text = """\
+    a: &a {x: 1, y: {z: 2}}
+    b: &b {x: 3, q: 4}
+    c:
+      y: 5
+      <<: *a
+    d: {<<: [*a, *b], q: 6}
+    e: {"<<": 7}
+    f: {<<: *a}
+    """
+    found = load_yaml(Path("m.yaml"), text=text)
+    assert found["c"] == {"x": 1, "y": 5}
+    assert found["c"].lines == {"x": 1, "y": 4}  # where each was written
+    assert found["d"] == {"x": 1, "y": {"z": 2}, "q": 6}
+    assert found["e"] == {"<<": 7}
+    assert found["f"] == found["a"]

@@ -62,6 +62,57 @@ def test_hydras_choice_and_range_are_understood(project):
     }
 
 
+def test_a_range_has_the_values_that_are_written_by_hand(project):
+    found = read("rl.learning_rate=range(0.1,0.65,0.1)", "seed=1")
+    assert [p.run.rl.learning_rate for p in found] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert found[2].identity == read("rl.learning_rate=0.3", "seed=1")[0].identity
+
+
+def test_glob_chooses_among_the_options_there_are(project):
+    (project / "conf/algorithm").mkdir(parents=True)
+    (project / "conf/algorithm/gentle.yaml").write_text("name: dapo")
+    found = read("algorithm=glob([g*,dapo],exclude=grpo*)", "seed=1")
+    assert [point.axes["algorithm"] for point in found] == ["dapo", "gentle", "gspo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "help_"),
+    [
+        ("rl.learning_rate=interval(1e-5,1e-3)", "no end of values", "type: float, low: 1e-05"),
+        ("rl.learning_rate=tag(t,interval(0,1))", "no end of values", "search: {space:"),
+        ("rl.steps=glob(*)", "'rl.steps' has no options", "rl.steps=a,b"),
+        ("algorithm=glob(zz*)", "no option of 'algorithm' matches", "dapo"),
+        ("seed=range(1,1)", "range is empty", "range(start,stop,step)"),
+        ("seed=range(3,1)", "range is empty", "range(start,stop,step)"),
+        ("seed=range(1,2,0)", "range has no end", "range(start,stop,step)"),
+        ("seed=range(1,inf)", "range has no end", "range(start,stop,step)"),
+        ("seed=range(1,1000000000)", "more than 100,000 values", "range(start,stop,step)"),
+        ("rl.steps=sort(glob(*))", "this is not an override", ""),
+        ("rl.steps=choice()", "this is not an override", ""),
+    ],
+)
+def test_functions_that_name_no_values_are_answered(project, vexp, text, what, help_):
+    for command in ("plan", "launch"):
+        code, _, err = vexp(command, text)
+        assert code == 2
+        assert what in err
+        assert help_ in err
+    assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "rl.steps=" + "1" * 5000, "a\0b"])
+def test_what_no_path_can_be_is_answered(project, vexp, text):
+    code, _, err = vexp("plan", text)
+    assert code == 2
+    assert len(err) < 2000
+
+
+def test_line_breaks_of_a_value_stay_within_it(project):
+    (point,) = read("prompt.instruction='one\nbase: [rl.steps=7]\u2028two'", "seed=1")
+    assert point.run.prompt.instruction == "one\nbase: [rl.steps=7]\u2028two"
+    assert point.run.rl.steps != 7
+
+
 def test_equal_overrides_are_one_sweep_and_others_are_not():
     assert adhoc_sweep(["seed=1,2"]) == adhoc_sweep(["seed=1,2"])
     names = {adhoc_sweep([text])[0] for text in ("rl.steps=1,2", "rl.steps=1_2", "rl.steps=12")}

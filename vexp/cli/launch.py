@@ -66,11 +66,12 @@ def reconcile(
     from vexp.sweeps.launch import launch
     from vexp.sweeps.plan import refreshed
 
+    notes = plan.notes()  # before this launch writes whose the folder is
     done = launch(plan, launcher_of(plan), dry_run=dry_run, **settings)
     if as_json:
         click.echo(json.dumps(_data(plan, done, dry_run), indent=2))
     else:
-        for line in _report(plan, done, told, dry_run, wait):
+        for line in _report(plan, done, told, dry_run, wait, notes):
             click.echo(line)
     if wait and not dry_run:
         _wait(refreshed(plan), told, quiet=as_json)
@@ -101,10 +102,13 @@ def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
     raise click.exceptions.Exit(1)
 
 
-def _report(plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool) -> list[str]:
+def _report(
+    plan: Plan, done: Launched, told: str, dry_run: bool, wait: bool, notes: Sequence[str]
+) -> list[str]:
     from vexp.sweeps import show
 
     lines = [f"{plan.sweep.name}: {show.counts_line(plan)}"]
+    lines += [f"  note: {sentence}" for sentence in notes]
     lines += [f"  collapsed: {sentence}" for sentence in plan.collapsed]
     lines += [f"  orphan: {name} ({state}); undeclared now, kept" for name, state in plan.orphans]
     would = "would create" if dry_run else "created"

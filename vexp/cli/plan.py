@@ -43,6 +43,8 @@ def command(
         click.echo(f"  unknown: {problem.what}; {problem.remedy}; ids are provisional")
     for name, count in plan.shared_with().items():
         click.echo(f"  {count} of these runs are of sweep {name}, too: they are not run again")
+    for sentence in plan.notes():
+        click.echo(f"  note: {sentence}")
     for sentence in plan.collapsed:
         click.echo(f"  collapsed: {sentence}")
     for name, state in plan.orphans:

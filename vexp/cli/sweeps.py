@@ -59,7 +59,7 @@ def plan_of(
         if len(plan.points) > MANY:
             gc.freeze()  # nor later, nor when the process ends
         return plan
-    path, text = adhoc_sweep([sweep, *overrides])
+    path, text = adhoc_sweep([sweep, *overrides], config_dirs=config_dirs)
     kept = path.is_file()
     read = read_sweep(path, extra=limit, text=None if kept else text)
     plan = make_plan(read, config_dirs=config_dirs)

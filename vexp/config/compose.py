@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vexp.config.folders import find, load, search_dirs, variant, variants
+from vexp.config.grammar import read_override, several
 from vexp.config.merge import Given, Merge
 from vexp.config.schema import Origin, Reading, build
 from vexp.config.schema import Path as Key
@@ -168,35 +169,18 @@ class Overlay:
 
 def parse(overrides: Sequence[str], sources: Sequence[str], problems: list[Problem]) -> list[Given]:
     """The overrides that can be read; what is wrong with the others is added to `problems`."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
     found: list[Given] = []
     for text, source in zip(overrides, sources, strict=True):
         where = f"{source} `{text}`"
         try:
-            parsed = parser.parse_override(text)
-        except HydraException as error:
-            what = str(error).splitlines()[0].removeprefix("Error parsing override ")
-            problems.append(
-                Problem(
-                    f"this is not an override: {what}",
-                    where=where,
-                    accepted="expected key=value, group=option or ~key (Hydra's grammar)",
-                )
-            )
+            parsed = read_override(text, where)
+        except ConfigError as error:
+            problems += error.problems
             continue
         if not parsed.key_or_group:
             problems.append(Problem("this override has no key", where=where))
         elif parsed.is_sweep_override():
-            problems.append(
-                Problem(
-                    "this names several values; a run takes one",
-                    where=where,
-                    remedy="`vexp launch` takes a sweep; quote a value that has commas",
-                )
-            )
+            problems.append(several(parsed, where))
         elif parsed.package is not None and parsed.key_or_group in KINDS and parsed.is_delete():
             problems.append(Problem("a component cannot be deleted by group", where=where))
         else:
@@ -244,7 +228,7 @@ def known(parsed: Sequence[Given], dirs: tuple[Path, ...], problems: list[Proble
 def unknown_options(given: Given, dirs: tuple[Path, ...]) -> list[Problem]:
     """What is wrong with the option that an override chooses; empty for one that chooses none."""
     group, value, where = given.parsed.key_or_group, given.parsed.value(), str(given.origin)
-    options = _options(group, dirs)
+    options = options_of(group, dirs)
     if not options or given.parsed.is_delete() or (value is None and group not in KINDS):
         return []
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -289,10 +273,11 @@ def is_null_option(given: Given, dirs: tuple[Path, ...]) -> bool:
     """Whether an override says that nothing is chosen of a group that components do not make up."""
     group = given.parsed.key_or_group
     absent = given.parsed.value() is None and not given.parsed.is_delete()
-    return absent and group not in KINDS and bool(_options(group, dirs))
+    return absent and group not in KINDS and bool(options_of(group, dirs))
 
 
-def _options(group: str, dirs: tuple[Path, ...]) -> set[str]:
+def options_of(group: str, dirs: tuple[Path, ...]) -> set[str]:
+    """The options of a group: its files in the conf folders, and the components of a kind."""
     if "." in group:
         return set()
     return {*variants(group, dirs), *(REGISTRY.names(group) if group in KINDS else ())}
@@ -300,7 +285,5 @@ def _options(group: str, dirs: tuple[Path, ...]) -> set[str]:
 
 def _deletion(given: Given) -> Given:
     """`~group` for `group=null`."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     text = f"~{given.parsed.key_or_group}"
-    return Given(text, OverridesParser.create().parse_override(text), given.source)
+    return Given(text, read_override(text, given.source), given.source)

@@ -26,7 +26,7 @@ from vexp.config.compose import (
 )
 from vexp.config.folders import search_dirs
 from vexp.config.identity import Hashed, Identity, training_id
-from vexp.config.interpolation import referred
+from vexp.config.interpolation import is_marked, referred
 from vexp.config.merge import Given, Merge
 from vexp.config.reads import ByReads
 from vexp.config.schema import build, build_field, field_types
@@ -49,9 +49,9 @@ class _Files:
 
     @functools.cached_property
     def references(self) -> Mapping[str, frozenset[str]]:
-        """Section -> other sections that it refers to; only those that do."""
-        found = {key: frozenset(referred(value)) for key, value in self.merge.values.items()}
-        return {key: others for key, others in found.items() if others}
+        """Section -> other sections that it refers to; only those with a reference or an escape."""
+        values = self.merge.values.items()
+        return {key: frozenset(referred(value)) for key, value in values if is_marked(value)}
 
 
 def _remembering_check() -> ByReads[list[Problem]]:

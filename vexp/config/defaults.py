@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
@@ -21,9 +22,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from vexp.config.folders import load, short
 from vexp.errors import ConfigError, Problem
 from vexp.registry import KINDS, REGISTRY
+
+_CHOICE = re.compile(r"\$\{[A-Za-z0-9_/.@]+\}")
 
 
 def defaults_list(
@@ -40,7 +45,10 @@ def defaults_list(
         return create_defaults_list(
             repository, primary, list(overrides), prepend_hydra=False, skip_missing=False
         )
-    except HydraException as error:
+    except RecursionError as error:
+        what = f"the defaults lists behind {primary!r} lead back to themselves"
+        raise ConfigError(Problem(what, accepted="a file names other ones only")) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra has these three
         raise ConfigError(_problem(error)) from error
 
 
@@ -56,8 +64,77 @@ def chooses_files(override: Override, dirs: Sequence[Path]) -> bool:
 class _Repository(ConfigRepository):
     def __init__(self, dirs: Sequence[Path]) -> None:
         super().__init__(ConfigSearchPathImpl())
-        self.sources = [FileConfigSource("vexp", f"file://{folder}") for folder in dirs]
+        self.sources = [_Files("vexp", f"file://{folder}") for folder in dirs]
         self.sources.append(_Components("vexp", "registry://"))
+
+
+class _Files(FileConfigSource):
+    """The conf files of a folder: what Hydra needs of them, read as every YAML file is.
+
+    Hydra's own reader expands aliases without end and asks resolvers, also for the environment.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = Path(self.path, self._normalize_file_name(config_path))
+        listed = load(file).get("defaults")
+        if listed is not None:
+            _check_list(listed, file)
+        with file.open(encoding="utf-8") as opened:
+            head = opened.read(512)
+        try:
+            header = self._get_header_dict(head)
+        except ValueError as error:
+            what, accepted = "this header is not understood", "# @package _global_, or none"
+            raise ConfigError(Problem(what, where=f"{short(file)}:1", accepted=accepted)) from error
+        config = OmegaConf.create({} if listed is None else {"defaults": _plain(listed)})
+        return ConfigResult("vexp", self.full_path(), config, header)
+
+
+def _check_list(listed: Any, file: Path) -> None:
+    """Raises:
+    ConfigError: for a defaults list that is none, and for `${…}` other than another group's choice.
+    """
+    where = f"{short(file)}:{load(file).lines['defaults']}"
+    if not isinstance(listed, list) or not all(map(_is_entry, listed)):
+        what = "`defaults` is a list of options, each by its name or as one `group: option`"
+        accepted = "defaults: [name, {/group: option}, {override /group: option}, _self_]"
+        raise ConfigError(Problem(what, where=where, accepted=accepted))
+    for text in _texts(listed):
+        if "${" in _CHOICE.sub("", text):
+            raise ConfigError(
+                Problem(
+                    f"{text!r} is not accepted in a defaults list",
+                    where=where,
+                    accepted="the name of an option, or ${group}: what is chosen of another group",
+                    remedy="resolvers are off; name the option, or choose it on the command line",
+                )
+            )
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, Mapping):
+        return isinstance(entry, str)
+    (option,) = entry.values() if len(entry) == 1 else (0,)
+    several = isinstance(option, list) and all(isinstance(each, str) for each in option)
+    return option is None or isinstance(option, str) or several
+
+
+def _plain(value: Any) -> Any:
+    """Without the lines that a mapping remembers, which OmegaConf does not take."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (str(key), *_texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
 
 
 class _Components(ConfigSource):

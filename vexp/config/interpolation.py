@@ -1,4 +1,7 @@
-"""`${a.key}`: a value that refers to another key of the same config."""
+r"""`${a.key}`: a value that refers to another key of the same config; `\${` is the text `${`.
+
+As in OmegaConf, backslashes count before `${` only: two of them are one, before a reference.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from typing import Any, cast
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem
 
-_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+_SINGLE = re.compile(r"\$\{([^{}]*)\}")  # a value that is a reference and nothing else
+_MARK = re.compile(r"(\\*)\$\{(?:([^{}]*)\})?")
+
+_LITERAL = r"for the text itself write `\${`, in files and on the command line"
 
 
 def interpolated(
@@ -29,28 +35,45 @@ def interpolated(
         return value
     if depth > 20:
         raise ConfigError(Problem(f"{value!r} refers to itself", where=where(key)))
-    whole = _REFERENCE.fullmatch(value)
-    if whole:
-        found = _lookup(whole[1], root, value, where(key))
+    single = _SINGLE.fullmatch(value)
+    if single:
+        found = _lookup(single[1], root, value, where(key))
         return interpolated(found, root, key, where, depth + 1)
-    return _REFERENCE.sub(
-        lambda match: str(
-            interpolated(_lookup(match[1], root, value, where(key)), root, key, where, depth + 1)
-        ),
-        value,
-    )
+
+    def replaced(mark: re.Match[str]) -> str:
+        slashes, name = mark[1], mark[2]
+        if len(slashes) % 2:
+            return slashes[: len(slashes) // 2] + mark[0][len(slashes) :]
+        if name is None:
+            return mark[0]
+        found = _lookup(name, root, value, where(key))
+        return slashes[: len(slashes) // 2] + str(interpolated(found, root, key, where, depth + 1))
+
+    return _MARK.sub(replaced, value)
 
 
 def referred(value: Any) -> Iterator[str]:
     """The top-level keys that a value refers to."""
+    for text in _texts(value):
+        for mark in _MARK.finditer(text):
+            if mark[2] is not None and len(mark[1]) % 2 == 0:
+                yield mark[2].partition(".")[0]
+
+
+def is_marked(value: Any) -> bool:
+    """Whether a value holds a reference, or the escape of one."""
+    return any("${" in text for text in _texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for item in value.values():
-            yield from referred(item)
+            yield from _texts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from referred(item)
+            yield from _texts(item)
     elif isinstance(value, str):
-        yield from (name.partition(".")[0] for name in _REFERENCE.findall(value))
+        yield value
 
 
 def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> Any:
@@ -59,6 +82,7 @@ def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> 
             Problem(
                 f"{value!r} is not accepted: only ${{a.key}} of this config can be referred to",
                 where=where,
+                accepted=_LITERAL,
                 remedy="resolvers are off; secrets come from the environment of the process",
             )
         )
@@ -66,7 +90,7 @@ def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> 
         return value_of(reference, root)
     except KeyError:
         what = f"{value!r} refers to a key that is not set"
-        raise ConfigError(Problem(what, where=where)) from None
+        raise ConfigError(Problem(what, where=where, remedy=_LITERAL)) from None
 
 
 def value_of(key: str, root: Mapping[str, Any]) -> Any:

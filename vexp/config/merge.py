@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.config import scalars
 from vexp.config.folders import find, load, short
+from vexp.config.grammar import shortened
 from vexp.config.interpolation import interpolated
 from vexp.config.schema import Origin
 from vexp.config.schema import Path as Key
@@ -33,7 +34,7 @@ class Given:
 
     @functools.cached_property
     def origin(self) -> Origin:
-        return Origin(f"{self.source} `{self.text}`", user=True)
+        return Origin(f"{self.source} `{shortened(self.text)}`", user=True)
 
 
 @dataclass

@@ -131,6 +131,7 @@ def to_dict(value: Any) -> Any:
 
 
 _FAILED = object()
+_LONGEST_INT = 1000  # bits; a float holds 1023
 
 
 def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path = ()) -> Any:
@@ -291,6 +292,9 @@ def _plain(hint: Any, limits: list[Between], value: Any, path: Path, reading: Re
         reading.complain(
             path, f"{_show(value)} is not one of the choices", suggest(str(value), options)
         )
+        return _FAILED
+    if type(value) is int and value.bit_length() > _LONGEST_INT:
+        reading.complain(path, "a whole number of so many digits is out of range")
         return _FAILED
     if hint is float and type(value) is int:
         value = float(value)

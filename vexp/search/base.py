@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vexp.config.types import Between, Count, Finite, Positive, PositiveInt
@@ -27,7 +27,7 @@ class Distribution:
 
     type: Literal["float", "int", "categorical"]
     low: Finite | None = None  # of float and int; included
-    high: Finite | None = None  # of float and int; included
+    high: Finite | None = None  # of float and int; included where steps from `low` meet it
     step: Positive | None = None  # distance between values; null: 1 for int, none for float
     log: bool = False  # draw the logarithm evenly
     choices: tuple[Any, ...] = ()  # of categorical
@@ -79,23 +79,39 @@ class Distribution:
             return len(self.choices)
         if self.low is None or self.high is None or (self.type == "float" and self.step is None):
             return None
-        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+        return int((_decimal(self.high) - _decimal(self.low)) // self._step) + 1
 
     def value(self, index: int) -> Any:
-        """Value number `index` of those that can be counted."""
+        """Value number `index` of those that can be counted; as it is written by hand: 0.3."""
         if self.type == "categorical":
             return self.choices[index]
         assert self.low is not None
-        found = self.low + index * (self.step or 1)
-        return int(found) if self.type == "int" else float(found)
+        counted = _decimal(self.low) + index * self._step
+        return int(counted) if self.type == "int" else float(counted)
+
+    def exact(self, value: Any) -> Any:
+        """`value` as `value(index)` has it, without the noise of a sampler's arithmetic."""
+        if self.type != "float" or self.step is None or self.low is None:
+            return value
+        return self.value(round((_decimal(value) - _decimal(self.low)) / self._step))
+
+    @property
+    def last(self) -> float | None:
+        """The highest value that is proposed: `high`, unless steps from `low` miss it."""
+        size = None if self.type == "categorical" else self.size
+        return self.high if size is None else self.value(size - 1)
+
+    @property
+    def _step(self) -> Decimal:
+        return _decimal(self.step or 1)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that show whether the config takes them: low and high, or every choice."""
+        """Values that show whether the config takes them: the first and last, or every choice."""
         if self.type == "categorical":
             return self.choices
         kind = int if self.type == "int" else float
-        return tuple(dict.fromkeys(kind(v) for v in (self.low, self.high) if v is not None))
+        return tuple(dict.fromkeys(kind(v) for v in (self.low, self.last) if v is not None))
 
     def optuna(self) -> BaseDistribution:
         """The same for Optuna."""
@@ -107,11 +123,16 @@ class Distribution:
 
         if self.type == "categorical":
             return CategoricalDistribution(self.choices)
-        assert self.low is not None and self.high is not None
+        assert self.low is not None and self.last is not None
         if self.type == "int":
             step = int(self.step or 1)
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+            return IntDistribution(int(self.low), int(self.last), log=self.log, step=step)
+        return FloatDistribution(self.low, self.last, log=self.log, step=self.step)
+
+
+def _decimal(value: float) -> Decimal:
+    """The number as it is written, not the binary one next to it."""
+    return Decimal(repr(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +222,15 @@ class Search(Component):
     def distributions(self) -> Mapping[str, Distribution]:
         """The keys that trials set, with the values they may take."""
         return self.space
+
+    def notes(self) -> Iterator[str]:
+        """What the space does not do although it reads like it."""
+        for key, values in self.distributions().items():
+            if values.type != "categorical" and values.last != values.high:
+                yield (
+                    f"{key}: steps of {values.step:g} from {values.low:g} end at {values.last:g}; "
+                    f"high ({values.high:g}) is never proposed"
+                )
 
     def draw_seed(self, number: int) -> int:
         """The seed of trial `number`, below 2**32; the same whoever proposes it."""

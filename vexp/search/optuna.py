@@ -44,7 +44,7 @@ class Optuna(Search):
     def propose(self, study: Study, number: int) -> Mapping[str, Any]:
         study.sampler = self.build(self.draw_seed(number))
         trial = study.ask({key: d.optuna() for key, d in self.space.items()})
-        return dict(trial.params)
+        return {key: self.space[key].exact(value) for key, value in trial.params.items()}
 
     def build(self, seed: int) -> BaseSampler:
         """The sampler; made anew for each trial, so its memory is the study alone."""

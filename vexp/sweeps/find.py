@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vexp.errors import ConfigError, Problem, suggest
-from vexp.paths import shipped
+from vexp.paths import expanded, is_file, shipped
 
 
 def find_sweep(given: str) -> Path:
@@ -15,12 +15,12 @@ def find_sweep(given: str) -> Path:
     Raises:
         ConfigError: if there is none; names the close matches.
     """
-    path = Path(given).expanduser()
-    if path.is_file():
+    path = expanded(given)
+    if is_file(path):
         return path
     for folder in _folders():
         named = folder / f"{given}.yaml"
-        if named.is_file():
+        if is_file(named):
             return named
     known = dict.fromkeys(
         str(file.relative_to(folder).with_suffix(""))
@@ -29,7 +29,7 @@ def find_sweep(given: str) -> Path:
     )
     raise ConfigError(
         Problem(
-            f"there is no sweep {given!r}",
+            f"there is no sweep {given if len(given) <= 200 else given[:200] + ' …'!r}",
             where="the command line",
             accepted=suggest(given, known, noun="sweeps"),
             remedy="or give the path of a YAML file",

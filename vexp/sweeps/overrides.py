@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vexp.config.scalars import Located, read_scalar
-
-# Text that the override grammar reads back as the same text when it stands unquoted.
-_PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_REFERENCE = re.compile(r"\$\{[A-Za-z0-9_.]+\}")
+from vexp.config.grammar import quoted
+from vexp.config.scalars import Located
 
 
 @dataclass(frozen=True)
@@ -75,17 +71,7 @@ def grammar(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return _text(value)
+        return quoted(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{grammar(item)}" for key, item in value.items()) + "}"
     return "[" + ",".join(map(grammar, value)) + "]"
-
-
-def _text(value: str) -> str:
-    plain = _PLAIN_WORD.fullmatch(value) and isinstance(read_scalar(value), str)
-    if plain or _REFERENCE.fullmatch(value):
-        return value
-    # In a quoted value backslashes count only before a quote or at the end; there they are doubled.
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"'{escaped}'"

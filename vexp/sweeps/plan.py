@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +84,11 @@ class Plan:
     def unknown(self) -> tuple[Problem, ...]:
         """What this machine cannot tell of the runs' inputs; their ids are provisional."""
         return tuple(dict.fromkeys(p for run in self.runs for p in run.training.run.unknown()))
+
+    def notes(self) -> tuple[str, ...]:
+        """What is not as it looks, and no mistake."""
+        search = self.sweep.search
+        return (*(search.notes() if search else ()), *_namesake(self.sweep, self.state))
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state; only a search has pruned ones."""
@@ -217,6 +222,19 @@ def _check_proposes(launcher: Launcher, sweep: Sweep) -> None:
                 where=f"{shown_path(sweep.path)}: search and launcher",
                 remedy="run it with launcher=local, for example within one long job of the cluster",
             )
+        )
+
+
+def _namesake(sweep: Sweep, state: SweepState) -> Iterator[str]:
+    """Another file of this sweep's name that was launched into the same folder."""
+    file = state.record().get("file")
+    if not isinstance(file, str) or not sweep.path.is_file():
+        return
+    other = Path(file)
+    if other.is_file() and not other.samefile(sweep.path):
+        yield (
+            f"{shown_path(other)} was launched under the name {sweep.name}, too: both write one "
+            "table and one queue; give one of them another `name:`"
         )
 
 

@@ -158,6 +158,7 @@ def plan_data(plan: Plan, disk: Sequence[Need]) -> dict[str, Any]:
         "bytes_needed": total(disk),
         "disk": [asdict(need) for need in disk],
         "collapsed": list(plan.collapsed),
+        "notes": list(plan.notes()),
         "unknown": [str(problem) for problem in plan.unknown()],
         "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
         "runs": [

@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vexp.errors import Problem, RunError, VexpError
 from vexp.files import fsync_folder, storage_errors
@@ -107,7 +107,7 @@ def _fill(study: Study, found: optuna.Study, trials: Sequence[Trial], quick: boo
         return False
     for trial in trials:
         known = frozen[trial.number] if trial.number < len(frozen) else None
-        if known is not None and known.params != trial.params:
+        if known is not None and _exact(study, known.params) != _exact(study, trial.params):
             return False
         if quick and known is not None and known.state.name in ("COMPLETE", "PRUNED"):
             continue
@@ -119,6 +119,12 @@ def _fill(study: Study, found: optuna.Study, trials: Sequence[Trial], quick: boo
         if known is None or not known.state.is_finished():
             _bring_up(found, trial.number, now)
     return True
+
+
+def _exact(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the noise of arithmetic, which Optuna and trials of former days have."""
+    keys = study.search.distributions()
+    return {key: keys[key].exact(value) if key in keys else value for key, value in params.items()}
 
 
 def _agree(known: FrozenTrial, now: Outcome) -> bool:
