@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.paths import expanded
 
 if TYPE_CHECKING:
     from vexp.hub import Repository
@@ -243,7 +244,7 @@ class Registry:
         return {path.name: digest for path, digest in sorted(self._plugins.items())}
 
     def _load_plugin(self, path: Path, origin: str) -> Problem | None:
-        path = path.expanduser().resolve()
+        path = expanded(path).resolve()
         if path in self._plugins:
             return None
         if not path.is_file():

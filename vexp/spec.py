@@ -13,6 +13,7 @@ from vexp.auxiliary.base import Auxiliary
 from vexp.backbone.base import Attention, Backbone, Precision
 from vexp.config.types import (
     UNHASHED,
+    USER_PATH,
     Between,
     Count,
     Elsewhere,
@@ -192,7 +193,7 @@ class RunSpec:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracker: dict[str, Tracker] = field(default_factory=dict)
     launcher: Launcher
-    results_dir: str = "results"
+    results_dir: Annotated[str, USER_PATH] = "results"
     plugins: tuple[str, ...] = ()
     # `problems_of`, or what remembers its answers: a sweep has many runs, most of them alike.
     check: InitVar[Callable[[RunSpec], list[Problem]] | None] = None

@@ -85,3 +85,33 @@ def test_an_escaped_reference_is_text(override, value):
 def test_what_refers_to_nothing_says_how_text_is_written(text):
     with pytest.raises(ConfigError, match=r"write `\\\$\{`"):
         resolve([f"prompt.instruction='{text}'"])
+
+
+@pytest.mark.parametrize("text", ["results_dir=~/x", "results_dir='~/x'", "+results_dir=~/x"])
+def test_the_home_folder_is_meant_by_its_sign(text, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve([text]).results_dir == str(tmp_path / "x")
+    assert resolve(["plugins=[]", "results_dir=x/~y"]).results_dir == "x/~y"
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("~nobody_of_this_name/x", "no home folder '~nobody_of_this_name'"),
+        ("$SCRATCH/x", "has a variable"),
+        ("'/a/\\${SCRATCH}/x'", "has a variable"),
+        ("x" * 256, "more than 255 bytes"),
+        ("'" + "好" * 86 + "'", "more than 255 bytes"),
+    ],
+)
+def test_places_that_cannot_be_meant(place, what):
+    with pytest.raises(ConfigError) as error:
+        resolve([f"results_dir={place}"])
+    (problem,) = error.value.problems
+    assert what in problem.what
+    assert "results_dir, set by override" in problem.where
+
+
+def test_a_variable_of_the_environment_is_no_key():
+    with pytest.raises(ConfigError, match="variables of the environment are not read here"):
+        resolve(["results_dir=${SCRATCH}/x"])

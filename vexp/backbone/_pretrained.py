@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
 from vexp.config.types import UNHASHED
 from vexp.errors import CheckpointError, Problem
+from vexp.paths import expanded
 
 if TYPE_CHECKING:
     from vexp.hub import Repository
@@ -40,7 +41,7 @@ class Pretrained(Backbone):
     def __post_init__(self) -> None:
         path, revision = self.path, self.revision
         if path and self.local:  # workers may be started elsewhere
-            path = str(Path(path).expanduser().absolute())
+            path = str(expanded(path).absolute())
         if path != _default(self, "path") and revision == _default(self, "revision"):
             revision = None if self.local else "main"
         object.__setattr__(self, "path", path)

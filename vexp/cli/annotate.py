@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import config_dir_option, json_option
+from vexp.cli.options import UserPath, config_dir_option, json_option
 
 if TYPE_CHECKING:
     from vexp.annotate.output import Summary
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
 @click.command("annotate")
 @click.argument("settings", nargs=-1, metavar="[FILE.yaml | OVERRIDE]...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder with train.jsonl, or a table."
-)
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="The new folder to write."
-)
+@click.option("--data", type=UserPath(), help="Folder with train.jsonl, or a table.")
+@click.option("--output", type=UserPath(), required=True, help="The new folder to write.")
 @click.option("--dry-run", is_flag=True, help="Say what would be asked and what it may cost.")
 @click.option("--skip-unanswered", is_flag=True, help="Publish without items that got no answer.")
 @config_dir_option

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import json_option
+from vexp.cli.options import UserPath, json_option
 
 
 @click.command("convert")
 @click.argument("layout", required=False)
-@click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False, type=UserPath())
+@click.argument("target", required=False, type=UserPath())
 @click.option("--limit", type=click.IntRange(1), help="Keep that many rows of each split.")
 @click.option("--copy", is_flag=True, help="Copy image files; without it they are linked.")
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import config_dir_option, json_option, results_option
+from vexp.cli.options import UserPath, config_dir_option, json_option, results_option
 
 if TYPE_CHECKING:
     from vexp.runs.execute import Results
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=UserPath(exists=True, file_okay=False),
     help="A folder with a folder for each benchmark's files, by the benchmark's name.",
 )
 @config_dir_option
@@ -52,6 +52,7 @@ def command(
     from vexp.cli.progress import Progress
     from vexp.cli.run import summary
     from vexp.config.compose import resolve
+    from vexp.config.grammar import quoted
     from vexp.runs.store import RECORD, RunStore
 
     overrides = (*_of_benchmarks(benchmarks, data), *overrides)
@@ -60,7 +61,8 @@ def command(
     checkpoint = path.is_dir() and not (path / RECORD).is_file()
     with Progress() as progress:
         if checkpoint:
-            spec = resolve([*overrides, f"results_dir='{results_dir}'"], config_dirs=config_dirs)
+            place = f"results_dir={quoted(str(results_dir))}"
+            spec = resolve([*overrides, place], config_dirs=config_dirs)
             from vexp.runs.execute import evaluate_checkpoint
 
             found = evaluate_checkpoint(spec, path, reporter=progress, store=store)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import results_option
+from vexp.cli.options import UserPath, results_option
 
 
 @click.command("export")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=UserPath())
 @click.argument("runs", nargs=-1)
 @results_option
 def command(target: Path, runs: tuple[str, ...], results_dir: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import results_option
+from vexp.cli.options import UserPath, results_option
 
 
 @click.command("import")
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", type=UserPath(exists=True))
 @click.option("--run", help="The run that lmms-eval's results are of, where they do not say it.")
 @results_option
 def command(source: Path, run: str | None, results_dir: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from vexp.cli.options import UserPath
 from vexp.registry import Component
 
 _FILE = '''"""{title}: say in one sentence what it does, and cite the paper and equation."""
@@ -70,7 +71,7 @@ _PLACES = {
 @click.argument("name")
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     default=Path(),
     help="Where the two files go.  [default: the current folder]",
 )

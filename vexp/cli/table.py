@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vexp.cli.options import UserPath
 from vexp.cli.sweeps import again, plan_of, sweep_arguments
 from vexp.errors import ConfigError, Problem, suggest
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 @click.command("table")
 @sweep_arguments
 @click.option("--format", "formats", help="md, latex, csv, html, json; several with commas.")
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="A folder for the files."
-)
+@click.option("--output", type=UserPath(file_okay=False), help="A folder for the files.")
 @click.option(
     "--source",
     type=click.Choice(["results", "published"]),

@@ -18,6 +18,7 @@ from vexp.config.merge import Given, Merge
 from vexp.config.schema import Origin, Reading, build
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.paths import expanded
 from vexp.registry import KINDS, REGISTRY, unknown_component
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Overlay:
         merge.finish(references)
         values = merge.values
         if "plugins" in values:
-            values["plugins"] = [str(Path(p).expanduser().resolve()) for p in values["plugins"]]
+            values["plugins"] = [str(expanded(p).resolve()) for p in values["plugins"]]
         return Composed(values, merge.origins, self.dirs)
 
 

@@ -56,7 +56,9 @@ def _problem(text: str, where: str, setting: re.Match[str] | None, error: Except
         what = f"there is no function {unknown[1]!r}"
         accepted = suggest(unknown[1], unknown[2].split(","), noun="functions")
     remedy = ""
-    if setting and len(text) <= _LONGEST:
+    if setting and setting["value"][:1] in ("[", "{"):
+        remedy = "text within a list or mapping takes quotes of its own: key=['a, b', 'c']"
+    elif setting and len(text) <= _LONGEST:
         remedy = f"if the value is text, it takes quotes of its own: {_as_text(setting)}"
     what = f"this is not an override: {shortened(what)}"
     return Problem(what, where=shortened(where), accepted=accepted, remedy=remedy)

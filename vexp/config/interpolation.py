@@ -18,6 +18,8 @@ _MARK = re.compile(r"(\\*)\$\{(?:([^{}]*)\})?")
 
 _LITERAL = r"for the text itself write `\${`, in files and on the command line"
 
+_ENVIRONMENT = "variables of the environment are not read here: write what it stands for"
+
 
 def interpolated(
     value: Any, root: Mapping[str, Any], key: Key, where: Callable[[Key], str], depth: int = 0
@@ -90,7 +92,8 @@ def _lookup(reference: str, root: Mapping[str, Any], value: str, where: str) -> 
         return value_of(reference, root)
     except KeyError:
         what = f"{value!r} refers to a key that is not set"
-        raise ConfigError(Problem(what, where=where, remedy=_LITERAL)) from None
+        remedy = _ENVIRONMENT if re.fullmatch(r"[A-Z_][A-Z0-9_]*", reference) else _LITERAL
+        raise ConfigError(Problem(what, where=where, remedy=remedy)) from None
 
 
 def value_of(key: str, root: Mapping[str, Any]) -> Any:

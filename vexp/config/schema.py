@@ -15,8 +15,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from vexp.config.types import Between, Elsewhere
+from vexp.config.types import USER_PATH, Between, Elsewhere
 from vexp.errors import ConfigError, Problem, indefinite, suggest
+from vexp.paths import expanded, path_problem
 from vexp.registry import REGISTRY, Component, unknown_component
 
 T = TypeVar("T")
@@ -274,9 +275,20 @@ def _value(hint: Any, value: Any, path: Path, reading: Reading, default: str | N
     kind = slot_kind(hint)
     if kind:
         return _component(kind, value, path, reading, default)
+    if isinstance(value, str) and USER_PATH in get_args(whole)[1:]:
+        return _path(value, path, reading)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _section(hint, value, path, reading)
     return _plain(hint, limits, value, path, reading)
+
+
+def _path(value: str, path: Path, reading: Reading) -> Any:
+    """A path of the user with `~` expanded; what a shell would have replaced is refused."""
+    place = str(expanded(value))
+    if problem := path_problem(place):
+        reading.complain(path, problem.what, problem.accepted, problem.remedy)
+        return _FAILED
+    return place if value.startswith("~") else value
 
 
 def _plain(hint: Any, limits: list[Between], value: Any, path: Path, reading: Reading) -> Any:

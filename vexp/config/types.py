@@ -56,7 +56,13 @@ class Neutral:
     value: Any
 
 
+@dataclass(frozen=True)
+class UserPath:
+    """Marks text that names a file or folder of the user: `~` is the home folder that it means."""
+
+
 UNHASHED = Unhashed()
+USER_PATH = UserPath()
 
 Finite = Annotated[float, Between()]
 Fraction = Annotated[float, Between(0, 1)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vexp.errors import DataError
+from vexp.paths import expanded
 
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 
@@ -30,7 +31,7 @@ class Stamp:
         Raises:
             DataError: if it does not exist, or is no JSONL or Parquet file by its name.
         """
-        path = path.expanduser()
+        path = expanded(path)
         if not path.is_file():
             raise DataError(
                 f"there is no file {str(path)!r}",

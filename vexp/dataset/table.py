@@ -17,6 +17,7 @@ from vexp.dataset._rows import Stamp, file_hash, open_rows
 from vexp.dataset._splits import Place, Rule, share_out
 from vexp.dataset.base import Box, Dataset, Item, Split
 from vexp.errors import ConfigError, DataError, Problem, suggest
+from vexp.paths import expanded
 from vexp.registry import register
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Table(Dataset):
     def __post_init__(self) -> None:
         for name in ("path", "dev_path", "test_path"):  # workers may be started elsewhere
             if path := getattr(self, name):
-                object.__setattr__(self, name, str(Path(path).expanduser().absolute()))
+                object.__setattr__(self, name, str(expanded(path).absolute()))
         if self.dev_fraction + self.test_fraction > 1:
             raise ConfigError(
                 Problem(

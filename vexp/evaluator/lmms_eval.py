@@ -16,6 +16,7 @@ from vexp.errors import Problem
 from vexp.evaluator.base import Desk, Sample, Scored, SeparateEvaluator
 from vexp.evaluator.benchmarks import Benchmark, Unwrap, catalogue, unknown
 from vexp.evaluator.heldout import mean
+from vexp.paths import expanded
 from vexp.registry import register
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class LmmsEval(SeparateEvaluator):
     def __post_init__(self) -> None:
         for name in ("data", "tasks_dir"):  # the worker is started elsewhere
             if path := getattr(self, name):
-                object.__setattr__(self, name, str(Path(path).expanduser().absolute()))
+                object.__setattr__(self, name, str(expanded(path).absolute()))
 
     @property
     def of_benchmark(self) -> str:

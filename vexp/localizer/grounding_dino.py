@@ -15,6 +15,7 @@ from vexp.config.types import UNHASHED, Fraction
 from vexp.errors import CheckpointError, ConfigError, Problem
 from vexp.files import read_json
 from vexp.localizer.base import Localizer, Located
+from vexp.paths import expanded
 from vexp.registry import register
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class GroundingDINO(Localizer):
 
     def content(self) -> dict[str, Any]:
         """Hashes of a folder's configuration and weights; of the hub, the repository's name."""
-        folder = Path(self.path).expanduser()
+        folder = expanded(self.path)
         if not folder.is_dir():
             return {"repository": self.path}
         files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
@@ -76,7 +77,7 @@ class GroundingDINO(Localizer):
 
     def _mistakes(self) -> Iterator[Problem]:
         """What keeps this model from being loaded."""
-        folder = Path(self.path).expanduser()
+        folder = expanded(self.path)
         if folder.is_dir():
             config = read_json(folder / "config.json")
             found = config.get("model_type") if isinstance(config, dict) else None
@@ -117,7 +118,7 @@ def _loaded(path: str, revision: str, device: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         folder = _fetched(path, revision)
     try:

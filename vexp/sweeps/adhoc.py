@@ -18,7 +18,7 @@ from vexp.config.compose import options_of
 from vexp.config.folders import search_dirs
 from vexp.config.grammar import interval_problem, is_interval, read_override
 from vexp.errors import ConfigError, Problem, suggest
-from vexp.paths import is_file
+from vexp.paths import expanded, is_file
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Glob, Override, RangeSweep
@@ -29,7 +29,8 @@ _LONGEST = 60  # characters of a name, before its hash
 
 def is_adhoc(given: str) -> bool:
     """Whether what stands in a sweep's place is an override."""
-    return ("=" in given or given.startswith("~")) and not is_file(Path(given))
+    deletes = given.startswith("~") and not given.startswith("~/") and not given.endswith(".yaml")
+    return ("=" in given or deletes) and not is_file(Path(given))
 
 
 def adhoc_sweep(
@@ -49,7 +50,7 @@ def adhoc_sweep(
         if not override.is_sweep_override():
             base.append(text)
             if override.key_or_group == "results_dir":
-                results_dir = str(override.value())
+                results_dir = str(expanded(str(override.value())))
         elif override.key_or_group == "seed":
             seeds = values
         else:

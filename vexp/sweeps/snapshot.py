@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vexp import __version__
 from vexp.files import new_folder, write_json, write_text
-from vexp.paths import shipped
+from vexp.paths import expanded, shipped
 from vexp.runs import provenance
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -55,4 +55,4 @@ def _contents(package: Path, plugins: Iterable[Path]) -> Iterator[tuple[str, Pat
     for path in shipped("conf").rglob("*.yaml"):  # jobs of a search compose runs
         yield f"vexp/_shipped/conf/{path.relative_to(shipped('conf'))}", path
     for plugin in plugins:
-        yield f"plugins/{plugin.name}", plugin.expanduser().resolve()
+        yield f"plugins/{plugin.name}", expanded(plugin).resolve()

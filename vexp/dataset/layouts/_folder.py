@@ -10,6 +10,7 @@ from typing import Any
 
 from vexp.dataset.base import Split
 from vexp.errors import DataError, suggest
+from vexp.paths import expanded
 
 _SPLITS: dict[str, Split] = {"train": "train", "validation": "dev", "val": "dev", "test": "test"}
 _BATCH = 256  # rows of a Parquet file in memory at a time; each may hold an image
@@ -23,7 +24,7 @@ class Folder:
     path: Path
 
     def __post_init__(self) -> None:
-        path = self.path.expanduser().absolute()
+        path = expanded(self.path).absolute()
         if not path.is_dir():
             raise DataError("there is no such folder", where=str(path), remedy=self._remedy)
         object.__setattr__(self, "path", path)
