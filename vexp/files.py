@@ -171,7 +171,7 @@ def read_json(path: Path | str) -> Any | None:
     """The content of a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(read_text(path))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 

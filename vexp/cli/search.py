@@ -142,9 +142,11 @@ def _search(
 
 
 def _head(search: Searching) -> None:
-    from vexp.sweeps.show import trials_line
+    from vexp.sweeps.show import failed_trials, trials_line
 
     click.echo(f"{search.study.sweep.name}: {trials_line(search)}")
+    for line in failed_trials(search):
+        click.echo(line)
 
 
 def _table(search: Searching, found: Sequence[Found]) -> None:
@@ -190,6 +192,7 @@ def _data(search: Searching, found: Sequence[Found]) -> dict[str, Any]:
     return {
         "sweep": search.study.sweep.name,
         "trials": search.counts(),
+        "failed": search.reasons(),
         "found": [each.data(search) for each in found],
     }
 

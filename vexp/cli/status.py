@@ -42,6 +42,7 @@ def command(
             "evaluations": show.evaluations_data(plan),
             "held": plan.held,
             "trials": plan.search.counts() if plan.search else None,
+            "failed_trials": plan.search.reasons() if plan.search else {},
             "workers": [worker.name for worker in workers],
             "jobs": [show.worker_data(worker) for worker in workers],
             "orphans": [{"run": name, "state": state} for name, state in plan.orphans],
@@ -68,6 +69,8 @@ def command(
     click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
     for name, state in plan.orphans:
         click.echo(f"orphan: {name} ({state}); launched before, no longer declared, kept")
+    for line in show.failed_trials(plan.search):
+        click.echo(line)
     workers = launcher_of(plan).alive(plan.state.folder)
     labels = {run.name: run.training.label for run in plan.runs}
     for line in show.workers_lines(workers, labels):

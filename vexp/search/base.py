@@ -95,6 +95,16 @@ class Distribution:
             return value
         return self.value(round((_decimal(value) - _decimal(self.low)) / self._step))
 
+    def holds(self, value: Any) -> bool:
+        """Whether it may propose this value; noise in the last digits of a number is none."""
+        if self.type == "categorical":
+            return value in self.choices
+        if self.low is None or self.high is None or type(value) not in (int, float):
+            return False
+        noise = 1e-9 * max(abs(self.low), abs(self.high))
+        whole = self.type == "float" or type(value) is int
+        return whole and self.low - noise <= value <= self.high + noise
+
     @property
     def last(self) -> float | None:
         """The highest value that is proposed: `high`, unless steps from `low` miss it."""

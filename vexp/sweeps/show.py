@@ -38,6 +38,19 @@ def trials_line(search: Searching) -> str:
     return f"{search.study.search.total} trials: {_listed(counts)}"
 
 
+def failed_trials(search: Searching | None, most: int = 10) -> list[str]:
+    """Trials that failed although their runs did not, and records that are damaged."""
+    from vexp.sweeps.search.trials import damaged_files
+
+    if search is None:
+        return []
+    reasons = search.reasons()
+    lines = [f"trial {number} failed: {why}" for number, why in [*reasons.items()][:most]]
+    if len(reasons) > most:
+        lines.append(f"… and {len(reasons) - most} trials more failed; --json has them all")
+    return [*lines, *map(str, damaged_files(search.study))]
+
+
 def evaluations_line(plan: Plan) -> str:
     """The same for evaluation units."""
     counts = plan.evaluation_counts()

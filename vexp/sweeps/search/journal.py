@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -185,6 +186,8 @@ def _rebuilt(study: Study, trials: Sequence[Trial], storage: BaseStorage | None)
     with storage_errors(study.journal):
         aside.unlink(missing_ok=True)
         _fill(study, _open(study, _journal(aside)), trials, quick=False)
+        if study.journal.is_dir():  # nothing of vexp's; status names it
+            study.journal.rename(f"{study.journal}.{uuid.uuid4().hex[:8]}.aside")
         aside.rename(study.journal)
         fsync_folder(study.journal.parent)
     return _open(study, _journal(study.journal))

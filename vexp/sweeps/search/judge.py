@@ -33,7 +33,7 @@ class Judge:
         Raises:
             RunError: if the file is damaged.
         """
-        trial = Trial.read(read_json(record))
+        trial = Trial.read(read_json(record), int(record.stem))
         study = Study.load(SweepState(record.parents[3]))
         if trial is None or study is None:
             raise RunError(

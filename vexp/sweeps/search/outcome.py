@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vexp.config.identity import evaluation_key
+from vexp.errors import RunError
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStatus, status_of
@@ -29,12 +30,13 @@ class Outcome:
     state: TrialState
     values: tuple[float, ...] | None = None
     curve: Mapping[int, float] = ()  # type: ignore[assignment]  # step -> the pruner's metric
+    reason: str = ""  # why a trial failed although its runs did not
 
 
 def outcome(study: Study, trial: Trial) -> Outcome:
     """The trial's state now; only one that has ended has its curve."""
     if trial.problem:
-        return Outcome("failed", curve={})
+        return Outcome("failed", curve={}, reason=trial.problem)
     folders = [study.state.results_dir / "runs" / run.run for run in trial.runs]
     found = [status_of(folder) for folder in folders]
     curve = _curve(study.search.pruner, found[0])
@@ -51,16 +53,18 @@ def outcome(study: Study, trial: Trial) -> Outcome:
     ]
     if any(each is None for each in scores):
         return Outcome("live", curve={})
-    if any(value is None for each in scores for value in each or ()):
-        return Outcome("failed", curve=curve)
-    columns = zip(*[[v for v in each or () if v is not None] for each in scores], strict=True)
-    return Outcome("complete", tuple(math.fsum(c) / len(c) for c in columns), curve)
+    lacking = [value for each in scores for value in each or () if isinstance(value, str)]
+    if lacking:
+        return Outcome("failed", curve=curve, reason=lacking[0])
+    columns = zip(*[[v for v in each or () if type(v) is float] for each in scores], strict=True)
+    means = tuple(math.fsum(column) / len(column) for column in columns)
+    return Outcome("complete", means, curve)
 
 
 def _scores(
     study: Study, trial: Trial, run: TrialRun, status: RunStatus
-) -> list[float | None] | None:
-    """The run's value of each objective; None in the list where its metric was not measured.
+) -> list[float | str] | None:
+    """The run's value of each objective, or a text that says why there is none.
 
     None altogether if an evaluation is still missing.
     """
@@ -75,14 +79,31 @@ def _scores(
     ]
     if status.switched:
         keys = _switched_keys(study, trial, here, content)
-    values: list[float | None] = []
+    values: list[float | str] = []
     for objective, key in zip(study.search.objectives, keys, strict=True):
         path = evaluations.find(here.evaluations_dir, key)
         if path is None:
             return None
-        entry = evaluations.read_results(path)["metrics"].get(objective.metric)
-        values.append(None if entry is None else float(entry["value"]))
+        seed = "" if run.seed is None else f" of seed {run.seed}"
+        values.append(_value(path, objective.metric, f"{objective.evaluator} {{}}{seed}"))
     return values
+
+
+def _value(evaluation: Path, metric: str, shown: str) -> float | str:
+    """A metric of a finished evaluation, or why it is none; `shown` has a place for its name."""
+    try:
+        metrics = evaluations.read_results(evaluation)["metrics"]
+    except RunError as error:
+        return f"{shown.format(metric)} cannot be read: {error.problem.what}"
+    entry = metrics.get(metric) if isinstance(metrics, Mapping) else None
+    if entry is None:
+        return f"{shown.format(metric)} was not measured"
+    value = entry.get("value") if isinstance(entry, Mapping) else entry
+    if type(value) is int and abs(value) < 1 << 1000:
+        value = float(value)
+    if type(value) is float and math.isfinite(value):
+        return value
+    return f"{shown.format(metric)} is {json.dumps(value)[:40]}, no finite number"
 
 
 def _switched_keys(study: Study, trial: Trial, folder: RunFolder, content: str) -> list[str]:

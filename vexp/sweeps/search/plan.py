@@ -92,6 +92,14 @@ class Searching:
         found = Counter[str](each.state for each in self.outcomes)
         return {state: found[state] for state in OUTCOMES} | {"open": self.open}
 
+    def reasons(self) -> dict[int, str]:
+        """Why trials failed whose runs did not, by number; a failed run has a log of its own."""
+        return {
+            trial.number: now.reason
+            for trial, now in zip(self.trials, self.outcomes, strict=True)
+            if now.state == "failed" and now.reason
+        }
+
     def refreshed(self) -> Searching:
         """The same search as its files are now."""
         return Searching(self.study, self.corner, tuple(read_trials(self.study)), self.by_trial)

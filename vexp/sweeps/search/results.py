@@ -45,9 +45,11 @@ def complete(search: Searching) -> list[Found]:
     """
     found = [Found(trial, now.values) for trial, now in _pairs(search) if now.values is not None]
     if not found:
+        reasons = [f"trial {number}: {why}" for number, why in search.reasons().items()]
         raise RunError(
             "no trial of this search is complete yet",
             where=str(search.study.folder),
+            accepted="; ".join(reasons[:3]),
             remedy=f"see how far it is: vexp status {search.study.sweep.name}",
         )
     return found

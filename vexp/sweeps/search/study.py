@@ -21,7 +21,7 @@ from typing import Any
 
 from vexp.config.identity import digest
 from vexp.config.schema import build, to_dict
-from vexp.errors import RunError
+from vexp.errors import ConfigError, RunError
 from vexp.files import read_json, write_json
 from vexp.launcher.base import Resources
 from vexp.search.base import Search
@@ -143,14 +143,18 @@ class Study:
         path = home(state) / "study.json"
         if not path.exists():
             return None
-        content = read_json(path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        try:
+            content = read_json(path)
+            known = content if isinstance(content, dict) else {}
+            record = build(_Record, known) if known.get("format") == FORMAT else None
+        except (ConfigError, OSError, RecursionError):
+            record = None
+        if record is None:
             raise RunError(
                 "the description of this search is damaged or from another vexp",
                 where=str(path),
                 remedy="launch the sweep again: it writes a new one",
             )
-        record = build(_Record, content)
         sweep = Sweep(
             name=record.name,
             path=Path(record.path),
