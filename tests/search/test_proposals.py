@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections import Counter
 
 import optuna
@@ -47,7 +48,9 @@ def follow(search, value, count):
                     distributions={k: d.optuna() for k, d in search.distributions().items()},
                 )
             )
-        assert study.trials[number].params == params
+        keys = search.distributions()
+        known = study.trials[number].params
+        assert {key: keys[key].exact(value) for key, value in known.items()} == params
         study.tell(number, value(params))
         found.append(params)
     return found
@@ -63,6 +66,45 @@ def test_a_grid_is_every_combination_once_in_order():
     expected = list(itertools.product(values[0], values[1], [0.0, 0.1, 0.2, 0.3]))
     assert [row[:2] for row in found] == [row[:2] for row in expected]
     assert [row[2] for row in found] == pytest.approx([row[2] for row in expected])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "values"),
+    [
+        (0.1, 0.6, 0.1, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        (0.7, 1.3, 0.2, [0.7, 0.9, 1.1, 1.3]),
+        (1e-6, 5e-6, 1e-6, [1e-6, 2e-6, 3e-6, 4e-6, 5e-6]),
+        (-0.3, 0.3, 0.15, [-0.3, -0.15, 0.0, 0.15, 0.3]),
+        (0.1, 0.65, 0.25, [0.1, 0.35, 0.6]),
+    ],
+)
+@pytest.mark.parametrize("name", ["grid", "random", "optuna"])
+def test_decimal_steps_are_the_numbers_written_by_hand(name, low, high, step, values):
+    space = {"f": Distribution(type="float", low=low, high=high, step=step)}
+    search = make(name, space=space, trials=len(values))
+    found = [params["f"] for params in follow(search, lambda params: params["f"], len(values))]
+    assert set(found) <= set(values)
+    assert name != "grid" or found == values
+
+
+def test_a_range_ends_where_its_steps_do():
+    space = {
+        "n": Distribution(type="int", low=4, high=15, step=4),
+        "f": Distribution(type="float", low=0.1, high=0.65, step=0.25),
+        "even": Distribution(type="float", low=0.1, high=0.6, step=0.1),
+        "log": Distribution(type="float", low=1e-5, high=1e-2, log=True),
+        "c": Distribution(type="categorical", choices=(1, 2)),
+    }
+    assert space["n"].ends == (4, 12)
+    search = make("optuna", space=space, trials=3)
+    assert list(search.notes()) == [
+        "n: steps of 4 from 4 end at 12; high (15) is never proposed",
+        "f: steps of 0.25 from 0.1 end at 0.6; high (0.65) is never proposed",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        space["n"].optuna()
+        space["f"].optuna()
 
 
 def test_a_list_is_taken_as_it_stands():

@@ -65,6 +65,7 @@ def test_a_search_plans_without_optuna_and_without_torch(sweep, project):
         ("name: optuna", "name: optunaa", ["unknown search 'optunaa'", "did you mean 'optuna'"]),
         ("trials: 4", "trials: 4\n  storage: not a url", ["not a database URL"]),
         ("trials: 4", "trials: 4\n  storage: postgresql://me:pw@h/d", ["VEXP_STORAGE_PASSWORD"]),
+        ("trials: 4", "trials: 4\n  storage: mysql://h/d?passwd=x", ["VEXP_STORAGE_PASSWORD"]),
         ("seeds: [1]", "seeds: [1]\nrows: {a: []}", ["`rows` has no place"]),
         ("seeds: [1]", "seeds: [1]\naxes: {rl.steps: [1]}", ["`axes` has no place"]),
     ],

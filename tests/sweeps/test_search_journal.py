@@ -296,3 +296,42 @@ def test_optunas_dashboard_opens_our_journal(worked):
     shown = get(f"/api/studies/{listed['study_id']}")
     states = [trial["state"] for trial in shown["trials"]]
     assert states == ["Complete", "Complete", "Pruned", "Fail", "Running", "Complete"]
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("postgresql://me@h/d?password=hunter2", True),
+        ("mysql://h/d?user=me&passwd=hunter2", True),
+        ("postgresql://h/d?PASSWORD=hunter2", True),
+        ("postgresql://h/d?sslpassword=hunter2", True),
+        ("postgresql://h/d?access_token=hunter2", True),
+        ("postgresql://me@h/d?sslmode=require&passfile=/home/me/.pgpass", False),
+        ("postgresql://me@h/d", False),
+        ("", False),
+    ],
+)
+def test_a_password_is_nowhere_in_a_storages_url(url, secret):
+    problem = journal.storage_problem(url)
+    assert (problem is not None) == secret
+    assert "hunter2" not in str(problem)
+
+
+def test_trials_with_the_noise_of_former_days_are_still_those_of_the_study(plan, fabricate):
+    head, _, _ = search(6, "grid").partition("    rl.learning_rate")
+    text = f"{head}    rollout.temperature: {{type: float, low: 0.1, high: 0.6, step: 0.1}}\n"
+    launch(plan(text), Nobody())
+    study = plan(text).search.study
+    for _ in range(3):
+        propose.propose(study.state)
+    path = study.trials_dir / "0002.json"
+    assert read_trials(study)[2].params == {"rollout.temperature": 0.3}
+    record = json.loads(path.read_text())
+    record["params"] = {"rollout.temperature": 0.30000000000000004}
+    path.write_text(json.dumps(record))
+    assert read_trials(study)[2].params == {"rollout.temperature": 0.30000000000000004}
+    before = study.journal.stat().st_ino
+    reconciled(study, read_trials(study))
+    assert study.journal.stat().st_ino == before  # the same study, not one written anew
+    assert propose.propose(study.state)
+    assert read_trials(study)[3].params == {"rollout.temperature": 0.4}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sweeps.conftest import Nobody
+from tests.sweeps.conftest import SMALL, Nobody
+from tests.sweeps.test_search_chain import search
+from vexp.cli.main import main
 from vexp.sweeps.launch import in_order, launch
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
@@ -118,3 +120,40 @@ def test_a_slot_is_held_by_one_process_at_a_time(tmp_path):
     assert slot.holder() is None
     with slot.held() as hold:
         assert hold is not None
+
+
+def test_a_range_that_misses_its_end_is_said(project, capsys):
+    text = search(3).replace("high: 8, step: 2", "high: 8, step: 4")
+    (project / "small.yaml").write_text(text)
+    for command in (["plan"], ["launch", "--dry-run"]):
+        with pytest.raises(SystemExit):
+            main([*command, "small.yaml"])
+        out = capsys.readouterr().out
+        assert "note: rollout.group_size: steps of 4 from 2 end at 6; high (8) is never" in out
+
+
+def test_two_files_of_one_name_are_said(project, sweep, plan):
+    now = plan(SMALL)
+    now.state.write_queue([], sweep(SMALL, "small").resolve())
+    assert now.notes() == ()
+    (project / "other").mkdir()
+    other = project / "other" / "small.yaml"
+    other.write_text(SMALL)
+    (note,) = make_plan(read_sweep(other)).notes()
+    assert note.startswith("small.yaml was launched under the name small, too")
+    (project / "small.yaml").unlink()
+    assert make_plan(read_sweep(other)).notes() == ()  # it was moved
+
+
+def test_variants_with_text_of_their_own_have_folders_of_their_own(sweep):
+    folders = {
+        make_plan(read_sweep(sweep(SMALL), extra=[f"prompt.instruction={text}"])).state.folder
+        for text in (
+            "'Think? Then answer.'",
+            "'Think! Then answer.'",
+            "想一想",
+            "請回答",
+            "x" * 300,
+        )
+    }
+    assert len(folders) == 5

@@ -41,17 +41,21 @@ class Endpoint:
             yield Problem(
                 "no model is named", where="model", remedy="set it to what the endpoint calls it"
             )
-        parts = urllib.parse.urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(self.base_url)
+        except ValueError:  # brackets of an IPv6 address that do not close
+            parts = urllib.parse.urlsplit("")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            yield Problem(
+                "an address must not hold a key or a password; it would be stored",
+                where="base_url",
+                accepted="scheme, host, port and path: http://localhost:8000/v1",
+                remedy="put the key into an environment variable, and its name into key_variable",
+            )
+        elif parts.scheme not in ("http", "https") or not parts.hostname:
             yield Problem(
                 f"{self.base_url!r} is not the address of an endpoint" if self.base_url
                 else "no endpoint is named",
                 where="base_url",
                 accepted="e.g. http://localhost:8000/v1",
             )  # fmt: skip
-        elif parts.username or parts.password or parts.query:
-            yield Problem(
-                "an address must not hold a key or a password; it would be stored",
-                where="base_url",
-                remedy="put the key into an environment variable, and its name into key_variable",
-            )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PASSWORD = "VEXP_STORAGE_PASSWORD"  # noqa: S105  (the variable's name)
+# A key of a URL whose value is a secret; `passfile` and `sslkey` are names of files.
+_SECRET = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 _GRACE_S = 5  # after which the lock of a process that was killed while appending is broken
 
 
@@ -266,7 +269,7 @@ def storage_problem(storage: str) -> Problem | None:
             where="search.storage",
             accepted="e.g. postgresql+psycopg://user@host/database; empty for a journal file",
         )
-    if url.password:
+    if url.password or any(_SECRET.search(key) for key in url.query):
         return Problem(
             "the URL holds a password, and files of a sweep are read by many",
             where="search.storage",
