@@ -34,7 +34,7 @@ def test_every_path_of_the_command_line_expands_the_home_folder():
     assert [name for name, kind in paths if not isinstance(kind, UserPath)] == []
 
 
-def test_home_folders(monkeypatch, tmp_path):
+def test_home_folders(monkeypatch, tmp_path, registry):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert UserPath().convert("~/x", None, None) == tmp_path / "x"
     assert expanded("~/x") == tmp_path / "x"
@@ -46,7 +46,7 @@ def test_home_folders(monkeypatch, tmp_path):
     assert adhoc_sweep(["results_dir=~/r"])[0].parent == tmp_path / "r/sweeps"
 
 
-def test_a_home_folder_of_nobody_is_answered():
+def test_a_home_folder_of_nobody_is_answered(registry):
     with pytest.raises(ConfigError, match=NOBODY):
         find_sweep(f"{NOBODY}/x.yaml")
     with pytest.raises(ConfigError, match="does not exist"):
