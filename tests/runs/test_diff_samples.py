@@ -13,6 +13,7 @@ from tests.runs.conftest import Recorder
 from vexp.cli.main import Commands
 from vexp.errors import RunError
 from vexp.runs.execute import execute
+from vexp.runs.responses import are_numbered, split_id
 from vexp.tables.pair import Compared, NotCompared, compare
 
 
@@ -48,14 +49,50 @@ def test_accuracies_difference_and_exact_test(finished):
     assert found.difference.high == pytest.approx(0.3 + 1.96 * error, abs=0.03)
 
 
+NAMES = [f"q.jpg/{question}#{place}" for question in range(5) for place in range(4)]
+
+
 def test_several_answers_to_a_question_are_one_question(finished):
     first, second = finished(), finished("warm_start.seed=2")
-    names = [f"q/{question}#{place}" for question in range(5) for place in range(4)]
-    rewritten(first, [0, 0, 0, 1] * 5, names)
-    rewritten(second, [1, 0, 0, 1] * 5, names)
+    rewritten(first, [0, 0, 0, 1] * 5, NAMES)
+    rewritten(second, [1, 0, 0, 1] * 5, NAMES)
+    for run in (first, second):
+        (folder,) = run.evaluations_dir.iterdir()
+        results = json.loads((folder / "results.json").read_text())
+        results["protocol"]["k"] = 4
+        (folder / "results.json").write_text(json.dumps(results))
     (found,) = compare(first, second)
     assert (found.questions, found.first, found.second, found.test) == (5, 0.25, 0.5, None)
     assert len(found.better) == 5
+
+
+def test_a_sharp_in_an_id_is_part_of_it(finished):
+    first, second = finished(), finished("warm_start.seed=2")
+    rewritten(first, [0, 0, 0, 1] * 5, NAMES)
+    rewritten(second, [1, 0, 0, 1] * 5, NAMES)
+    (found,) = compare(first, second)
+    assert (found.questions, found.first, found.second) == (20, 0.25, 0.5)
+    assert found.test.p == pytest.approx(stats.binomtest(0, 5).pvalue)
+    assert found.better == tuple(NAMES[::4])
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "protocol", "numbered"),
+    [
+        ("heldout", {"decoding": "greedy"}, False),
+        ("avg_at_k", {"k": 8}, True),
+        ("credit", {"group_size": 1}, True),
+        ("lmms_eval", {"drawn": {"k": 1}}, False),
+        ("lmms_eval", {"drawn": {"k": 3}}, True),
+        ("imported", {"k": 8}, False),
+        ("heldout", None, False),
+    ],
+)
+def test_the_protocol_says_whose_number_ends_an_id(evaluator, protocol, numbered):
+    results = {"evaluator": evaluator, "protocol": protocol}
+    assert are_numbered(results) is numbered
+    whole = split_id("p.jpg#1#0", numbered=numbered)
+    assert whole == (("p.jpg#1", "0") if numbered else ("p.jpg#1#0", ""))
 
 
 def test_what_cannot_be_compared_says_why(finished):

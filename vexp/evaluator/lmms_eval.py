@@ -268,7 +268,8 @@ class LmmsEval(SeparateEvaluator):
         """Over questions, where the score is the mean of their verdicts; else lmms-eval's."""
         by_question: dict[str, list[float]] = {}
         for sample in samples:
-            by_question.setdefault(sample.id.partition("#")[0], []).append(sample.correct)
+            question = sample.id.rpartition("#")[0] if self.k > 1 else sample.id
+            by_question.setdefault(question, []).append(sample.correct)
         means = [math.fsum(each) / len(each) for each in by_question.values()]
         scores = [self._score(seed) for seed in seeds]
         plain = mean(means)["value"]

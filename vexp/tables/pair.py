@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vexp.runs import evaluations
+from vexp.runs.responses import are_numbered, split_id
 from vexp.runs.store import RunFolder
 from vexp.tables.significance import Interval, McNemar, mcnemar, paired_bootstrap
 
@@ -95,7 +96,8 @@ def _compared(name: str, first: Path, second: Path) -> Compared | NotCompared:
 def _scores(folder: Path) -> dict[str, list[float]]:
     """Scores of the answers to each question; avg@k has several."""
     found: dict[str, list[float]] = {}
+    numbered = are_numbered(evaluations.read_results(folder))
     for row in evaluations.read_samples(folder):
-        question = str(row["id"]).partition("#")[0]
+        question, _ = split_id(str(row["id"]), numbered=numbered)
         found.setdefault(question, []).append(float(row["correct"]))
     return found

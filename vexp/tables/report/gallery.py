@@ -19,6 +19,7 @@ from typing import Any
 from vexp.dataset.base import Split
 from vexp.errors import VexpError
 from vexp.runs.evaluations import read_results, read_samples
+from vexp.runs.responses import are_numbered, split_id
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.points import Point
@@ -107,16 +108,8 @@ class _Entry:
     split: str
     run: str
     where: str
-
-    @property
-    def question(self) -> str:
-        """Its id; the responses that were sampled to one question have a number after it."""
-        return str(self.sample["id"]).partition("#")[0]
-
-    @property
-    def member(self) -> str:
-        """The number of a sampled response; empty for a greedy answer."""
-        return str(self.sample["id"]).partition("#")[2]
+    question: str  # its id
+    member: str  # the number of a sampled response; empty for a greedy answer
 
 
 def _chosen(line: Line, store: RunStore, problems: list[str]) -> tuple[Point | None, list[_Entry]]:
@@ -151,13 +144,14 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
         protocol = results.get("protocol")
         split = str(protocol.get("split")) if isinstance(protocol, Mapping) else ""
         seen: dict[str, int] = {}
+        numbered = are_numbered(results)
         for sample in samples:
             index = seen.get(name := str(sample.get("dataset", "")), 0)
             seen[name] = index + 1
             kept = sample.get("gallery") or sample.get("tokens")
             if "response" in sample and "id" in sample and (kept or index < QUESTIONS):
-                label = str(results["name"])
-                found.append(_Entry(label, index, sample, split, folder.name, str(home)))
+                label, ids = str(results["name"]), split_id(str(sample["id"]), numbered=numbered)
+                found.append(_Entry(label, index, sample, split, folder.name, str(home), *ids))
     yield from sorted(found, key=lambda e: (e.member != "", not e.sample.get("gallery")))
 
 
