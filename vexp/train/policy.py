@@ -23,7 +23,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.files import write_json
 from vexp.probe.attention import ImageLogits, Probe, register
 from vexp.train import attention as attention_kernel
-from vexp.train import lora, sharding
+from vexp.train import control_tokens, lora, sharding
 from vexp.train import prefix as prefixes
 from vexp.train import prompts as prompting
 from vexp.train.alignment import PredictorRows
@@ -298,12 +298,12 @@ class Policy(nn.Module):
         """Texts as responses with the end of the sequence appended, cut at `max_length` tokens.
 
         Each begins with the special tokens `first`, which are among those that the policy `emits`.
-        Special tokens written out in a text become ordinary characters.
+        Control tokens written out in a text become ordinary characters.
         """
         begin = [self.emits[token] for token in first]
-        ids = self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True
-        ).input_ids
+        mark = control_tokens.unused_character(texts)
+        cut = [control_tokens.marked(text, self.vision.controls, mark) for text in texts]
+        ids = control_tokens.token_ids(self.tokenizer, cut, mark)
         rows = [[*begin, *row, self.eos_id][:max_length] for row in ids]
         length = max((len(row) for row in rows), default=0)
         tokens = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
@@ -413,10 +413,8 @@ def banned_tokens(
         )
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     banned[sorted(set(range(vocabulary)) - set(known.values()))] = True
-    added = tokenizer.added_tokens_decoder.items()
-    special = [number for number, token in added if token.special]
-    never = {*special, *tokenizer.all_special_ids, *reserved}
     # Llama-3.2-Vision's image token lies behind the vocabulary that can be written.
+    never = control_tokens.ids_of(tokenizer, reserved)
     banned[[number for number in never if number < vocabulary]] = True
     banned[[tokenizer.eos_token_id, *(known[token] for token in emits)]] = False
     return banned
@@ -428,11 +426,11 @@ def encoder(family: Family, config: Any, tokenizer: Any, image_processor: Any) -
 
 
 def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:
-    image = family.image_token_id(config)
+    reserved = family.reserved_ids(config, tokenizer)
     return prompting.Vision(
         family=family,
         config=config,
-        image_token=tokenizer.convert_ids_to_tokens(image),
-        image_token_id=image,
-        reserved=family.reserved_ids(config, tokenizer),
+        image_token_id=family.image_token_id(config),
+        reserved=reserved,
+        controls=control_tokens.pattern_of(tokenizer, reserved),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from vexp.errors import ConfigError, DataError, Problem
 from vexp.probe.layout import Layout
+from vexp.train import control_tokens
 
 if TYPE_CHECKING:
     from vexp.backbone._images import Family, Pieces
@@ -87,9 +90,9 @@ class Vision:
 
     family: Family
     config: Any
-    image_token: str
     image_token_id: int
     reserved: frozenset[int]  # ids that only the chat template may write: the vision tokens
+    controls: re.Pattern[str]  # what spells a token that only the chat template may write
 
 
 def encode(
@@ -98,7 +101,8 @@ def encode(
     """Apply the chat template, cut images into pieces, and lay out positions.
 
     Raises:
-        DataError: names the item whose image cannot be used, or whose text holds vision tokens.
+        ConfigError: if the chat template refuses the prompt, or does not place its image.
+        DataError: names the item whose image cannot be used.
     """
     if not items:
         return _pad([], [], [], [], None, tokenizer.pad_token_id)
@@ -108,10 +112,9 @@ def encode(
     rows: list[list[int]] = []
     places: list[Tensor] = []
     layouts: list[Layout] = []
-    texts = _texts(items, prompt, tokenizer)
-    for item, ids in zip(items, tokenizer(texts, add_special_tokens=False).input_ids, strict=True):
+    for item, ids in zip(items, _token_ids(items, prompt, tokenizer, vision), strict=True):
         grid = next(image) if item.image is not None else None
-        _check_vision_tokens(item, ids, vision)
+        _check_template(item, ids, vision)
         if grid is not None:
             at = ids.index(vision.image_token_id)
             ids = [*ids[:at], *family.expanded(config, tokenizer, grid), *ids[at + 1 :]]
@@ -121,14 +124,24 @@ def encode(
     return _pad(items, rows, places, layouts, pieces, tokenizer.pad_token_id)
 
 
-def _texts(items: Sequence[Item], prompt: Prompt, tokenizer: Any) -> list[str]:
+def _token_ids(
+    items: Sequence[Item], prompt: Prompt, tokenizer: Any, vision: Vision
+) -> list[list[int]]:
+    """Prompts as ids. What the items and the config spell is text; the template alone controls."""
+    rest = f"\n{prompt.instruction}" if prompt.instruction else ""
+    questions = [f"{item.question}{rest}" for item in items]
+    mark = control_tokens.unused_character([*questions, prompt.system])
+    cut = functools.partial(control_tokens.marked, controls=vision.controls, mark=mark)
+    system = [{"role": "system", "content": cut(prompt.system)}] if prompt.system else []
     conversations = []
-    for item in items:
-        question = f"{item.question}\n{prompt.instruction}" if prompt.instruction else item.question
+    for item, question in zip(items, questions, strict=True):
         parts: list[dict[str, str]] = [] if item.image is None else [{"type": "image"}]
-        parts.append({"type": "text", "text": question})
-        system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        parts.append({"type": "text", "text": cut(question)})
         conversations.append([*system, {"role": "user", "content": parts}])
+    return control_tokens.token_ids(tokenizer, _rendered(conversations, tokenizer), mark)
+
+
+def _rendered(conversations: Sequence[Sequence[Mapping[str, Any]]], tokenizer: Any) -> list[str]:
     try:
         texts: list[str] = tokenizer.apply_chat_template(
             conversations, tokenize=False, add_generation_prompt=True, date_string=_DATE
@@ -169,16 +182,18 @@ def _blame_one(items: Sequence[Item], image_processor: Any, family: Family) -> N
             ) from error
 
 
-def _check_vision_tokens(item: Item, ids: Sequence[int], vision: Vision) -> None:
-    """A question that spells a vision token would ask for image features that do not exist."""
+def _check_template(item: Item, ids: Sequence[int], vision: Vision) -> None:
+    """A vision token too many would ask for image features that do not exist."""
     expected = 0 if item.image is None else 1
     written = sum(token in vision.reserved for token in ids)
     if ids.count(vision.image_token_id) != expected or written != vision.family.written * expected:
-        raise DataError(
-            f"the text of item {item.id!r} contains a special token such as "
-            f"{vision.image_token!r}, which only the chat template may write",
-            where=f"item {item.id}",
-            remedy="remove it from the question, the instruction and the system message",
+        raise ConfigError(
+            Problem(
+                f"the model's chat template does not place the {expected} image(s) of an item as "
+                "its family does",
+                where=f"item {item.id}",
+                remedy="use the chat template that was published with the model",
+            )
         )
 
 
