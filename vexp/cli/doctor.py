@@ -74,12 +74,15 @@ def _looked_at(run: RunSpec) -> dict[str, Any]:
     from vexp.train.budget import longest_prompts, room, too_long
 
     run.mix.check_data()
+    notes: dict[str, Any] = {"data": run.mix.data_notes()}
     if not model_is_here(run):
-        return {}
+        return notes
     encoder = run.backbone.encoder()
     sizes = longest_prompts(run, encoder)
     limit = room(run, encoder)
-    found: dict[str, Any] = {"room": limit, "prompts": sizes, "too_long": too_long(sizes, limit)}
+    found: dict[str, Any] = {
+        **notes, "room": limit, "prompts": sizes, "too_long": too_long(sizes, limit)
+    }  # fmt: skip
     parameters = run.backbone.parameters
     if parameters and sizes:
         shapes = Shapes.of(parameters, encoder.config)
@@ -103,6 +106,10 @@ def _plain(value: Any) -> Any:
 
 def _print(found: dict[str, Any]) -> None:
     _findings(found["machine"])
+    if found.get("data"):
+        click.echo("\nthe data can be read; note that:")
+        for note in found["data"]:
+            click.echo(f"  {note}")
     if "prompts" in found:
         _prompts(found["prompts"], found["room"])
         for problem in found["too_long"]:

@@ -1,12 +1,18 @@
-"""Looking at every row of a table once before training: what is wrong, by file and row."""
+"""Looking at every row of a table once before training: what is wrong, and what is worth a note."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vexp.dataset import _columns
 from vexp.dataset._boxes import BadBoxes, read_boxes
+from vexp.dataset._cells import BadRow, optional_text, text, written
+from vexp.dataset._fingerprints import content_of
+from vexp.dataset._frames import Frames
 from vexp.dataset._images import BadImage, header_size, source
+from vexp.dataset._placeholders import control_token, without_placeholder
 from vexp.dataset._rows import Stamp, open_rows
 from vexp.dataset._splits import SPLITS, Place, split_called
 from vexp.errors import DataError, Problem
@@ -15,53 +21,82 @@ if TYPE_CHECKING:
     from vexp.dataset.table import Table
 
 SHOWN = 20  # problems named; the rest is counted
+NAMED = 3  # rows named in a note
 
 
-class BadRow(ValueError):
-    """A cell that cannot be used; the message says why, the caller knows where."""
+@dataclass
+class Look:
+    """What a look at all rows of a table came to."""
+
+    problems: list[Problem] = field(default_factory=list)  # the first SHOWN
+    count: int = 0  # of all problems
+    notes: list[str] = field(default_factory=list)
+    rows: dict[str, list[Place]] = field(default_factory=dict)  # by what is to be noted of them
+    images: set[Stamp] = field(default_factory=set)  # files with an image in some row
+    boxes: int = 0  # in all rows
+    frames: Frames = field(default_factory=Frames)
+
+    def add(self, problem: Problem) -> None:
+        self.count += 1
+        if self.count <= SHOWN:
+            self.problems.append(problem)
+
+    def note_row(self, what: str, place: Place) -> None:
+        self.rows.setdefault(what, []).append(place)
 
 
-def text(cell: Any, name: str) -> str:
-    """A cell as text; numbers are written out.
+def look(table: Table, stamps: tuple[Stamp, ...]) -> Look:
+    """Every row once; no image is decoded whole.
 
     Raises:
-        BadRow: if it is empty or neither text nor a number.
+        DataError: if a file cannot be read at all.
     """
-    found = optional_text(cell, name)
-    if not found:
-        raise BadRow(f"the {name} is empty")
+    found = Look()
+    for problem in _of_files(table, stamps):
+        found.add(problem)
+    first: dict[str, Place] = {}
+    for split in SPLITS:
+        for place in table.places(split):
+            if place.number in place.rows.broken():
+                continue
+            if other := first.get(place.id):
+                what = f"the id {place.id!r} was used before, by {other}"
+                found.add(Problem(what, where=str(place)))
+            first.setdefault(place.id, place)
+            for reason in _row_problems(table, place, found):
+                found.add(Problem(reason, where=f"{place} (id {place.id!r})"))
+    for problem in _of_columns(table, stamps, found):
+        found.add(problem)
+    if not found.count:
+        found.notes = list(_notes(table, stamps, found))
     return found
 
 
-def optional_text(cell: Any, name: str) -> str:
-    """A cell as text, empty where there is nothing (NaN is how pandas writes nothing).
-
-    Raises:
-        BadRow: if it is neither text nor a number.
-    """
-    if cell is None or cell != cell:
-        return ""
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        raise BadRow(f"the {name} is {_kind(cell)}, not text")
-    return str(cell).strip()
-
-
-def data_problems(table: Table, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
+def shown(found: Look, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
     """The first `SHOWN` problems of a table and, if there are more, how many."""
-    count = 0
-    for problem in _all(table, stamps):
-        count += 1
-        if count <= SHOWN:
-            yield problem
-    if count > SHOWN:
+    yield from found.problems
+    if found.count > SHOWN:
         yield Problem(
-            f"… and {count - SHOWN} more problems; {count} in all",
+            f"… and {found.count - SHOWN} more problems; {found.count} in all",
             where=", ".join(str(stamp.path) for stamp in stamps),
             remedy="mend or remove these rows",
         )
 
 
-def _all(table: Table, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
+def images_unread(table: Table, stamp: Stamp) -> Iterator[Problem]:
+    """The problem of a file whose images lie in a column that is not read."""
+    if meant := _columns.images_unread(stamp, table.read_columns()):
+        count, columns = len(open_rows(stamp)), open_rows(stamp).columns
+        empty = "is empty" if table.image in columns else "is not there"
+        yield Problem(
+            f"the column {table.image!r} {empty}, and {' and '.join(map(repr, meant))} looks like "
+            f"the image: {count:,} questions would be asked without it",
+            where=str(stamp.path),
+            remedy=f"set `image: {meant[0]}`, or `image: null` if no image is meant to be seen",
+        )
+
+
+def _of_files(table: Table, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
     for stamp in stamps:
         rows = open_rows(stamp)
         for number, reason in rows.broken().items():
@@ -70,16 +105,6 @@ def _all(table: Table, stamps: tuple[Stamp, ...]) -> Iterator[Problem]:
         yield from _unknown_splits(stamps[0], table.split_column)
     if not table.size("train"):
         yield Problem("no row belongs to the training split", where=str(stamps[0].path))
-    first: dict[str, Place] = {}
-    for split in SPLITS:
-        for place in table.places(split):
-            if place.number in place.rows.broken():
-                continue
-            if other := first.get(place.id):
-                yield Problem(f"the id {place.id!r} was used before, by {other}", where=str(place))
-            first.setdefault(place.id, place)
-            for reason in _row_problems(table, place):
-                yield Problem(reason, where=f"{place} (id {place.id!r})")
 
 
 def _unknown_splits(stamp: Stamp, column: str) -> Iterator[Problem]:
@@ -91,30 +116,119 @@ def _unknown_splits(stamp: Stamp, column: str) -> Iterator[Problem]:
             )
 
 
-def _row_problems(table: Table, place: Place) -> Iterator[str]:
+def _row_problems(table: Table, place: Place, found: Look) -> Iterator[str]:
     try:
         cells = table.fields_of(place)
     except DataError as error:
         yield error.problem.what
         return
-    for name in ("question", "answer"):
-        try:
-            text(cells[name], name)
-        except BadRow as error:
-            yield str(error)
-    for name in ("tag", "demonstration"):
-        try:
-            optional_text(cells[name], name)
-        except BadRow as error:
-            yield str(error)
+    has_image = True  # as far as the question is concerned, also if it cannot be read
     try:
-        found = source(cells["image"], place.stamp.path.parent)
-        size = None if found is None else header_size(found)
-        read_boxes(cells["boxes"], table.box_format, size, table.bad_boxes)
+        image = source(cells["image"], place.stamp.path.parent)
+        has_image = image is not None
+        size = None if image is None else header_size(image)
+        boxes = read_boxes(cells["boxes"], table.box_format, size, table.bad_boxes)
+        found.boxes += len(boxes)
+        if size:
+            found.frames.add(boxes, size)
     except (BadImage, BadBoxes) as error:
         yield str(error)
+    if has_image:
+        found.images.add(place.stamp)
+    yield from _text_problems(table, place, cells, found, has_image=has_image)
 
 
-def _kind(cell: Any) -> str:
-    names = {bool: "true or false", list: "a list", dict: "named values", bytes: "bytes"}
-    return names.get(type(cell), f"a {type(cell).__name__}")
+def _text_problems(
+    table: Table, place: Place, cells: Mapping[str, Any], found: Look, *, has_image: bool
+) -> Iterator[str]:
+    for name in ("question", "answer", "tag", "demonstration"):
+        cell = written(cells[name], place.stamp, getattr(table, name))
+        if cell is not cells[name]:
+            is_integer = str(cell).lstrip("-").isdigit()
+            how = "as an integer, like all of its column" if is_integer else "as a float of 32 bits"
+            found.note_row(f"the {name} is written {how}", place)
+        try:
+            words = (text if name in ("question", "answer") else optional_text)(cell, name)
+            if name == "question":
+                _, taken = without_placeholder(words, image=has_image)
+                if taken:
+                    found.note_row(f"the placeholder {taken} of the question is taken out", place)
+            if name in ("question", "demonstration") and (token := control_token(words)):
+                found.note_row(f"{token} in the {name} is read as plain characters", place)
+        except BadRow as error:
+            yield str(error)
+
+
+def _of_columns(table: Table, stamps: tuple[Stamp, ...], found: Look) -> Iterator[Problem]:
+    """What all rows together show."""
+    for stamp in stamps:
+        column_is_empty = table.image in open_rows(stamp).columns and stamp not in found.images
+        if column_is_empty:
+            yield from images_unread(table, stamp)
+    for what, remedy in found.frames.problems(in_pixels=table.box_format == "xyxy_px"):
+        yield Problem(what, where=", ".join(str(stamp.path) for stamp in stamps), remedy=remedy)
+
+
+def _notes(table: Table, stamps: tuple[Stamp, ...], found: Look) -> Iterator[str]:
+    for what, places in found.rows.items():
+        yield f"{len(places):,} {'row' if len(places) == 1 else 'rows'}: {what} ({_first(places)})"
+    if table.box_format == "xyxy_px":
+        yield from found.frames.notes()
+    for stamp in stamps:
+        yield from _unread_columns(table, stamp, found)
+    yield from _shared_images(table)
+
+
+def _unread_columns(table: Table, stamp: Stamp, found: Look) -> Iterator[str]:
+    columns, read = open_rows(stamp).columns, table.read_columns()
+    if stamp in found.images:
+        for name in _columns.further_images(stamp, read):
+            yield f"{stamp.path.name}: the column {name!r} holds images too, and is not read"
+    meant = {"boxes": not found.boxes, "id_column": table.id_column not in columns}
+    for name in (name for name, is_unread in meant.items() if is_unread):
+        for column in _columns.alike(name, columns, read):
+            if _columns.filled(stamp, column):
+                yield (
+                    f"{stamp.path.name}: the column {column!r} is not read; "
+                    f"if it is meant, set `{name}: {column}`"
+                )
+    if table.split_column is None:
+        for column in _columns.alike("split_column", columns, read):
+            if count := _columns.held_out_words(stamp, column):
+                yield (
+                    f"{stamp.path.name}: the column {column!r} names {count:,} rows for dev or "
+                    f"test and is not read; if it is meant, set `split_column: {column}`"
+                )
+
+
+def _shared_images(table: Table) -> Iterator[str]:
+    """Held-out questions about images that are trained on."""
+    if table.image is None:
+        return
+    prints = {
+        split: [content_of(p.stamp, table.image).get(p.number) for p in table.places(split)]
+        for split in SPLITS
+    }
+    trained = {print_ for print_ in prints["train"] if print_ is not None}
+    by_hash = table.split_column is None
+    for split, path in (("dev", table.dev_path), ("test", table.test_path)):
+        own = [print_ for print_ in prints[split] if print_ is not None]
+        shared = [print_ for print_ in own if print_ in trained]
+        if shared:
+            remedy = (
+                "set `split_by: image`, which keeps the questions of an image together"
+                if by_hash and path is None
+                else "take them out of one of the two"
+            )
+            yield (
+                f"{len(set(shared)):,} of {len(set(own)):,} {split} images ({len(shared):,} of "
+                f"{len(own):,} questions) are images of training questions too; {remedy}"
+            )
+
+
+def _first(places: list[Place]) -> str:
+    named = [
+        f"{str(place).removeprefix(f'{place.stamp.path.parent}/')}, id {place.id[:60]!r}"
+        for place in places[:NAMED]
+    ]
+    return "; ".join([*named, "…"] if len(places) > NAMED else named)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import io
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 MOST_PIXELS = 178_956_970 // 2  # Pillow's own line for decompression bombs
 MOST_STRETCHED = 200  # longer side over shorter side; Qwen's image processor refuses more
+MOST_BYTES = 1 << 30  # of an image file; one with most pixels is smaller in every format
 SAMPLED = 32 * 1024  # bytes at each end of a large image file that its fingerprint covers
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -46,16 +48,34 @@ class Source:
             yield io.BytesIO(self.data)
             return
         try:
+            _check_regular(self.file)
             file = self.file.open("rb")
+        except BadImage:
+            raise
         except FileNotFoundError:
             raise BadImage(f"image file {str(self.file)!r} does not exist") from None
-        except OSError as error:
-            raise BadImage(f"image file {str(self.file)!r}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            reason = getattr(error, "strerror", None) or error
+            raise BadImage(f"image file {str(self.file)!r}: {reason}") from error
         with file:
             yield file
 
     def __str__(self) -> str:
         return f"image file {str(self.file)!r}" if self.file else "the image's bytes"
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe or a device may never end, so it is not opened.
+
+    Raises:
+        BadImage: if the file is no regular one, or too large.
+        OSError: if it is not there.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage(f"image file {str(path)!r} is not a regular file")
+    if status.st_size > MOST_BYTES:
+        raise BadImage(f"image file {str(path)!r} has more than {MOST_BYTES:,} bytes")
 
 
 def source(cell: Any, folder: Path) -> Source | None:
@@ -79,11 +99,16 @@ def source(cell: Any, folder: Path) -> Source | None:
         return Source(data=bytes(cell))
     if not isinstance(cell, str):
         raise BadImage(f"the image is a {type(cell).__name__}, not a path or bytes")
-    if cell.startswith("data:") or (len(cell) > 64 and cell.startswith(_BASE64_STARTS)):
+    if looks_encoded(cell):
         return Source(data=_from_base64(cell))
     if cell.startswith(("http://", "https://")):
         raise BadImage(f"{cell!r} is an address; nothing is fetched, save the image as a file")
     return Source(file=folder / cell)
+
+
+def looks_encoded(text: str) -> bool:
+    """True for base64 text of an image, and for a data URL."""
+    return text.startswith("data:") or (len(text) > 64 and text.startswith(_BASE64_STARTS))
 
 
 def _from_base64(text: str) -> bytes:

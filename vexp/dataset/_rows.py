@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +66,12 @@ class Rows(Protocol):
 
     def column(self, name: str) -> Sequence[Any]:
         """All values of a column, None where a row lacks it."""
+
+    def head(self, count: int, columns: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """The named columns of the first rows that can be read; nothing else is loaded."""
+
+    def is_float32(self, name: str) -> bool:
+        """True for a column of numbers in 32 bits or fewer."""
 
     def where(self, number: int) -> str:
         """File and place of a row, for messages."""
@@ -130,6 +138,13 @@ class _JsonLines:
                 None if number in self._broken else _object(line).get(name)
                 for number, line in enumerate(lines)
             ]
+
+    def head(self, count: int, columns: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        sound = (number for number in range(len(self)) if number not in self._broken)
+        return [self.row(number, columns) for number in itertools.islice(sound, count)]
+
+    def is_float32(self, name: str) -> bool:
+        return False
 
     def where(self, number: int) -> str:
         return f"{self._path}, line {self._lines[number]}"
@@ -203,6 +218,19 @@ class _Parquet:
         found: list[Any] = self._column(name).to_pylist()
         return found
 
+    def head(self, count: int, columns: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        there = [name for name in columns if name in self.columns]
+        with self._errors(", ".join(map(repr, there))):
+            batch = next(self._file.iter_batches(count, columns=there), None)
+        rows = batch.to_pylist() if batch is not None else []
+        return [{name: row.get(name) for name in columns} for row in rows]
+
+    def is_float32(self, name: str) -> bool:
+        import pyarrow as arrow
+
+        kind = self._file.schema_arrow.field(name).type if name in self.columns else None
+        return kind in (arrow.float32(), arrow.float16())
+
     def where(self, number: int) -> str:
         return f"{self.path}, row {number} (from 0)"
 
@@ -211,15 +239,20 @@ class _Parquet:
 
     def _column(self, name: str) -> Any:
         if name not in self._loaded:
-            import pyarrow as arrow
-
-            try:
+            with self._errors(repr(name)):
                 self._loaded[name] = self._file.read(columns=[name]).column(name)
-            except (OSError, arrow.ArrowException) as error:
-                reason = str(error).splitlines()[0]
-                raise DataError(
-                    f"column {name!r} cannot be read: {reason}",
-                    where=str(self.path),
-                    remedy="the file is damaged; copy or write it again",
-                ) from error
         return self._loaded[name]
+
+    @contextmanager
+    def _errors(self, columns: str) -> Iterator[None]:
+        import pyarrow as arrow
+
+        try:
+            yield
+        except (OSError, arrow.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"column {columns} cannot be read: {reason}",
+                where=str(self.path),
+                remedy="the file is damaged; copy or write it again",
+            ) from error

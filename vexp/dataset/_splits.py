@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vexp.dataset._fingerprints import content_of
 from vexp.dataset._rows import Rows, Stamp, open_rows
 from vexp.dataset.base import Split
 
@@ -46,6 +47,7 @@ class Rule:
     id_column: str
     split_column: str | None
     shares: tuple[tuple[Split, float], ...]  # of dev and test, by hash, without a split column
+    image_column: str | None = None  # whose images the hash is of; None: the ids
 
 
 @functools.lru_cache(maxsize=32)
@@ -57,8 +59,10 @@ def share_out(rule: Rule) -> Mapping[Split, Sequence[Place]]:
     """
     found: dict[Split, list[Place]] = {split: [] for split in SPLITS}
     own = dict(rule.own_files)
+    images = content_of(rule.main, rule.image_column) if rule.image_column else {}
     for place, word in zip(_places(rule.main, rule.id_column), _words(rule), strict=True):
-        split = split_called(word) if rule.split_column else _by_hash(place.id, rule.shares)
+        hashed = images.get(place.number, place.id)
+        split = split_called(word) if rule.split_column else _by_hash(hashed, rule.shares)
         if split is not None and split not in own:
             found[split].append(place)
     for split, stamp in own.items():
@@ -87,9 +91,9 @@ def _places(stamp: Stamp, id_column: str, prefix: str = "") -> list[Place]:
     ]
 
 
-def _by_hash(item_id: str, shares: tuple[tuple[Split, float], ...]) -> Split:
-    """The split of an id: the same whatever the other rows are."""
-    digest = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _by_hash(key: str, shares: tuple[tuple[Split, float], ...]) -> Split:
+    """The split of an id or an image: the same whatever the other rows are."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(digest, "little") / 2.0**64
     for split, share in shares:
         if place < share:

@@ -81,3 +81,11 @@ class Dataset(Component):
         Called once before training starts; cheap checks only (no image is decoded whole).
         """
         return iter(())
+
+    def data_notes(self) -> Iterator[str]:
+        """Yield what a user should know of data that is read: what was left out or rewritten.
+
+        Each with its count and its first rows. Said once before training starts, after
+        `data_problems` had none.
+        """
+        return iter(())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vexp.config.types import UNHASHED, Fraction, Neutral
 from vexp.dataset import _check, _images
 from vexp.dataset._boxes import BadBoxesAre, has_area, read_boxes
+from vexp.dataset._cells import optional_text, text, written
+from vexp.dataset._columns import alike
+from vexp.dataset._fingerprints import digest
+from vexp.dataset._placeholders import without_placeholder
 from vexp.dataset._rows import Stamp, file_hash, open_rows
 from vexp.dataset._splits import Place, Rule, share_out
 from vexp.dataset.base import Box, Dataset, Item, Split
@@ -41,7 +43,8 @@ class Table(Dataset):
     path: Annotated[str, UNHASHED] = ""  # .jsonl or .parquet, relative to where vexp is started
     dev_path: Annotated[str | None, UNHASHED] = None  # a file of its own for dev
     test_path: Annotated[str | None, UNHASHED] = None  # a file of its own for test
-    image: str = "image"  # column of the image; may be missing
+    # Column of the image; may be missing. null: the questions are meant without images.
+    image: str | None = "image"
     question: str = "question"  # column of the question
     answer: str = "answer"  # column of the gold answer
     boxes: str = "boxes"  # column of the evidence boxes; may be missing
@@ -56,6 +59,8 @@ class Table(Dataset):
     split_column: str | None = None  # column that says train, dev or test; null: by hash
     dev_fraction: Fraction = 0.1  # share of rows for dev, by hash of the id
     test_fraction: Fraction = 0.1  # share of rows for test, by hash of the id
+    # Whose hash shares rows out; `image` keeps all questions about an image in one split.
+    split_by: Annotated[Literal["id", "image"], Neutral("id")] = "id"
 
     def __post_init__(self) -> None:
         for name in ("path", "dev_path", "test_path"):  # workers may be started elsewhere
@@ -87,7 +92,7 @@ class Table(Dataset):
         place = self.places(split)[index]
         try:
             cells = self.fields_of(place)
-            if tag := _check.optional_text(cells["tag"], "tag"):
+            if tag := optional_text(cells["tag"], "tag"):
                 return tag
             found = _images.source(cells["image"], place.stamp.path.parent)
             size = None if found is None else _images.header_size(found)
@@ -127,9 +132,14 @@ class Table(Dataset):
             return
         for split, columns in files.items():
             yield from self._missing_columns(run, split, columns)
+            if self.image is not None and self.image not in columns:
+                yield from _check.images_unread(self, self._files()[split])
 
     def data_problems(self) -> Iterator[Problem]:
-        return _check.data_problems(self, self._stamps())
+        return _check.shown(self._look(), self._stamps())
+
+    def data_notes(self) -> Iterator[str]:
+        return iter(self._look().notes)
 
     def content(self) -> dict[str, Any]:
         """Hash of the training file and of the images it names, and which splits lie elsewhere.
@@ -159,31 +169,45 @@ class Table(Dataset):
             id_column=self.id_column,
             split_column=self.split_column,
             shares=tuple((name, x) for name, x in shares.items() if name not in files),  # type: ignore[misc]
+            image_column=self.image if self.split_by == "image" else None,
         )
         return share_out(rule)[split]
 
     def fields_of(self, place: Place) -> Mapping[str, Any]:
         """The row's cells by field name: image, question, answer, boxes, tag, demonstration."""
         names = ("image", "question", "answer", "boxes", "tag", "demonstration")
-        columns = {name: getattr(self, name) for name in names}
+        columns = {name: column for name in names if (column := getattr(self, name)) is not None}
         row = place.rows.row(place.number, columns.values())
-        return {name: row[column] for name, column in columns.items()}
+        return dict.fromkeys(names) | {name: row[column] for name, column in columns.items()}
 
     def _item(self, place: Place) -> Item:
         cells = self.fields_of(place)
+        question, answer = (
+            text(written(cells[name], place.stamp, getattr(self, name)), name)
+            for name in ("question", "answer")
+        )
         found = _images.source(cells["image"], place.stamp.path.parent)
+        question, _ = without_placeholder(question, image=found is not None)
         image = None if found is None else _images.decode(found)
         size = image.size if image else None
         boxes = read_boxes(cells["boxes"], self.box_format, size, self.bad_boxes)
         return Item(
             id=place.id,
-            question=_check.text(cells["question"], "question"),
-            answer=_check.text(cells["answer"], "answer"),
+            question=question,
+            answer=answer,
             image=image,
             boxes=boxes,
-            tag=_check.optional_text(cells["tag"], "tag") or _counted(boxes, size),
-            demonstration=_check.optional_text(cells["demonstration"], "demonstration"),
+            tag=optional_text(cells["tag"], "tag") or _counted(boxes, size),
+            demonstration=optional_text(cells["demonstration"], "demonstration"),
         )
+
+    def _look(self) -> _check.Look:
+        """All rows looked at, once: a file that changes later is refused."""
+        self._files()
+        if "_looked" not in self.__dict__:
+            self.__dict__["_looked"] = _check.look(self, self._stamps())
+        looked: _check.Look = self.__dict__["_looked"]
+        return looked
 
     def _stamps(self) -> tuple[Stamp, ...]:
         return tuple(self._files().values())
@@ -217,15 +241,26 @@ class Table(Dataset):
         # A default that is not there means "none"; a name the user chose has to be there.
         optional = ("image", "boxes", "tag", "demonstration", "id_column")
         defaults = {name: type(self).__dataclass_fields__[name].default for name in optional}
-        wanted |= {n: getattr(self, n) for n in optional if getattr(self, n) != defaults[n]}
+        chosen = {name: getattr(self, name) for name in optional}
+        wanted |= {n: c for n, c in chosen.items() if c is not None and c != defaults[n]}
         for name, column in wanted.items():
             if column not in columns:
                 yield Problem(
                     f"there is no column {column!r} for `{name}`",
                     where=str(self._files()[split].path),
                     accepted=suggest(column, columns, noun="columns"),
-                    remedy=_REMEDIES.get(name, f"set `{name}` to the name of a column"),
+                    remedy=self._remedy(name, columns),
                 )
+
+    def _remedy(self, name: str, columns: Sequence[str]) -> str:
+        remedy = _REMEDIES.get(name, f"set `{name}` to the name of a column")
+        meant = alike(name, columns, self.read_columns())
+        return f"if {meant[0]!r} is meant, set `{name}: {meant[0]}`" if meant else remedy
+
+    def read_columns(self) -> tuple[str | None, ...]:
+        """The columns that are read where they are there."""
+        names = ("image", "question", "answer", "boxes", "tag", "demonstration", "id_column")
+        return tuple(getattr(self, name) for name in (*names, "split_column"))
 
 
 def _pixels(cell: Any, folder: Path) -> int:
@@ -260,18 +295,6 @@ _REMEDIES = {
 }
 
 
-@functools.lru_cache(maxsize=64)
-def _content(stamp: Stamp, image_column: str) -> dict[str, str]:
+def _content(stamp: Stamp, image_column: str | None) -> dict[str, str]:
     """Hashes of a file and of the image files it names."""
-    digest = hashlib.blake2b(digest_size=16)
-    folder = stamp.path.parent
-    rows = open_rows(stamp)
-    if image_column in rows.columns:
-        for cell in rows.column(image_column):
-            try:
-                found = _images.source(cell, folder)
-            except _images.BadImage:  # named by the data check; the file's hash covers the cell
-                continue
-            if found is not None and found.file is not None:
-                digest.update(_images.fingerprint(found).encode())
-    return {"file": file_hash(stamp), "images": digest.hexdigest()}
+    return {"file": file_hash(stamp), "images": digest(stamp, image_column or "")}

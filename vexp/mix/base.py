@@ -45,6 +45,14 @@ class Mix(Component):
         if found:
             raise ConfigError(found)
 
+    def data_notes(self) -> list[str]:
+        """What is to be said of the data that `check_data` has nothing against, by dataset."""
+        return [
+            f"mix.datasets.{name}: {note}"
+            for name, dataset in self.datasets.items()
+            for note in dataset.data_notes()
+        ]
+
     def draw(self, ordinal: int, *, seed: int, split: Split = "train") -> Item:
         """The `ordinal`-th training item; its id begins with the dataset's name."""
         name, index = self.pick(ordinal, seed=seed, split=split)

@@ -133,7 +133,7 @@ def _token_ids(
     mark = control_tokens.unused_character([*questions, prompt.system])
     cut = functools.partial(control_tokens.marked, controls=vision.controls, mark=mark)
     system = [{"role": "system", "content": cut(prompt.system)}] if prompt.system else []
-    conversations = []
+    conversations: list[list[Mapping[str, Any]]] = []
     for item, question in zip(items, questions, strict=True):
         parts: list[dict[str, str]] = [] if item.image is None else [{"type": "image"}]
         parts.append({"type": "text", "text": cut(question)})

@@ -40,7 +40,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
     if not run.stages:
         return Trained(None, None, 0)
     if "rl" not in run.stages:
-        _check_data(run)
+        _check_data(run, workspace)
         return Trained(_initial(run, workspace), None, settings_of(run, run.stages[-1]).steps)
     total = run.rl.steps
     found = parallel.path_from_first(
@@ -49,7 +49,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
     if found is not None and State.read(found).step >= total:
         workspace.resumed(total)
         return Trained(found / MODEL, found, total)
-    _check_data(run)
+    _check_data(run, workspace)
     run.engine.check()
     initial: Path | None = None
     if found is None or "reference_logprobs" in needs(run):
@@ -58,9 +58,11 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
     return Trained(last / MODEL if last else initial, last, total)
 
 
-def _check_data(run: RunSpec) -> None:
+def _check_data(run: RunSpec, workspace: Workspace) -> None:
     if parallel.leading():
         run.mix.check_data()
+        for note in run.mix.data_notes():
+            workspace.note(note)
         budget.check_prompts(run)
 
 
