@@ -584,6 +584,87 @@ def test_unusable_images_are_counted_with_their_ids(tmp_path) -> None:
     assert manifest["left_out"]["the question is empty"] == {"count": 1, "ids": ["mute"]}
 
 
+# Layouts with images in Parquet files: the file, and a row with an image's cell.
+IN_PARQUET = {
+    "geometry3k": (
+        "data/train-0.parquet",
+        lambda _, cell: {"images": [cell], "problem": "<image>?", "answer": "$\\boxed{4}$"},
+    ),
+    "mmk12": (
+        "data/train-0.parquet",
+        lambda n, cell: {"id": n, "question": "<image>?", "answer": "4", "image": cell},
+    ),
+    "refocus": (
+        "data/train-0.parquet",
+        lambda n, cell: {
+            "id": n, "question": "?", "answer": "4", "image": cell, "focus_areas_bbox": None,
+        },
+    ),
+    "space10": (
+        "single-choice/eq/train-0.parquet",
+        lambda n, cell: {
+            "index": n, "question": "?", "answer": "B", "A": "x", "B": "y", "image": cell,
+        },
+    ),
+    "virl39k": (
+        "39Krelease.parquet",
+        lambda n, cell: {"question": "<image>?", "answer": "4", "qid": n, "image": cell},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", IN_PARQUET)
+def test_an_image_that_is_a_path_is_read_and_a_lost_one_is_left_out(tmp_path, layout) -> None:
+    file, row = IN_PARQUET[layout]
+    save(tmp_path / "in/below/a.png", (40, 20))
+    save((tmp_path / "in" / file).parent / "beside.png", (30, 20))
+    cells = [
+        {"bytes": None, "path": "below/a.png"},
+        {"bytes": None, "path": "beside.png"},
+        {"bytes": png((20, 20)), "path": "gone.png"},
+        {"bytes": None, "path": "gone.png"},
+        {"bytes": None, "path": None},
+        {"bytes": None, "path": "../out.png"},
+    ]
+    write_parquet(tmp_path / "in" / file, [row(str(n), cell) for n, cell in enumerate(cells)])
+    run = CliRunner().invoke(cli, ["convert", layout, str(tmp_path / "in"), str(tmp_path / "out")])
+    assert run.exit_code == 1
+    assert "1 rows name an image that is not below" in run.output
+    table = Table(path=str(tmp_path / "out/train.jsonl"), dev_fraction=0, test_fraction=0)
+    sizes = [table.item("train", n).image.size for n in range(table.size("train"))]
+    assert sizes == [(40, 20), (30, 20), (20, 20)]
+    assert table.item("train", 0).answer in ("4", "B")
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    reasons = {reason: left["count"] for reason, left in manifest["left_out"].items()}
+    assert reasons == {
+        "the image does not exist": 1,
+        "it has no image": 1,
+        "the image lies outside the folder": 1,
+    }
+    assert manifest["without_image"] == {"train": 0}
+
+
+def test_questions_without_an_image_are_counted(made) -> None:
+    target, done, _ = made("virl39k")
+    assert done.without_image == {"train": 1}
+    assert json.loads((target / "manifest.json").read_text())["without_image"] == {"train": 1}
+
+
+def test_placeholders_that_stand_for_no_image_are_left_out(tmp_path) -> None:
+    save(tmp_path / "in/a.png")
+    texts = ("<image>?", "<image><image>?", "Is <|image_pad|> it?", "<video>?", "x" * 1_000_001)
+    rows = [
+        {"question": text, "answer": "4", "qid": str(n), "image": ["a.png"]}
+        for n, text in enumerate(texts)
+    ]
+    write_parquet(tmp_path / "in/39Krelease.parquet", rows)
+    done = convert("virl39k", tmp_path / "in", tmp_path / "out")
+    assert done.left_out == {
+        "its question has placeholders that stand for no image": ["1", "2", "3"],
+        "the question has more than 1,000,000 characters": ["4"],
+    }
+
+
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path) -> None:
     rows = [{"question": "?", "answer": "1", "qid": "a", "image": ["images/none.jpg"]}]
     write_parquet(tmp_path / "39Krelease.parquet", rows)
@@ -647,6 +728,18 @@ def test_a_limit_keeps_rows_that_do_not_depend_on_the_others(tmp_path) -> None:
         (None, ""),
         (0, "0"),
         ("\\boxed{1} or \\boxed{2}", "\\boxed{1} or \\boxed{2}"),
+        ("$\\boxed{4}$", "4"),
+        ("$$ \\boxed{4} $$", "4"),
+        ("\\(\\boxed{\\text{A}}\\).", "\\text{A}"),
+        ("\\boxed {4}", "4"),
+        ("$\\fbox{4}$", "4"),
+        ("$\\boxed{1}$ or $\\boxed{2}$", "$\\boxed{1}$ or $\\boxed{2}$"),
+        ("$5$", "$5$"),
+        ("$", "$"),
+        (5.0, "5"),
+        (2.5, "2.5"),
+        (0.699999988079071, "0.7"),
+        (float("nan"), ""),
     ],
 )
 def test_boxes_around_answers_are_removed(text, inner) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vexp.cli.options import UserPath, json_option
+
+if TYPE_CHECKING:
+    from vexp.dataset.layouts import Written
 
 
 @click.command("convert")
@@ -27,6 +31,8 @@ def command(
 ) -> None:
     """Write the dataset in the folder SOURCE as a table in the new folder TARGET.
 
+    Ends with exit code 1 if rows name an image that is not there; they are left out.
+
     Without arguments, the layouts that can be read; with a layout alone, what its folder holds.
 
     Example: `vexp convert virl39k ~/data/ViRL39K data/virl39k`.
@@ -41,10 +47,23 @@ def command(
     done = convert(layout, source, target, limit=limit, images="copy" if copy else "link")
     if as_json:
         click.echo(json.dumps({"target": str(target), **done.to_dict()}, indent=2))
-        return
+    else:
+        _print(done)
+    if done.lost_images:
+        click.echo(
+            f"{done.lost_images} rows name an image that is not below {source}: unpack or download "
+            "what is missing, delete the new folder, and convert again",
+            err=True,
+        )
+        click.get_current_context().exit(1)
+
+
+def _print(done: Written) -> None:
+    target = done.target
     for split, tags in done.rows.items():
         kinds = ", ".join(f"{count} {tag}" for tag, count in tags.items() if count)
-        click.echo(f"{split}: {sum(tags.values())} rows ({kinds})")
+        blind = f", {done.without_image[split]} without an image" * bool(done.without_image[split])
+        click.echo(f"{split}: {sum(tags.values())} rows ({kinds}){blind}")
     for reason, ids in sorted(done.left_out.items()):
         named = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
         click.echo(f"left out: {len(ids)}, {reason}: {named}")

@@ -53,14 +53,26 @@ def written(cell: Any, stamp: Stamp, column: str) -> Any:
     """
     if not isinstance(cell, float) or cell != cell:
         return cell
-    if cell.is_integer() and abs(cell) < _LARGEST and is_whole(stamp, column):
-        return str(int(cell))
-    short = _as_float32(cell)
+    if integer(cell) and is_whole(stamp, column):
+        return integer(cell)
     if open_rows(stamp).is_float32(column):
-        return short or cell
-    # A float32 that was widened on its way here; a float64 is one by chance once in 500 million.
-    noise = short and _digits(short) <= _FLOAT32_DIGITS and _digits(repr(cell)) >= _FLOAT64_DIGITS
-    return short if noise else cell
+        return _as_float32(cell) or cell
+    return narrowed(cell) or cell
+
+
+def integer(number: float) -> str:
+    """A whole number without its point; empty for any other, and for one with rounded digits."""
+    return str(int(number)) if number.is_integer() and abs(number) < _LARGEST else ""
+
+
+def narrowed(number: float) -> str:
+    """A float32 that was widened on its way here, in its own digits; empty for any other number.
+
+    A float64 is a float32 by chance once in 500 million times.
+    """
+    short = _as_float32(number)
+    few = short and _digits(short) <= _FLOAT32_DIGITS and _digits(repr(number)) >= _FLOAT64_DIGITS
+    return short if few else ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from vexp.dataset._images import BadImage, header_size, source
 from vexp.dataset._placeholders import control_token, without_placeholder
 from vexp.dataset._rows import Stamp, open_rows
 from vexp.dataset._splits import SPLITS, Place, split_called
+from vexp.dataset.base import Split
 from vexp.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -211,7 +212,8 @@ def _shared_images(table: Table) -> Iterator[str]:
     }
     trained = {print_ for print_ in prints["train"] if print_ is not None}
     by_hash = table.split_column is None
-    for split, path in (("dev", table.dev_path), ("test", table.test_path)):
+    held_out: dict[Split, str | None] = {"dev": table.dev_path, "test": table.test_path}
+    for split, path in held_out.items():
         own = [print_ for print_ in prints[split] if print_ is not None]
         shared = [print_ for print_ in own if print_ in trained]
         if shared:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from vexp.dataset import _images
 from vexp.dataset._boxes import BadBoxes, read_boxes
+from vexp.dataset._cells import MOST_CHARACTERS, BadRow
 from vexp.dataset._images import BadImage, Source
+from vexp.dataset._placeholders import without_placeholder
 from vexp.dataset.layouts._row import LeftOut, Row
 from vexp.errors import DataError
 from vexp.files import new_folder, storage_errors, write_json
@@ -20,6 +22,7 @@ from vexp.files import new_folder, storage_errors, write_json
 FORMAT = 1
 SOURCE = "source"  # the link to the folder, or the copy of what is needed of it
 IMAGES = "images"  # files made of images that lay in other files
+LOST = "the image does not exist"
 SHOWN = 5  # ids named for each reason
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"RIFF", ".webp"))
 
@@ -31,10 +34,17 @@ class Written:
     target: Path
     rows: dict[str, dict[str, int]] = field(default_factory=dict)  # split: tag: count
     left_out: dict[str, list[str]] = field(default_factory=dict)  # reason: ids
+    without_image: dict[str, int] = field(default_factory=dict)  # of the rows, by split
 
-    def count(self, split: str, tag: str) -> None:
+    @property
+    def lost_images(self) -> int:
+        """Rows left out because the file that they name is not there."""
+        return len(self.left_out.get(LOST, ()))
+
+    def count(self, split: str, cells: Mapping[str, Any]) -> None:
         tags = self.rows.setdefault(split, {"single": 0, "multi": 0, "untagged": 0})
-        tags[tag or "untagged"] += 1
+        tags[cells["tag"] or "untagged"] += 1
+        self.without_image[split] = self.without_image.get(split, 0) + (cells["image"] is None)
 
     def leave_out(self, left: LeftOut) -> None:
         self.left_out.setdefault(left.reason, []).append(left.id)
@@ -44,7 +54,7 @@ class Written:
             reason: {"count": len(ids), "ids": ids[:SHOWN]}
             for reason, ids in sorted(self.left_out.items())
         }
-        return {"rows": self.rows, "left_out": left}
+        return {"rows": self.rows, "without_image": self.without_image, "left_out": left}
 
 
 def write(
@@ -73,7 +83,7 @@ def write(
                     path = folder / f"{row.split}.jsonl"
                     files[row.split] = path.open("w", encoding="utf-8")
                 files[row.split].write(json.dumps(cells, ensure_ascii=False) + "\n")
-                done.count(row.split, cells["tag"])
+                done.count(row.split, cells)
         finally:
             for file in files.values():
                 file.close()
@@ -121,9 +131,9 @@ def _checked(
     row: Row, source: Path, folder: Path, images: str, done: Written
 ) -> dict[str, Any] | None:
     """The row's cells, or None where it is left out."""
-    missing = [name for name in ("question", "answer") if not getattr(row, name)]
-    if missing:
-        done.leave_out(LeftOut(row.id, f"the {missing[0]} is empty"))
+    texts = _texts(row)
+    if isinstance(texts, LeftOut):
+        done.leave_out(texts)
         return None
     if isinstance(row.image, Path) and (
         ".." in row.image.parts or not row.image.is_relative_to(source)
@@ -143,11 +153,24 @@ def _checked(
     return {
         "id": row.id,
         "image": _stored(row, source, folder, images),
-        "question": row.question,
-        "answer": row.answer,
+        **texts,
         "boxes": [list(box) for box in boxes],
         "tag": ("", "single")[len(boxes)] if len(boxes) < 2 else "multi",
     }
+
+
+def _texts(row: Row) -> dict[str, str] | LeftOut:
+    texts = {"question": row.question, "answer": row.answer}
+    for name, content in texts.items():
+        if not content:
+            return LeftOut(row.id, f"the {name} is empty")
+        if len(content) > MOST_CHARACTERS:
+            return LeftOut(row.id, f"the {name} has more than {MOST_CHARACTERS:,} characters")
+    try:
+        question, _ = without_placeholder(row.question, image=row.image is not None)
+    except BadRow:
+        return LeftOut(row.id, "its question has placeholders that stand for no image")
+    return texts | {"question": question}
 
 
 def _size(row: Row) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
     data/train-*.parquet, validation-*.parquet, test-*.parquet   images, problem, answer
 
-Images lie within the Parquet files. It has no boxes.
+Images lie within the Parquet files, which may also name files of the folder. It has no boxes.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder, split_of
-from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
 
 
 def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     """The rows of each split, numbered within its files."""
     for path, number, cells in folder.parquet("data/*.parquet", ("images", "problem", "answer")):
-        item, images = f"{path.stem}/{number}", cells["images"] or []
-        if len(images) > 1:
-            yield LeftOut(item, "it has several images")
-            continue
-        yield Row(
+        yield with_image(
             split_of(path),
-            item,
-            plain(cells["problem"]),
+            f"{path.stem}/{number}",
+            cells["problem"],
             unboxed(cells["answer"]),
-            images[0]["bytes"] if images else None,
+            cells["images"],
+            folder.path,
+            path.parent,
         )

@@ -2,7 +2,8 @@
 
     data/train-*.parquet, test-*.parquet   id, question, answer, image; also subject
 
-Images lie within the Parquet files. It has no boxes. The test split is multiple choice.
+Images lie within the Parquet files, which may also name files of the folder. It has no boxes. The
+test split is multiple choice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder, split_of
-from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
 
 
 def rows(folder: Folder) -> Iterator[Row | LeftOut]:
@@ -18,11 +19,12 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     columns = ("id", "question", "answer", "image")
     for path, _, cells in folder.parquet("data/*.parquet", columns):
         split = split_of(path)
-        image = cells["image"]
-        yield Row(
+        yield with_image(
             split,
             f"{split}/{cells['id']}",
-            plain(cells["question"]),
+            cells["question"],
             unboxed(cells["answer"]),
-            image["bytes"] if image else None,
+            cells["image"],
+            folder.path,
+            path.parent,
         )

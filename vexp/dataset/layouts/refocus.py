@@ -3,8 +3,8 @@
     data/train-*.parquet, val-*.parquet, test-*.parquet   id, question, answer, image,
                                                           focus_areas_bbox (x1, y1, x2, y2; pixels)
 
-Images lie within the Parquet files. The boxes are the areas of a chart or table that its authors'
-edits point to; rows without any are kept, untagged.
+Images lie within the Parquet files, which may also name files of the folder. The boxes are the
+areas of a chart or table that its authors' edits point to; rows without any are kept, untagged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vexp.dataset.layouts._folder import Folder, split_of
-from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
 
 _SIDES = ("x1", "y1", "x2", "y2")
 
@@ -22,14 +22,16 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     """The rows of each split; an id is unique within its split only."""
     columns = ("id", "question", "answer", "image", "focus_areas_bbox")
     for path, _, cells in folder.parquet("data/*.parquet", columns):
-        split, image = split_of(path), cells["image"]
-        yield Row(
+        split = split_of(path)
+        yield with_image(
             split,
             f"{split}/{cells['id']}",
-            plain(cells["question"]),
+            cells["question"],
             unboxed(cells["answer"]),
-            image["bytes"] if image else None,
-            _boxes(cells["focus_areas_bbox"]),
+            cells["image"],
+            folder.path,
+            path.parent,
+            boxes=_boxes(cells["focus_areas_bbox"]),
         )
 
 

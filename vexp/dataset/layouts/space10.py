@@ -10,10 +10,9 @@ report its score.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, plain
+from vexp.dataset.layouts._row import LeftOut, Row, spoken, with_image
 
 _LETTERS = tuple("ABCDEF")
 
@@ -22,21 +21,12 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     """The rows of all kinds of question, with their options below the question."""
     columns = ("index", "question", "answer", "image", "A", "B")
     for path, _, cells in folder.parquet("single-choice/*/*.parquet", columns, _LETTERS[2:]):
-        item, images = f"{path.parent.name}/{cells['index']}", _images(cells["image"])
-        if len(images) != 1:
-            yield LeftOut(item, "it has several images" if images else "it has no image")
-            continue
+        item = f"{path.parent.name}/{cells['index']}"
         options = [
             f"{letter}. {cells[letter]}"
             for letter in _LETTERS
             if cells.get(letter) not in (None, "", "nan")
         ]
-        question = "\n".join([plain(cells["question"]), *options])
-        yield Row("train", item, question, str(cells["answer"] or "").strip(), images[0])
-
-
-def _images(cell: Any) -> list[bytes]:
-    """The bytes of one image or of several, as such or as Hugging Face writes them."""
-    found = cell if isinstance(cell, list) else [cell]
-    images = [part["bytes"] if isinstance(part, dict) else part for part in found]
-    return [image for image in images if image]
+        question = "\n".join([str(cells["question"] or "").strip(), *options])
+        answer = spoken(cells["answer"])
+        yield with_image("train", item, question, answer, cells["image"], folder.path, path.parent)

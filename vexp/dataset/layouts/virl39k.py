@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
 
 
 def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     """The rows in the file's order; all are for training."""
     columns = ("question", "answer", "qid", "image")
     for _, _, cells in folder.parquet("39Krelease.parquet", columns):
-        images = cells["image"] or []
-        images = [images] if isinstance(images, str) else images
-        if len(images) > 1:
-            yield LeftOut(str(cells["qid"]), "it has several images")
-            continue
-        yield Row(
+        yield with_image(
             "train",
             str(cells["qid"]),
-            plain(cells["question"]),
+            cells["question"],
             unboxed(cells["answer"]),
-            folder.path / images[0] if images else None,
+            cells["image"],
+            folder.path,
+            may_lack=True,
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, plain, unboxed
+from vexp.dataset.layouts._row import LeftOut, Row, pictures, plain, unboxed
 
 _POINTER = re.compile(r"[^.?!\n]*\bred bounding box\b[^.?!\n]*[.?!]?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -24,16 +24,14 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
     """The rows of all files; all are for training."""
     columns = ("problem", "answer", "bbox", "original_images")
     for path, number, cells in folder.parquet("train*.parquet", columns):
-        item, images = f"{path.stem}/{number}", cells["original_images"] or []
-        images = [images] if isinstance(images, str) else images
+        item = f"{path.stem}/{number}"
+        images = pictures(cells["original_images"], folder.path)
         box = _box(cells["bbox"])
         if len(images) != 1 or len(box) != 4:
             yield LeftOut(item, "it has not one image and one box")
             continue
         question = _POINTER.sub("", plain(cells["problem"])).strip()
-        yield Row(
-            "train", item, question, unboxed(cells["answer"]), folder.path / images[0], (box,)
-        )
+        yield Row("train", item, question, unboxed(cells["answer"]), images[0], (box,))
 
 
 def _box(cell: Any) -> list[float]:
