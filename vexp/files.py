@@ -11,10 +11,11 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vexp.errors import StorageError
 
@@ -43,6 +44,20 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             what, where=where, remedy=f"{remedy}, then run the same command"
         ) from error
+
+
+def open_regular(path: Path, *, most: int = 1 << 30) -> BinaryIO:
+    """A file that a user names, opened to be read; a pipe or a device may never end.
+
+    Raises:
+        OSError: if it is not there, is no regular file, or has more than `most` bytes.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "this is no regular file", str(path))
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return path.open("rb")
 
 
 def check_folder(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
@@ -18,7 +18,7 @@ from vexp.dataset.base import Item
 from vexp.engine.base import Sampling
 from vexp.errors import DataError, RunError
 from vexp.evaluator.benchmarks import Unwrap
-from vexp.files import read_json
+from vexp.files import open_regular, read_json
 from vexp.spec import Prompt
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ def _image(found: Any, key: str) -> Any:
     if isinstance(found, Image.Image):
         return found.convert("RGB")
     try:
-        return Image.open(cast("str", found)).convert("RGB")
+        with open_regular(Path(found)) as file:
+            return Image.open(file).convert("RGB")
     except OSError as error:
         raise DataError(f"the image of question {key} cannot be read: {error}") from error
 

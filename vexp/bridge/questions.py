@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp.errors import DataError
+from vexp.files import open_regular
 
 FOLDER = "VEXP_BENCHMARK_DATA"  # environment: the folder that image paths are relative to
 _COLUMNS = {
@@ -62,7 +63,8 @@ def _opened(found: Any) -> Any:
         path = Path(
             os.environ.get(FOLDER, ""), found["path"] if isinstance(found, Mapping) else found
         )
-        return Image.open(path).convert("RGB")
+        with open_regular(path) as file:
+            return Image.open(file).convert("RGB")
     except OSError as error:
         raise DataError(
             f"an image of the benchmark cannot be read: {error}",

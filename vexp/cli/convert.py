@@ -11,7 +11,7 @@ import click
 from vexp.cli.options import UserPath, json_option
 
 if TYPE_CHECKING:
-    from vexp.dataset.layouts import Written
+    from vexp.dataset.layouts._write import Written
 
 
 @click.command("convert")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from vexp.files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +22,7 @@ T = TypeVar("T")
 MOST_PIXELS = 178_956_970 // 2  # Pillow's own line for decompression bombs
 MOST_STRETCHED = 200  # longer side over shorter side; Qwen's image processor refuses more
 MOST_BYTES = 1 << 30  # of an image file; one with most pixels is smaller in every format
+LONGEST_PATH = 4096  # characters
 SAMPLED = 32 * 1024  # bytes at each end of a large image file that its fingerprint covers
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -48,10 +49,7 @@ class Source:
             yield io.BytesIO(self.data)
             return
         try:
-            _check_regular(self.file)
-            file = self.file.open("rb")
-        except BadImage:
-            raise
+            file = open_regular(self.file, most=MOST_BYTES)
         except FileNotFoundError:
             raise BadImage(f"image file {str(self.file)!r} does not exist") from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -62,20 +60,6 @@ class Source:
 
     def __str__(self) -> str:
         return f"image file {str(self.file)!r}" if self.file else "the image's bytes"
-
-
-def _check_regular(path: Path) -> None:
-    """A pipe or a device may never end, so it is not opened.
-
-    Raises:
-        BadImage: if the file is no regular one, or too large.
-        OSError: if it is not there.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise BadImage(f"image file {str(path)!r} is not a regular file")
-    if status.st_size > MOST_BYTES:
-        raise BadImage(f"image file {str(path)!r} has more than {MOST_BYTES:,} bytes")
 
 
 def source(cell: Any, folder: Path) -> Source | None:
@@ -102,7 +86,11 @@ def source(cell: Any, folder: Path) -> Source | None:
     if looks_encoded(cell):
         return Source(data=_from_base64(cell))
     if cell.startswith(("http://", "https://")):
-        raise BadImage(f"{cell!r} is an address; nothing is fetched, save the image as a file")
+        raise BadImage(
+            f"{cell[:200]!r} is an address; nothing is fetched, save the image as a file"
+        )
+    if len(cell) > LONGEST_PATH:
+        raise BadImage(f"the image is a text of {len(cell):,} characters, not a path")
     return Source(file=folder / cell)
 
 
@@ -114,7 +102,7 @@ def looks_encoded(text: str) -> bool:
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text.partition(",")[2] or text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
         raise BadImage(f"the image's base64 text is damaged: {error}") from error
 
 
