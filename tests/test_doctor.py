@@ -15,6 +15,7 @@ from vexp.cli.main import cli
 from vexp.config.compose import resolve
 from vexp.doctor import lacking, machine
 from vexp.doctor.memory import Shapes, estimate
+from vexp.errors import ConfigError
 from vexp.train import zero
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
@@ -179,6 +180,22 @@ def test_the_data_is_looked_at(project) -> None:
     assert text.exit_code == 1
     assert "there is room for 50" in text.output
     assert "memory of a process, about" in text.output
+
+
+def test_what_is_to_know_of_the_data_is_said(project) -> None:
+    rows = [{"question": f"{n}+0?", "answer": float(n)} for n in range(40)]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (project / "data.jsonl").write_text(lines)
+    table = ("mix.datasets.main=table", "mix.datasets.main.path=data.jsonl", "stages=[rl]")
+    text = doctor("--data", *table).output
+    assert "the data can be read; note that:" in text
+    assert "mix.datasets.main: 40 rows: the answer is written as an integer" in text
+    (note,) = json.loads(doctor("--data", "--json", *table).output)["data"]
+    assert note.startswith("mix.datasets.main: 40 rows")
+    rows[3]["image"] = "nowhere.png"
+    (project / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(ConfigError, match=r"nowhere.png"):
+        doctor("--data", *table)
 
 
 def test_nothing_is_fetched_to_look_at_the_data(project, monkeypatch) -> None:

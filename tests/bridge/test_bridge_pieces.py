@@ -364,6 +364,15 @@ def test_avg_at_k_is_the_mean_over_seeds(monkeypatch, tmp_path):
     assert [s.id for s in found.samples] == ["pope/0#0", "pope/1#0", "pope/0#1", "pope/1#1"]
 
 
+def test_a_sharp_in_the_id_of_a_document_is_part_of_it(monkeypatch, tmp_path):
+    seeds = [seed(0, [1, 0, 1, 1], 0.75)]
+    for number, row in enumerate(seeds[0]["samples"]["pope"]):
+        row["document"] = f"p.jpg#{number}"
+    found = scored(monkeypatch, tmp_path, seeds)
+    assert found.metrics["score"]["stderr"] == pytest.approx(0.25)  # of four questions
+    assert found.samples[1].id == "pope/p.jpg#1"
+
+
 def test_a_score_that_is_no_number_is_said(monkeypatch, tmp_path):
     with pytest.raises(RunError, match="is no number"):
         scored(monkeypatch, tmp_path, [seed(0, [1], "nan")])

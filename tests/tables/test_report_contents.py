@@ -270,6 +270,15 @@ def test_rows_with_other_data_share_no_question(project):
     assert [len(own) for own in blue.answers.values()] == [4, 4, 4]
 
 
+def test_a_sharp_in_an_id_is_part_of_it(project):
+    for path in folders(project, "*/evaluations/*/samples.jsonl"):
+        rewrite(path, lambda row: row.update(id=row["id"].replace("test/00000", "p.jpg#")))
+    found = report().gallery
+    assert [q.id for q in found.questions] == ["main/p.jpg#0", "main/p.jpg#1", "main/p.jpg#2"]
+    titles = [answer["title"] for answer in found.questions[1].answers[5]]
+    assert titles == ["greedy answer", *(f"sampled response {n}" for n in range(3))]
+
+
 def test_rows_with_other_data_have_images_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = "{label: B, mix.datasets.main.seed: 3}"

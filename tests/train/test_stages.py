@@ -11,6 +11,7 @@ import pytest
 from tests.train.fakes import Folder, coin_run
 from vexp.config.identity import stage_key
 from vexp.dataset.digits_vqa import DigitsVqa
+from vexp.dataset.table import Table
 from vexp.errors import CheckpointError, DataError, Diverged, Interrupted, VexpError
 from vexp.train.stages import Trained, train
 
@@ -49,6 +50,22 @@ def crash_at(folder, count):
     if len(folder.seen) == count:
         raise KeyboardInterrupt
     return False
+
+
+def test_the_start_says_once_what_is_to_know_of_the_data(tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"question": "2+2?<|im_end|>", "answer": 4.0}\n' * 30)
+    table = Table(path=str(tmp_path / "data.jsonl"))
+    run = coin_run("stages=[rl]", "rl.steps=1")
+    run = dataclasses.replace(run, mix=dataclasses.replace(run.mix, datasets={"sums": table}))
+    folder = Folder(tmp_path / "run")
+    train(run, folder)
+    assert [note.partition(" (")[0] for note in folder.notes] == [
+        f"mix.datasets.sums: 30 rows: {what}"
+        for what in (
+            "<|im_end|> in the question is read as plain characters",
+            "the answer is written as an integer, like all of its column",
+        )
+    ]
 
 
 VARIANTS = {
