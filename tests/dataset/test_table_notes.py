@@ -85,6 +85,7 @@ IMAGE_CELLS = {
     "Image": lambda path: path,
     "img": lambda path: {"bytes": b"x", "path": path},
     "image_path": lambda path: path,
+    "image_id": lambda path: int(path[0]),
     "my_shots": lambda path: path,
 }
 
@@ -99,7 +100,7 @@ def test_a_table_with_images_elsewhere_is_not_asked_blind(tmp_path, pictures, na
     with pytest.raises(ConfigError) as caught:
         run_with(f"mix.datasets.main.path={path}", "stages=[rl]")
     text = str(caught.value)
-    assert f"the column 'image' is not there, and '{name}' looks like the image" in text
+    assert f"the column 'image' is not there, but '{name}' may be meant for the image" in text
     assert "20 questions would be asked without it" in text
     assert f"`image: {name}`" in text
     assert "`image: null`" in text
@@ -108,7 +109,10 @@ def test_a_table_with_images_elsewhere_is_not_asked_blind(tmp_path, pictures, na
 def test_an_empty_column_beside_one_with_images_is_named_by_the_check(tmp_path, pictures):
     found = [{"question": "q", "answer": "1", "image": None, "images": p} for p in pictures]
     (problem,) = problems(table_of(tmp_path, found))
-    assert "the column 'image' is empty, and 'images' looks like the image: 4 questions" in problem
+    assert (
+        "the column 'image' is empty, but 'images' may be meant for the image: 4 questions"
+        in problem
+    )
     blind = table_of(tmp_path, found, image=None)
     assert notes(blind) == []
     assert blind.item("train", 0).image is None

@@ -88,10 +88,11 @@ def images_unread(table: Table, stamp: Stamp) -> Iterator[Problem]:
     """The problem of a file whose images lie in a column that is not read."""
     if meant := _columns.images_unread(stamp, table.read_columns()):
         count, columns = len(open_rows(stamp)), open_rows(stamp).columns
+        names = " and ".join(map(repr, meant))
         empty = "is empty" if table.image in columns else "is not there"
         yield Problem(
-            f"the column {table.image!r} {empty}, and {' and '.join(map(repr, meant))} looks like "
-            f"the image: {count:,} questions would be asked without it",
+            f"the column {table.image!r} {empty}, but {names} may be meant for the image: "
+            f"{count:,} questions would be asked without it",
             where=str(stamp.path),
             remedy=f"set `image: {meant[0]}`, or `image: null` if no image is meant to be seen",
         )
@@ -143,13 +144,16 @@ def _text_problems(
     table: Table, place: Place, cells: Mapping[str, Any], found: Look, *, has_image: bool
 ) -> Iterator[str]:
     for name in ("question", "answer", "tag", "demonstration"):
-        cell = written(cells[name], place.stamp, getattr(table, name))
+        is_asked = name in ("question", "answer")
+        cell = cells[name]
+        if is_asked:
+            cell = written(cell, place.stamp, getattr(table, name))
         if cell is not cells[name]:
             is_integer = str(cell).lstrip("-").isdigit()
             how = "as an integer, like all of its column" if is_integer else "as a float of 32 bits"
             found.note_row(f"the {name} is written {how}", place)
         try:
-            words = (text if name in ("question", "answer") else optional_text)(cell, name)
+            words = (text if is_asked else optional_text)(cell, name)
             if name == "question":
                 _, taken = without_placeholder(words, image=has_image)
                 if taken:

@@ -16,7 +16,8 @@ LOOKED_AT = 16  # rows whose cells are looked at
 # Names that other tables use, in small letters without signs between words.
 _NAMES = {
     "image": "images img imgs imagepath imagepaths imagefile imagefiles imagefilename imagename "
-    "imgpath imgfile picture pictures pic photo figure decodedimage imagebytes",
+    "imgpath imgfile imgid imageid imageids imageurl imgurl picture pictures pic photo figure "
+    "screenshot decodedimage imagebytes",
     "question": "problem query prompt instruction input text questions questiontext",
     "answer": "solution label labels gold groundtruth gt answers target output correctanswer "
     "answerlabel finalanswer answervalue",
@@ -78,9 +79,9 @@ def _is_image(cell: Any, *, named: bool) -> bool:
         return True
     if isinstance(cell, dict):
         return bool(cell.get("bytes") or cell.get("path"))
-    if not isinstance(cell, str):
-        return False
-    return named or looks_encoded(cell) or _is_image_path(cell)
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return named
+    return isinstance(cell, str) and (named or looks_encoded(cell) or _is_image_path(cell))
 
 
 def _is_image_path(text: str) -> bool:

@@ -27,7 +27,8 @@ def pattern_of(tokenizer: Any, reserved: Iterable[int] = ()) -> re.Pattern[str]:
 
     It also has what is written like one, such as Qwen's `<|fim_prefix|>`, which is not special.
     """
-    names = set(tokenizer.convert_ids_to_tokens(sorted(ids_of(tokenizer, reserved))))
+    known = tokenizer.convert_ids_to_tokens(sorted(ids_of(tokenizer, reserved)))
+    names = {name for name in known if name}
     added = (token.content for token in tokenizer.added_tokens_decoder.values())
     names |= {name for name in added if name.startswith("<|")}
     longest_first = sorted(names, key=lambda name: (-len(name), name))
