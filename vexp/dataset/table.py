@@ -255,7 +255,10 @@ class Table(Dataset):
     def _remedy(self, name: str, columns: Sequence[str]) -> str:
         remedy = _REMEDIES.get(name, f"set `{name}` to the name of a column")
         meant = alike(name, columns, self.read_columns())
-        return f"if {meant[0]!r} is meant, set `{name}: {meant[0]}`" if meant else remedy
+        if not meant:
+            return remedy
+        set_it = f"if {meant[0]!r} is meant, set `{name}: {meant[0]}`"
+        return f"{set_it}; {remedy}" if name in _REMEDIES else set_it
 
     def read_columns(self) -> tuple[str | None, ...]:
         """The columns that are read where they are there."""
