@@ -46,6 +46,7 @@ def _problems(run: RunSpec) -> Iterator[Problem]:
     yield from _unsaid_needs(run)
     yield from _beyond_backbone(run)
     yield from _lora_problems(run)
+    yield from _half_problems(run)
     yield from _shard_problems(run)
     yield from _layer_problems(run)
     for path, component in _checked(run):
@@ -141,6 +142,21 @@ def _lora_problems(run: RunSpec) -> Iterator[Problem]:
                 "leaves as it starts",
                 where=f"{path} and backbone.lora.rank",
                 remedy="set backbone.lora.rank=0, or choose another component",
+            )
+
+
+def _half_problems(run: RunSpec) -> Iterator[Problem]:
+    """Weights in bfloat16 that learn by an optimiser that rounds their updates away."""
+    if run.backbone.bytes_per_parameter != 2 or run.backbone.lora.rank:
+        return
+    for stage in run.stages:
+        if getattr(run, stage).optimizer == "adamw_8bit":
+            yield Problem(
+                "adamw_8bit rounds the updates of weights in bfloat16, and at small learning rates "
+                "most of them are lost",
+                where=f"backbone.weights=bf16 and {stage}.optimizer=adamw_8bit",
+                remedy=f"set {stage}.optimizer=adamw, which keeps what rounding would lose, or "
+                "backbone.weights=fp32",
             )
 
 
