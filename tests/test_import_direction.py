@@ -21,7 +21,7 @@ LAYERS = (
     ("", "errors", "registry", "files", "forked", "names", "paths", "hub"),
     ("config", "probe", "endpoint"),
     KINDS,
-    ("spec", "spec_problems"),
+    ("spec", "spec_problems", "format_problems"),
     ("train",),
     ("runs",),
     ("bridge",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.auxiliary.base import Auxiliary
 from vexp.errors import ConfigError, Problem
+from vexp.format_problems import format_problems
 from vexp.layer.base import Layer
 from vexp.registry import WHICH, Component
 
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
 
 def problems_of(run: RunSpec) -> list[Problem]:
     """Everything at once; a pure function of the sections that it reads."""
+    return [*contradictions_of(run), *_fruitless(run)]
+
+
+def contradictions_of(run: RunSpec) -> list[Problem]:
+    """Of `problems_of` what is wrong with a run also once it has been trained."""
     return list(_problems(run))
+
+
+def _fruitless(run: RunSpec) -> Iterator[Problem]:
+    """Training that could be done and that would learn little or nothing."""
+    yield from format_problems(run)
+    yield from _half_problems(run)
 
 
 def spread_of(shard: Shard) -> str:
@@ -46,7 +58,6 @@ def _problems(run: RunSpec) -> Iterator[Problem]:
     yield from _unsaid_needs(run)
     yield from _beyond_backbone(run)
     yield from _lora_problems(run)
-    yield from _half_problems(run)
     yield from _shard_problems(run)
     yield from _layer_problems(run)
     for path, component in _checked(run):

@@ -74,7 +74,9 @@ def test_small_updates_add_up_as_in_float32():
     for exact, split_, plain in zip(*moved.values(), strict=True):
         assert split_ == pytest.approx(exact, rel=0.01)
         assert plain < 0.25 * exact  # what this optimiser is for
-    for exact, own in zip(*(values(nets[n], optimizers[n]) for n in ("float32", "split"))):
+    for exact, own in zip(
+        *(values(nets[n], optimizers[n]) for n in ("float32", "split")), strict=True
+    ):
         # to 1 % of the way, beside what float32 itself rounds away
         torch.testing.assert_close(own, exact, rtol=1e-6, atol=200 * RATE * 0.01)
 

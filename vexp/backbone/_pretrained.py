@@ -32,6 +32,7 @@ class Pretrained(Backbone):
     """
 
     model_type: ClassVar[str]  # of the transformers configuration
+    follows_instructions = True
     depth: ClassVar[int]  # decoder layers of the model that is the default
 
     path: Annotated[str, UNHASHED] = ""  # folder or hub name
