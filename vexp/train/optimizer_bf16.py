@@ -16,7 +16,7 @@ Loshchilov and Hutter, "Decoupled weight decay regularization" (arXiv:1711.05101
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class SplitAdamW(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, parameter.grad.contiguous(), group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which casts all state to the weights' dtype, but without that.
@@ -64,7 +64,7 @@ class SplitAdamW(Optimizer):
             own["exp_avg_sq"] = known["exp_avg_sq"].to(parameters[index].device, torch.float32)
             own.setdefault(LOW, torch.zeros_like(parameters[index]))
 
-    def _update(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
@@ -73,23 +73,15 @@ class SplitAdamW(Optimizer):
             state[LOW] = torch.zeros_like(parameter)
         state["step"] += 1
         count = int(state["step"])
-        gradient = parameter.grad.contiguous()
         tensors = (parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state[LOW])
-        flat = [_local(tensor).view(-1).split(_AT_ONCE) for tensor in tensors]
-        for weight, gradient, mean, square, low in zip(*flat, strict=True):
-            _adamw(weight, gradient, mean, square, low, count, group)
+        flat = [_local(tensor).view(-1) for tensor in tensors]
+        for start in range(0, flat[0].numel(), _AT_ONCE):
+            _adamw([values[start : start + _AT_ONCE] for values in flat], count, group)
 
 
-def _adamw(
-    weight: Tensor,
-    gradient: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    low: Tensor,
-    count: int,
-    group: Mapping[str, Any],
-) -> None:
-    """One update of [number] tensors in place, in float32."""
+def _adamw(tensors: Sequence[Tensor], count: int, group: Mapping[str, Any]) -> None:
+    """Update number `count` in place: weight, gradient, moments and second half, [number] each."""
+    weight, gradient, mean, square, low = tensors
     rate, (beta1, beta2) = group["lr"], group["betas"]
     gradient = gradient.float()
     first = mean.float().lerp_(gradient, 1 - beta1)
