@@ -88,6 +88,32 @@ def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
     return row | of_auxiliary(run.auxiliary, experience) | run.credit.metrics(experience)
 
 
+def with_observed(
+    run: RunSpec, row: Mapping[str, float], experience: Experience
+) -> dict[str, float]:
+    """The row of `of_rollouts` and `of_experience` with the terms that only the latter knows.
+
+    They are known for the groups that train, with `experience.rewards` as learning saw them. So
+    `reward` is the weighted sum of all terms' means, as they stand in the row, and `frac_zero_std`
+    judges the groups that train by all terms and the others by what is known of them.
+    """
+    terms = {n: term for n, term in run.reward.terms.items() if isinstance(term, ObservedReward)}
+    if not terms:
+        return dict(row)
+    new = torch.ones_like(experience.group, dtype=torch.bool)
+    if experience.replayed is not None:
+        new = ~experience.replayed
+    _, groups = experience.group[new].unique(return_inverse=True)
+    rewards = experience.rewards[new]
+    texts = rewards
+    for term in terms.values():
+        texts = texts - term.weight * term.observed(experience).to(rewards.dtype)[new]
+    more = int(equal_rewards(rewards, groups).sum()) - int(equal_rewards(texts, groups).sum())
+    gain = math.fsum(term.weight * row[f"reward/{name}"] for name, term in terms.items())
+    equal = row["frac_zero_std"] + more / row["groups_generated"]
+    return {**row, "reward": row["reward"] + gain, "frac_zero_std": max(0.0, equal)}
+
+
 def of_auxiliary(terms: Mapping[str, Auxiliary], experience: Experience) -> dict[str, float]:
     """Which share of the responses each auxiliary loss acts on, and what else it counts."""
     row = {}
