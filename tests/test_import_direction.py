@@ -49,6 +49,7 @@ UPWARD = {
     ("engine", "train.prefix"): DECODES,
     ("engine", "train.randomness"): DECODES,
     ("engine", "train.responses"): READS,
+    ("engine", "train.stopping"): "decoding ends within a token where the run is to stop",
     ("engine", "train.sharding"): "the weights of another engine's model are whole ones",
     ("evaluator", "train.collect"): OBSERVES,
     ("evaluator", "train.diagnostics"): OBSERVES,

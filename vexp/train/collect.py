@@ -16,7 +16,7 @@ from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuing
-from vexp.train import parallel, sampling
+from vexp.train import parallel, sampling, stopping
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
 from vexp.train.responses import keep_format
@@ -75,6 +75,7 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
     collected = Collected(cursor)
     seen: Counter[str] = Counter()
     for _ in range(run.group_filter.max_batches):
+        stopping.check_together()
         with clock("generate_s"):
             items = draw(run.mix, collected.cursor, run.rl.prompts_per_step, seed=run.seed)
             keys = distinct([item.id for item in items], seen)
