@@ -85,7 +85,7 @@ def test_more_than_there_is_is_refused_with_what_fits(machine, overrides, names,
     machine(names)
     runs = [resolve([]), resolve(list(overrides))]
     with pytest.raises(ConfigError) as caught:
-        Local(workers=workers).check(runs)
+        Local(workers=workers).check_runs(runs)
     (problem,) = caught.value.problems
     assert remedy in problem.remedy
     assert f"{len(names)} can be used" in problem.what
@@ -102,7 +102,7 @@ def test_more_than_there_is_is_refused_with_what_fits(machine, overrides, names,
 )
 def test_what_fits_is_not_refused(machine, overrides, names, workers):
     machine(names)
-    Local(workers=workers).check([resolve(list(overrides))])
+    Local(workers=workers).check_runs([resolve(list(overrides))])
 
 
 def test_the_plan_says_who_gets_what(machine, vexp):

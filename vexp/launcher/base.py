@@ -79,7 +79,7 @@ class Launcher(Component):
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
 
-    def check(self, runs: Iterable[RunSpec]) -> None:
+    def check_runs(self, runs: Iterable[RunSpec]) -> None:
         """Asked before a sweep's workers are started: whether these runs can run as it would.
 
         Raises:

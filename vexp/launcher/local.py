@@ -39,7 +39,7 @@ class Local(Launcher):
     threads: PositiveInt | None = None  # CPU threads per run; null: the cores shared out evenly
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
 
-    def check(self, runs: Iterable[RunSpec]) -> None:
+    def check_runs(self, runs: Iterable[RunSpec]) -> None:
         found = _gpus.problem(runs, self.workers, {**os.environ, **self.environment})
         if found is not None:
             raise ConfigError(found)

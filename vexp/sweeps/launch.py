@@ -71,7 +71,7 @@ def launch(
     new = tuple(run.name for run in missing if run.status is None)
     work = 0 if held else len(pending) + proposals
     if work and not held:
-        launcher.check(plan.specs())
+        launcher.check_runs(plan.specs())
     if dry_run:
         return Launched(new, work, (), alive, held)
     store = RunStore(plan.state.results_dir)

@@ -123,7 +123,7 @@ def with_observed(
     new = torch.ones_like(experience.group, dtype=torch.bool)
     if experience.replayed is not None:
         new = ~experience.replayed
-    _, groups = experience.group[new].unique(return_inverse=True)
+    _, groups = torch.unique(experience.group[new], return_inverse=True)
     rewards = experience.rewards[new]
     texts = rewards
     for term in terms.values():
