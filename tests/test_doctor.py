@@ -291,6 +291,21 @@ def test_weights_gradients_and_moments_are_exact() -> None:
     assert [part.name for part in untrained] == ["weights"]
 
 
+def test_weights_in_bfloat16_have_a_second_half_and_moments_that_do_not_shrink() -> None:
+    half = ["backbone=qwen2_5_vl_3b", "backbone.weights=bf16", "compute.precision=bf16"]
+    shapes = shapes_of(resolve([]))
+    found = estimate(resolve(half), shapes, 23, 4).parts
+    parts = {part.name: part for part in found}
+    each = {name: part.bytes / shapes.parameters for name, part in parts.items()}
+    assert each["weights"] == each["gradients"] == each["second halves of the weights"] == 2
+    assert each["moments of AdamW"] == 6
+    for part in estimate(resolve([half[0], half[2]]), shapes, 23, 4).parts:
+        if part.name in ("weights", "gradients", "moments of AdamW"):
+            assert ("backbone.weights=bf16" in part.keys) == (part.name != "moments of AdamW")
+    adapted = estimate(resolve([*half, "backbone.lora.rank=8"]), shapes, 23, 4).parts
+    assert "second halves of the weights" not in {part.name for part in adapted}
+
+
 def test_shards_divide_what_lies_still_and_gather_what_is_used() -> None:
     plain = resolve(["algorithm.kl_coef=0.1", "compute.processes=4"])
     sharded = resolve(["algorithm.kl_coef=0.1", "compute.processes=4", "compute.shard=fsdp2"])

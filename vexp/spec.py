@@ -35,7 +35,7 @@ from vexp.mix.base import Mix
 from vexp.registry import Component, component_slots, slot
 from vexp.reward.base import RewardTerm
 from vexp.rollout.base import RolloutMethod
-from vexp.spec_problems import problems_of
+from vexp.spec_problems import contradictions_of, problems_of
 from vexp.tracker.base import Tracker
 from vexp.verifier.base import Verifier
 
@@ -237,6 +237,14 @@ class RunSpec:
     def unknown(self) -> list[Problem]:
         """What this machine cannot tell of the run's inputs; its id is provisional while any is."""
         return [problem for _, component in self.components() for problem in component.unknown()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRunSpec(RunSpec):
+    """A run as it was created: what has since come to be refused before training is no matter."""
+
+    def __post_init__(self, check: Callable[[RunSpec], list[Problem]] | None) -> None:
+        super().__post_init__(check or contradictions_of)
 
 
 # Sections that each stage reads; together with backbone, data, prompt and compute they decide what

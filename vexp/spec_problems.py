@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.auxiliary.base import Auxiliary
 from vexp.errors import ConfigError, Problem
+from vexp.format_problems import format_problems
 from vexp.layer.base import Layer
 from vexp.registry import WHICH, Component
 
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
 
 def problems_of(run: RunSpec) -> list[Problem]:
     """Everything at once; a pure function of the sections that it reads."""
+    return [*contradictions_of(run), *_fruitless(run)]
+
+
+def contradictions_of(run: RunSpec) -> list[Problem]:
+    """Of `problems_of` what is wrong with a run also once it has been trained."""
     return list(_problems(run))
+
+
+def _fruitless(run: RunSpec) -> Iterator[Problem]:
+    """Training that could be done and that would learn little or nothing."""
+    yield from format_problems(run)
+    yield from _half_problems(run)
 
 
 def spread_of(shard: Shard) -> str:
@@ -141,6 +153,21 @@ def _lora_problems(run: RunSpec) -> Iterator[Problem]:
                 "leaves as it starts",
                 where=f"{path} and backbone.lora.rank",
                 remedy="set backbone.lora.rank=0, or choose another component",
+            )
+
+
+def _half_problems(run: RunSpec) -> Iterator[Problem]:
+    """Weights in bfloat16 that learn by an optimiser that rounds their updates away."""
+    if run.backbone.bytes_per_parameter != 2 or run.backbone.lora.rank:
+        return
+    for stage in run.stages:
+        if getattr(run, stage).optimizer == "adamw_8bit":
+            yield Problem(
+                "adamw_8bit rounds the updates of weights in bfloat16, and at small learning rates "
+                "most of them are lost",
+                where=f"backbone.weights=bf16 and {stage}.optimizer=adamw_8bit",
+                remedy=f"set {stage}.optimizer=adamw, which keeps what rounding would lose, or "
+                "backbone.weights=fp32",
             )
 
 

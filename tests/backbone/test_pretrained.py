@@ -27,6 +27,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TRAIN = (
     "stages=[rl]", "rl.steps=2", "rl.prompts_per_step=2", "rollout.group_size=2",
     "rollout.max_response_length=6", "mix.datasets.main.test_size=4", "compute.threads=1",
+    "prompt.instruction='<think> </think>, then \\boxed{}.'",
 )  # fmt: skip
 EASE = "auxiliary.ease={name: ease, gate: {name: always}}"
 QWENS = {"size": {"shortest_edge": 1024, "longest_edge": 65536}}

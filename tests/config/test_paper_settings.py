@@ -7,9 +7,12 @@ comments of conf/scale.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vexp.config.compose import resolve
+from vexp.errors import ConfigError
 
 FILTER = ("group_filter.name", "group_filter.low", "group_filter.high", "group_filter.max_batches")
 UNLIMITED = "group_filter=dynamic_sampling_unlimited"
@@ -191,6 +194,37 @@ def test_the_noise_reaches_its_midpoint_within_the_papers_steps(resolved):
     assert run.rollout.strength(1, run.rl.steps) == pytest.approx(1.0, abs=1e-6)
     assert run.rollout.strength(40, run.rl.steps) == 0.5
     assert run.rollout.strength(run.rl.steps, run.rl.steps) < 1e-4
+
+
+# The mark of each paper's answer; MM-Eureka's is a box within tags.
+ANSWERS = {
+    "ease": "<answer>", "sayo": "<answer>", "mm_eureka": "<answer>", "vicra": "\\boxed{}",
+    "vgpo": "\\boxed{}", "papo": "\\boxed{}", "vppo": "\\boxed{}", "noisy_rollout": "\\boxed{}",
+    "vl_rethinker": "\\boxed{}", "faithful_mr1": "\\boxed{}",
+}  # fmt: skip
+
+
+def test_every_paper_has_its_prompt():
+    files = Path("conf/scale").glob("*_paper.yaml")
+    assert {file.stem.removesuffix("_paper") for file in files} == ANSWERS.keys()
+
+
+@pytest.mark.parametrize("paper", ANSWERS)
+def test_the_prompt_of_every_paper_asks_for_its_answer_format(paper):
+    overrides = [f"scale={paper}_paper", "stages=[rl]", "backbone=qwen2_5_vl_3b"]
+    prompt = resolve(overrides).prompt  # a prompt that does not ask is an error
+    asked = f"{prompt.system} {prompt.instruction}"
+    assert ANSWERS[paper] in asked
+    assert "  " not in asked.strip()
+    assert "\n" not in asked  # folded, as it is in the papers
+    if paper not in ("sayo", "vl_rethinker"):
+        assert "<think> </think>" in asked
+
+
+def test_a_paper_without_its_prompt_is_refused():
+    overrides = ["scale=vgpo_paper", "prompt.instruction=''", "backbone=qwen2_5_vl_3b"]
+    with pytest.raises(ConfigError, match="neither the prompt nor the questions ask"):
+        resolve(overrides)
 
 
 def test_the_dapos_differ(resolved):

@@ -35,6 +35,7 @@ class Reader:
 
     device = torch.device("cpu")
     emits: ClassVar[dict[str, int]] = {}
+    opening: ClassVar[str] = ""
 
     def __init__(self, right):
         self.right = right

@@ -47,7 +47,7 @@ def test_the_first_signal_saves_and_stops(tmp_path, store, monkeypatch, number):
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "the same command goes on from here" in out
-    assert "stopping after this step" in error and "Traceback" not in error
+    assert "stopping before this step's updates or after them" in error and "Traceback" not in error
     (status,) = store.statuses()
     assert status.state == "stopped"
     last = int(re.search(r"stopped after step (\d+) of 2000", out)[1])
@@ -62,7 +62,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, store, monkeypatch):
     wait_for(lambda: store.stages_dir.exists())
     wait_for(lambda: list(store.root.rglob("last")))
     process.send_signal(signal.SIGINT)
-    assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
+    assert (
+        "stopping before this step's updates or after them"
+        in process.stderr.readline() + process.stderr.readline()
+    )
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT  # as Python ends by KeyboardInterrupt

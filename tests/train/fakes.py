@@ -182,6 +182,7 @@ class Reader:
     pad_id = 9
     layers = 2
     emits: ClassVar[dict[str, int]] = {}
+    opening: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.encoded: list[list[str]] = []

@@ -100,6 +100,15 @@ def test_threads_and_determinism_hold_inside_and_are_restored():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_on_a_gpu_bfloat16_products_are_summed_in_float32(monkeypatch):
+    monkeypatch.setattr("vexp.train.device.device_name", lambda compute: "cuda")
+    products = torch.backends.cuda.matmul
+    before = products.allow_bf16_reduced_precision_reduction
+    with arithmetic(Compute()):
+        assert not products.allow_bf16_reduced_precision_reduction
+    assert products.allow_bf16_reduced_precision_reduction == before
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_asking_for_a_gpu_that_is_not_there_says_so():
     with pytest.raises(Exception, match="no GPU") as caught:

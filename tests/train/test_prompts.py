@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import PROMPT, item, policy, ragged_items
+from tests.tiny import PROMPT, fresh_policy, item, policy, ragged_items
 from vexp.backbone.tiny_internvl import TinyInternVL
 from vexp.backbone.tiny_mllama import TinyMllama
 from vexp.backbone.tiny_qwen2_5_vl import TinyQwen25VL
@@ -157,3 +157,11 @@ def test_an_image_that_cannot_be_used_is_named_by_item():
     bad = dataclasses.replace(item(9), image=Image.new("RGB", (1000, 2)))
     with pytest.raises(DataError, match="test/000009"):
         policy().encode([item(1), bad], PROMPT)
+
+
+def test_a_template_that_begins_the_thoughts_is_known(monkeypatch):
+    assert policy().opening == ""
+    thinking = fresh_policy()
+    template = thinking.tokenizer.chat_template
+    monkeypatch.setattr(thinking.tokenizer, "chat_template", template + "<think>\n")
+    assert thinking.opening == "<think>"

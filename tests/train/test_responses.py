@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vexp.reward.base import Scored
+from vexp.reward.format import Format
 from vexp.train.responses import extract_answer, is_well_formed, states_answer
 
 
@@ -101,6 +104,9 @@ def test_extraction(text: str, answer: str | None) -> None:
         ("<think>a</think>\\boxed{7", False),
         ("<think>a</think>\\boxed{}", False),
         ("<think>a</think>\\boxed{7} is it", False),
+        ("<think>a</think>\\boxed{7},", True),
+        ("<think>a</think>**\\boxed{7}**\n", True),
+        ("<think>a</think>\\[\\boxed{7}\\]", True),
         ("<think>a</think><think>b</think>\\boxed{7}", False),
         ("<think><think>a</think>\\boxed{7}", False),
         ("<think>a</think></think>\\boxed{7}", False),
@@ -166,11 +172,8 @@ def test_emitted_tokens_may_stand_before_the_format(text, good):
 
 
 def test_the_format_reward_knows_what_may_be_emitted():
-    from vexp.registry import REGISTRY
-    from vexp.reward.base import Scored
-
     def value(emits):
-        return REGISTRY.get("reward", "format")().values(
+        return Format().values(
             Scored(
                 texts=["<Focus><think>a</think>\\boxed{1}"],
                 lengths=[5],
@@ -193,13 +196,13 @@ def test_the_format_reward_knows_what_may_be_emitted():
         ("<think>a</think> \\boxed{\\frac{1}{2}}", "think_boxed", True),
         ("<think>a</think> \\boxed{\\frac{1}{2}", "think_boxed", False),
         ("<think>a</think> \\boxed{ }", "think_boxed", False),
-        ("<think>a</think> \\boxed{7}.", "think_boxed", False),
+        ("<think>a</think> \\boxed{7}.", "think_boxed", True),  # one token may be `}.`
         ("<think>a \\boxed{7}", "think_boxed", False),
         ("\\boxed{7}", "think_boxed", False),
         ("<think>\\boxed{1}</think> {x}", "think_boxed", False),
         ("<answer>7</answer>", "answer_tag", True),
         ("<think>a</think><answer> </answer>", "answer_tag", False),
-        ("<answer>7</answer>\n", "answer_tag", False),
+        ("<answer>7</answer>\n", "answer_tag", True),
         ("7</answer>", "answer_tag", False),
         ("", "answer_tag", False),
     ],
@@ -211,6 +214,20 @@ def test_where_a_response_states_its_answer(text, response_format, ends):
 @given(st.text(st.sampled_from("ab{}\\</>"), max_size=12))
 def test_what_states_its_answer_is_read_as_that_answer(inside):
     text = f"<think>a</think>\\boxed{{{inside}}}"
-    if states_answer(text, "think_boxed"):
-        assert extract_answer(text) is not None
-        assert is_well_formed(text, "think_boxed") or "think>" in inside
+    ends = [end for end in range(len(text) + 1) if states_answer(text[:end], "think_boxed")]
+    if ends:
+        assert extract_answer(text[: ends[0]]) is not None
+        assert is_well_formed(text[: ends[0]], "think_boxed") or "think>" in inside
+
+
+def test_a_thought_that_the_prompt_has_begun_belongs_to_the_response():
+    plain = Scored(
+        texts=["I see 5.\n</think>\n\n\\boxed{5}", "\\boxed{5}"],
+        lengths=[5, 5],
+        finished=[True, True],
+        items=[],
+        verdicts=[],
+        max_response_length=9,
+    )
+    assert Format().values(plain) == [0.0, 0.0]
+    assert Format().values(dataclasses.replace(plain, opening="<think>")) == [1.0, 0.0]

@@ -47,10 +47,13 @@ KINDS = {
 
 FEWER = ("one process has less to do", "with and without images")  # of the kinds but the first
 SAVED = ("plain", "adapters")
+HALF = {"half": True}
 
 
-def made(*, freeze=(), recompute=False, adapters=False, shard=False):
-    policy = SMALL.load()
+def made(*, freeze=(), recompute=False, adapters=False, half=False, shard=False):
+    policy = SMALL.load(precision="bf16" if half else "fp32")
+    if half:
+        policy.to(torch.bfloat16)
     if recompute:
         policy.recompute()
     if adapters:
@@ -217,8 +220,8 @@ def _everything(folder, rank, port, queue):
         with parallel.member(store, rank, 2, "cpu"):
             found["shards"] = _in_shards()
             found |= {name: _compared(kind) for name, kind in KINDS.items()}
-            for name in SAVED:
-                found[f"saved, {name}"] = _updated(folder / name, KINDS[name])
+            for name, kind in [*((name, KINDS[name]) for name in SAVED), ("half", HALF)]:
+                found[f"saved, {name}"] = _updated(folder / name, kind)
             parallel.gathered({})  # the store goes with process 0: all are done
     except Exception:
         found["error"] = traceback.format_exc()
@@ -276,7 +279,7 @@ def test_norms_weights_and_moments_are_those_of_one_process(found, folder, kind)
             torch.testing.assert_close(shards[key], value, rtol=1e-4, atol=2e-6, msg=key)
 
 
-@pytest.mark.parametrize("kind", SAVED)
+@pytest.mark.parametrize("kind", [*SAVED, "half"])
 def test_a_checkpoint_of_one_is_read_by_the_other_and_written_again_bit_by_bit(found, folder, kind):
     for how in ("whole", "shards"):
         written = folder / kind / how / "step-000002"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from tests.train.fakes import SMALLEST, experience
 from vexp.config.compose import resolve
 from vexp.probe.attention import ImageLogits
 from vexp.registry import REGISTRY
+from vexp.reward.base import ObservedReward
 from vexp.train import metrics
 from vexp.train.checkpoint import State
 from vexp.train.experience import Counterfactual, ImageAttention
@@ -253,3 +256,31 @@ def test_what_ease_sees_is_pooled_over_the_tokens_it_supervises():
         assert not values[0].isnan()
         assert values[1:].isnan().all()  # no weight, no image
     assert metrics.means(found)["auxiliary/ease/evidence_mass"] == pytest.approx(float(mass[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks(ObservedReward):
+    """Earns what the experience holds as entropy of the first token."""
+
+    def observed(self, made):
+        return made.entropy[:, 0].double()
+
+
+def test_rewards_that_only_the_experience_knows_are_in_the_reward():
+    looks = Looks(weight=2.0)
+    run = composed()
+    terms = {"accuracy": run.reward.terms["accuracy"], "looks": looks}
+    run = dataclasses.replace(run, reward=dataclasses.replace(run.reward, terms=terms))
+    text = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    seen = torch.tensor([[0.5], [0.25], [0.0], [0.0]]).expand(4, 5)
+    made = batch(
+        group=torch.tensor([3, 3, 5, 5]), entropy=seen.float(), rewards=text + 2 * seen[:, 0]
+    )
+    # two groups train; of four generated, three are all right or all wrong by their texts
+    row = {"reward": 0.4, "reward/looks": 0.1875, "frac_zero_std": 0.75, "groups_generated": 4}
+    found = metrics.with_observed(run, row, made)
+    assert found["reward"] == pytest.approx(0.4 + 2 * 0.1875)
+    assert found["frac_zero_std"] == 0.5  # the first group has a difference after all
+    replayed = dataclasses.replace(made, replayed=torch.tensor([True, True, False, False]))
+    assert metrics.with_observed(run, row, replayed)["frac_zero_std"] == 0.75
+    assert metrics.with_observed(composed(), row, made) == row

@@ -32,11 +32,12 @@ class Pretrained(Backbone):
     """
 
     model_type: ClassVar[str]  # of the transformers configuration
+    follows_instructions = True
     depth: ClassVar[int]  # decoder layers of the model that is the default
 
     path: Annotated[str, UNHASHED] = ""  # folder or hub name
     revision: Annotated[str | None, UNHASHED] = None  # commit, tag or branch on the hub
-    weights: Precision = "fp32"  # bf16: half the memory; small updates are rounded away
+    weights: Precision = "fp32"  # bf16: weights and gradients in half the memory
 
     def __post_init__(self) -> None:
         path, revision = self.path, self.revision

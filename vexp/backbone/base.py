@@ -43,6 +43,9 @@ class Backbone(Component):
     # `emits` says that no token can be added.
     lacks: ClassVar[tuple[str, ...]] = ()
 
+    # Whether its models know words, so that a prompt can tell them how to answer.
+    follows_instructions: ClassVar[bool] = False
+
     lora: Annotated[Lora, Neutral(Lora())] = Lora()  # low-rank changes, in place of all weights
 
     @property

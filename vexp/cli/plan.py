@@ -36,6 +36,8 @@ def command(
     click.echo(f"  evaluations  {show.evaluations_line(plan)}")
     for line in show.disk_lines(disk):
         click.echo(f"  disk         {line}")
+    if plan.specs() and (placed := plan.launcher.placement()):
+        click.echo(f"  workers      {placed}")
     width = max((len(run.training.label) for run in plan.runs), default=0)
     for run in plan.runs:
         click.echo(f"  {run.state:8} {run.training.label:{width}}  {run.name}")

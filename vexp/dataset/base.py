@@ -49,6 +49,10 @@ class Dataset(Component):
             DataError: names the file and row of an item that cannot be read.
         """
 
+    def question_of(self, split: Split, index: int) -> str:
+        """The question of an item. Override it where it is to be had without making the item."""
+        return self.item(split, index).question
+
     def tag_of(self, split: Split, index: int) -> str:
         """The tag of an item: "single" or "multi" evidence, empty when unknown.
 

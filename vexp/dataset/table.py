@@ -88,6 +88,9 @@ class Table(Dataset):
         except ValueError as error:  # BadImage, BadBoxes, BadRow, or a line that is not JSON
             raise _bad_row(error, place) from error
 
+    def question_of(self, split: Split, index: int) -> str:
+        return str(self.fields_of(self.places(split)[index])["question"])
+
     def tag_of(self, split: Split, index: int) -> str:
         place = self.places(split)[index]
         try:

@@ -140,8 +140,7 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
         return
     freeze, spread = ("rl.freeze=[vision]",), _spread(run)
     yield Part("weights", weights // _shares(run), "always", (*lighter, *spread))
-    moments = 2 * weights // _shares(run, "moments")
-    yield Part("moments of AdamW", moments, "always", (*lighter, *freeze, *spread))
+    yield from _moments(run, shapes, (*freeze, *spread))
     gradients = weights // _shares(run, "gradients")
     yield Part("gradients", gradients, "update", (*lighter, *freeze, *spread))
     if _shares(run) > 1:
@@ -163,6 +162,17 @@ def _parts(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int) 
     yield _activations(run, shapes, prompt_tokens, number)
     yield _of_vision(run, shapes, image_tokens, number)
     yield _scores(run, shapes)
+
+
+def _moments(run: RunSpec, shapes: Shapes, keys: tuple[str, ...]) -> Iterator[Part]:
+    """What AdamW remembers of a weight, as `optimizer_bf16` does of one in bfloat16."""
+    half = run.backbone.bytes_per_parameter == 2 and not run.backbone.lora.rank
+    each = 6 if half else 2 * run.backbone.bytes_per_parameter
+    shares = _shares(run, "moments")
+    yield Part("moments of AdamW", each * shapes.parameters // shares, "always", keys)
+    if half:  # together with the weights they are float32 numbers
+        low = 2 * shapes.parameters // shares
+        yield Part("second halves of the weights", low, "always", keys)
 
 
 SHARDED_BY = {

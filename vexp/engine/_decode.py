@@ -14,6 +14,7 @@ from vexp.engine._stop import stated
 from vexp.engine.base import Generated, Sampling
 from vexp.probe.attention import prepared
 from vexp.train import attention as shared
+from vexp.train import stopping
 from vexp.train.logprobs import log_distribution, log_probs_of
 from vexp.train.prefix import CrossLayer, Prefix, cross_layers, mask_for, seeing
 from vexp.train.randomness import uniforms
@@ -48,6 +49,7 @@ def _generate(
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
     width = 0
     for step in range(steps):
+        stopping.check()
         distribution = log_distribution(batch.logits, policy.banned, sampling.temperature)
         uniform = None if noise is None else noise[batch.rows.flatten(), step]
         token = choose(distribution, uniform, sampling, policy.eos_id)

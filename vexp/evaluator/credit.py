@@ -128,7 +128,8 @@ class Credit(Heldout):
         prompts, generated = self._generated(policy, run, items, ids)
         repeated = [item for item in items for _ in range(self.group_size)]
         texts = policy.decode(generated.tokens, generated.mask)
-        verdicts = judge(run.verifier, texts, [item.answer for item in repeated])
+        judged = [policy.opening + text for text in texts]
+        verdicts = judge(run.verifier, judged, [item.answer for item in repeated])
         scored = Scored(
             texts=texts,
             lengths=generated.mask.sum(dim=1).tolist(),
@@ -138,6 +139,7 @@ class Credit(Heldout):
             max_response_length=self._limit(run),
             response_format=run.prompt.response_format,
             emits=tuple(policy.emits),
+            opening=policy.opening,
         )
         weights, seen = self._weights(policy, run, items, prompts, generated, scored)
         drawn = {
@@ -226,7 +228,7 @@ class Credit(Heldout):
             status=verdict.status,
             length=scored.lengths[row],
             dataset=places[question][0],
-            well_formed=is_well_formed(text, scored.response_format, scored.emits),
+            well_formed=is_well_formed(scored.opening + text, scored.response_format, scored.emits),
             truncated=not scored.finished[row],
             values=_by_kind(pieces, weights),
             tokens=tuple(kept),

@@ -150,7 +150,8 @@ class Heldout(Evaluator):
         if each > 1:
             ids = [f"{name}#{number}" for name in ids for number in range(each)]
         texts = policy.decode(generated.tokens, generated.mask)
-        verdicts = judge(run.verifier, texts, [item.answer for item in items])
+        judged = [policy.opening + text for text in texts]
+        verdicts = judge(run.verifier, judged, [item.answer for item in items])
         looked = self._looked(policy, run, places, items, prompts, generated)
         lengths: list[int] = generated.mask.sum(dim=1).tolist()
         finished: list[bool] = generated.finished.tolist()
@@ -167,7 +168,7 @@ class Heldout(Evaluator):
                 length=lengths[i],
                 dataset=places[i][0],
                 well_formed=is_well_formed(
-                    texts[i], run.prompt.response_format, tuple(policy.emits)
+                    judged[i], run.prompt.response_format, tuple(policy.emits)
                 ),
                 truncated=not finished[i],
                 values=looked[i].values,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vexp.config.types import Count, Positive, PositiveInt
 from vexp.registry import Component
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
 
 STOPPING = "stopping"  # the state of a worker that was asked to stop and is saving
 
@@ -75,6 +78,17 @@ class Launcher(Component):
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
+
+    def check_runs(self, runs: Iterable[RunSpec]) -> None:
+        """Asked before a sweep's workers are started: whether these runs can run as it would.
+
+        Raises:
+            ConfigError: if they cannot.
+        """
+
+    def placement(self) -> str:
+        """Where on this machine its workers will run, if there is more to say than the settings."""
+        return ""
 
     def asking(self, resources: Mapping[str, Any]) -> Self:
         """This launcher with a run's resources, as far as it knows such settings."""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vexp.config.types import PositiveInt
+from vexp.errors import ConfigError
+from vexp.launcher import _gpus
 from vexp.launcher.base import STOPPING, Launcher, Worker
 from vexp.registry import register
+
+if TYPE_CHECKING:
+    from vexp.spec import RunSpec
 
 # Read by OpenMP, MKL and OpenBLAS, and through them by torch and numpy.
 _STATES = {False: "running", True: STOPPING}
@@ -24,7 +30,7 @@ class Local(Launcher):
     """Worker processes on this machine; they go on when the terminal closes.
 
     Each worker holds a numbered slot, so that however often and from however many shells a sweep is
-    launched, no more than `workers` of them are at it.
+    launched, no more than `workers` of them are at it. Each has its even share of the GPUs.
     """
 
     searches = True
@@ -32,6 +38,14 @@ class Local(Launcher):
     workers: PositiveInt = 2  # runs at the same time
     threads: PositiveInt | None = None  # CPU threads per run; null: the cores shared out evenly
     environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
+
+    def check_runs(self, runs: Iterable[RunSpec]) -> None:
+        found = _gpus.problem(runs, self.workers, {**os.environ, **self.environment})
+        if found is not None:
+            raise ConfigError(found)
+
+    def placement(self) -> str:
+        return _gpus.placement(self.workers, {**os.environ, **self.environment})
 
     def start(self, state: Path, pending: int) -> Sequence[Worker]:
         from vexp.sweeps.slots import Slot
@@ -66,6 +80,11 @@ class Local(Launcher):
         holders = held_slots(state.resolve() / "workers")
         return [Worker(h.slot.name, h.slot.log) for h in holders if h.stop()]
 
+    def variables_of(self, number: int) -> dict[str, str]:
+        """The environment of worker `number`, which has GPUs of its own where there are any."""
+        variables = self.variables()
+        return variables | _gpus.of_worker(number, self.workers, variables)
+
     def variables(self) -> dict[str, str]:
         """The environment of a worker and its runs."""
         threads = self.threads
@@ -87,7 +106,7 @@ class Local(Launcher):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=self.variables(),
+                env=self.variables_of(number),
                 start_new_session=True,
             )
 

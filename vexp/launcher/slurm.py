@@ -42,7 +42,7 @@ class Slurm(Launcher):
     cpus: PositiveInt = 4  # per run, on each of its nodes
     mem_gb: Positive | None = None  # per run, on each of its nodes; null: what the cluster gives
     time_min: PositiveInt = 240  # limit of one start of a run; it goes on after it
-    signal_delay_s: PositiveInt = 120  # notice before the limit: a step and a checkpoint must fit
+    signal_delay_s: PositiveInt = 120  # notice before the limit: updates and a checkpoint must fit
     nodes: PositiveInt = 1  # per run
     tasks_per_node: PositiveInt = 1  # processes of a run on each node: one per GPU
     engine_nodes: Count = 0  # per run, beside those; a run with engine.nodes asks for them itself

@@ -32,6 +32,7 @@ class Scored:
         "think_boxed"  # the run's `prompt.response_format`, which `format` rewards
     )
     emits: Sequence[str] = ()  # special tokens that a response may contain
+    opening: str = ""  # what the prompt has already written of every response
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vexp.registry import register
 from vexp.reward.base import RewardTerm, Scored
-from vexp.train.responses import is_well_formed
+from vexp.train.responses import keep_format
 
 
 @register("reward", "format")
@@ -15,7 +15,4 @@ class Format(RewardTerm):
     """1 if the whole response keeps to `prompt.response_format`, else 0."""
 
     def values(self, scored: Scored) -> list[float]:
-        return [
-            float(is_well_formed(text, scored.response_format, scored.emits))
-            for text in scored.texts
-        ]
+        return [float(kept) for kept in keep_format(scored)]

@@ -10,7 +10,10 @@ from typing import Any
 
 from vexp.errors import Interrupted
 
-_SAID = b"\nstopping after this step, everything is saved (Ctrl-C again stops at once)\n"
+_SAID = (
+    b"\nstopping before this step's updates or after them; everything is saved (Ctrl-C again stops "
+    b"at once)\n"
+)
 
 
 class StopRequest:

@@ -80,12 +80,12 @@ class RunFolder:
         """
         from vexp.config.schema import Origin, Reading, build
         from vexp.registry import REGISTRY
-        from vexp.spec import RunSpec
+        from vexp.spec import StoredRunSpec
 
         where = str(self.folder / RECORD)
         REGISTRY.load_plugins(self.config.get("plugins", ()), origin=where)
         origins: dict[tuple[str, ...], Origin] = {(key,): Origin(where) for key in self.config}
-        return build(RunSpec, self.config, Reading(origins=origins))
+        return build(StoredRunSpec, self.config, Reading(origins=origins))
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts that left a folder, oldest first."""

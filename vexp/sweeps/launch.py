@@ -58,6 +58,7 @@ def launch(
     a retry or a `release`.
 
     Raises:
+        ConfigError: if the launcher cannot run them here.
         RunError: if a run's folder was written by another config.
         StorageError: if the results folder cannot be written; nothing was started.
     """
@@ -69,6 +70,8 @@ def launch(
     alive = tuple(launcher.alive(plan.state.folder))
     new = tuple(run.name for run in missing if run.status is None)
     work = 0 if held else len(pending) + proposals
+    if work and not held:
+        launcher.check_runs(plan.specs())
     if dry_run:
         return Launched(new, work, (), alive, held)
     store = RunStore(plan.state.results_dir)

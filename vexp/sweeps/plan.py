@@ -21,6 +21,7 @@ from vexp.sweeps.units import Units, finished_of, look
 
 if TYPE_CHECKING:
     from vexp.launcher.base import Launcher
+    from vexp.spec import RunSpec
     from vexp.sweeps.search.plan import Searching
 
 STATES: tuple[State, ...] = ("done", "pruned", "running", "failed", "stopped", "new")
@@ -79,7 +80,11 @@ class Plan:
     @property
     def launcher(self) -> Launcher:
         """The same for all runs of the sweep."""
-        return (self.search.corner if self.search else self.points[0].run).launcher
+        return self.specs()[0].launcher
+
+    def specs(self) -> list[RunSpec]:
+        """The declared runs; of a search one that stands for all."""
+        return [self.search.corner] if self.search else [point.run for point in self.points]
 
     def unknown(self) -> tuple[Problem, ...]:
         """What this machine cannot tell of the runs' inputs; their ids are provisional."""

@@ -16,10 +16,10 @@ from vexp.engine.base import Generated
 from vexp.mix.base import Mix
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuing
-from vexp.train import parallel, sampling
+from vexp.train import parallel, sampling, stopping
 from vexp.train.evidence import relative_boxes
 from vexp.train.experience import Experience
-from vexp.train.responses import is_well_formed
+from vexp.train.responses import keep_format
 from vexp.train.rethinking import Rethought, rethought
 from vexp.train.rewards import Rewards, reward
 from vexp.train.sampling import generate, widened
@@ -75,6 +75,7 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
     collected = Collected(cursor)
     seen: Counter[str] = Counter()
     for _ in range(run.group_filter.max_batches):
+        stopping.check_together()
         with clock("generate_s"):
             items = draw(run.mix, collected.cursor, run.rl.prompts_per_step, seed=run.seed)
             keys = distinct([item.id for item in items], seen)
@@ -159,7 +160,8 @@ def judged(run: RunSpec, policy: Policy, items: list[Item], generated: Generated
     """The responses as text, each with its verdict."""
     found = as_text(run, policy, items, generated, ())
     answers = [item.answer for item in found.items]
-    return dataclasses.replace(found, verdicts=judge(run.verifier, found.texts, answers))
+    texts = [found.opening + text for text in found.texts]
+    return dataclasses.replace(found, verdicts=judge(run.verifier, texts, answers))
 
 
 def as_text(
@@ -179,6 +181,7 @@ def as_text(
         max_response_length=run.rollout.max_response_length,
         response_format=run.prompt.response_format,
         emits=tuple(policy.emits),
+        opening=policy.opening,
     )
 
 
@@ -209,9 +212,7 @@ def rewarded(
         generated=generated,
         lengths=list(scored.lengths),
         finished=list(scored.finished),
-        well_formed=[
-            is_well_formed(text, scored.response_format, scored.emits) for text in scored.texts
-        ],
+        well_formed=keep_format(scored),
         rewards=rewards,
         kept=[index for index, passed in enumerate(keep) if passed],
     )

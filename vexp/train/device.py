@@ -40,24 +40,30 @@ def arithmetic(compute: Compute) -> Iterator[str]:
     """The device's name, with torch's global settings as `compute` asks, restored afterwards.
 
     On the CPU every operation is deterministic, so that a resumed run equals an uninterrupted one
-    bit by bit; there this costs nothing. CUDA kernels are left as they are.
+    bit by bit; there this costs nothing. CUDA kernels are left as they are, except that products
+    in bfloat16 are summed in float32 throughout, as in EasyR1.
     """
     device = device_name(compute)
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = _MEMORY.fill_uninitialized_memory
+    products = torch.backends.cuda.matmul
+    reduced = products.allow_bf16_reduced_precision_reduction
     try:
         if compute.threads is not None:
             torch.set_num_threads(compute.threads)
         if device == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             _MEMORY.fill_uninitialized_memory = False
+        else:
+            products.allow_bf16_reduced_precision_reduction = False
         yield device
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         _MEMORY.fill_uninitialized_memory = fill
+        products.allow_bf16_reduced_precision_reduction = reduced
 
 
 def make_accelerator(compute: Compute) -> Accelerator:

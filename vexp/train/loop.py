@@ -5,15 +5,18 @@ prompts -> responses -> rewards -> group filter -> experience -> advantages -> l
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, memory, parallel
+from vexp.train import checkpoint, memory, parallel, stopping
 from vexp.train.checkpoint import State
 from vexp.train.device import arithmetic
 from vexp.train.learner import Learner, make_learner
+from vexp.train.metrics import nothing_kept
 from vexp.train.stale import Waiting, stale_step, waiting
 from vexp.train.step import learn, prepare
+from vexp.train.stopping import Abandoned
 from vexp.train.timing import Clock
 from vexp.train.tracking import Trackers, tracking
 from vexp.train.workspace import stopped
@@ -31,26 +34,31 @@ def train_rl(
     Returns the last checkpoint (None if there is no step to do, or if another process writes it).
 
     Raises:
-        Interrupted: after saving, when the workspace asked to stop.
+        Interrupted: after saving, when the workspace asked to stop. A step that has not come to its
+            updates is given up, and done again by the next attempt.
         Diverged: if loss or gradient is not finite; the last checkpoint is as it was.
     """
     state = State.read(found) if found else State(memory=memory.initial(run))
     workspace.resumed(state.step)
+    saved = state.step
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
         learner = make_learner(run, initial, found, device)
         late = None
         if run.rl.staleness and state.step < run.rl.steps:
             late = waiting(learner, state, found)
         while state.step < run.rl.steps:
-            clock = Clock()
-            if late is None:
-                state = train_step(learner, state, clock)
-            else:
-                state, late = stale_step(learner, state, late, clock)
-            _tell(run, workspace, trackers, state, clock)
-            stop = parallel.anybody(workspace.stop_requested())
-            if stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps:
-                found = _save(learner, workspace, state, late)
+            clock, before = Clock(), state
+            with stopping.heeding(workspace.stop_requested), contextlib.suppress(Abandoned):
+                if late is None:
+                    state = train_step(learner, state, clock)
+                else:
+                    state, late = stale_step(learner, state, late, clock)
+            if state is not before:
+                _tell(run, workspace, trackers, state, clock)
+            stop = state is before or parallel.anybody(workspace.stop_requested())
+            due = stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps
+            if due and state.step > saved:
+                found, saved = _save(learner, workspace, state, late), state.step
             if stop and state.step < run.rl.steps:
                 raise stopped("rl", state.step, run.rl.steps)
     return found
@@ -67,6 +75,8 @@ def _tell(
     seconds = clock.row()
     workspace.log_metrics(state.step, state.metrics)
     workspace.log_timing(state.step, seconds)
+    if remark := nothing_kept(run, state.metrics):
+        workspace.note(f"step {state.step}: {remark}")
     workspace.progress("rl", state.step, run.rl.steps, state.metrics)
     times = {f"seconds/{name.removesuffix('_s')}": value for name, value in seconds.items()}
     trackers.log(state.step, state.metrics | times)
@@ -80,7 +90,7 @@ def _save(
         return None
     workspace.sync()
     homes = workspace.checkpoint_dirs
-    former = late.former if late is not None and late.batch is not None else None
+    former = late.former if late is not None and state.step < learner.run.rl.steps else None
     folder = checkpoint.save(homes[0], state, learner.policy, learner.optimizer, former)
     checkpoint.prune(homes, learner.run.checkpoint.keep, state.step)
     return folder

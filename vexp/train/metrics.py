@@ -36,18 +36,22 @@ def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
     rewards = [value for batch in batches for value in batch.rewards.total]
     groups = torch.arange(len(rewards) // group_size).repeat_interleave(group_size)
     same = equal_rewards(torch.tensor(rewards, dtype=torch.float64), groups)
+    accuracies = [value for batch in batches for value in batch.rewards.accuracies]
+    solved = [mean(accuracies[i : i + group_size]) for i in range(0, len(accuracies), group_size)]
     row: dict[str, float] = {"reward": mean(rewards)}
     for term in batches[0].rewards.terms:
         values = [value for batch in batches for value in batch.rewards.terms[term]]
         row[f"reward/{term}"] = mean(values)
     row |= {
-        "accuracy": mean([value for batch in batches for value in batch.rewards.accuracies]),
+        "accuracy": mean(accuracies),
         "format": mean([value for batch in batches for value in batch.well_formed]),
         "response_length": mean([value for batch in batches for value in batch.lengths]),
         "truncation_rate": mean([not value for batch in batches for value in batch.finished]),
         "frac_zero_std": mean(same.tolist()),
         "groups_generated": len(same),
         "groups_kept": collected.kept,
+        "groups_all_wrong": solved.count(0.0),
+        "groups_all_right": solved.count(1.0),
         "batches": len(batches),
     }
     dropped = sum(
@@ -65,6 +69,22 @@ def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
     for status in _COUNTED:
         row[f"verifier/{status}"] = sum(batch.rewards.statuses[status] for batch in batches)
     return row
+
+
+def nothing_kept(run: RunSpec, row: Mapping[str, float]) -> str:
+    """What to tell of a step in which no group passed the filter; empty where one did."""
+    if row["groups_kept"]:
+        return ""
+    groups, batches = int(row["groups_generated"]), int(row["batches"])
+    text = (
+        f"none of {groups} groups in {batches} {'batch' if batches == 1 else 'batches'} passed "
+        f"group_filter={run.group_filter.name} ({int(row['groups_all_wrong'])} all wrong, "
+        f"{int(row['groups_all_right'])} all right): nothing is learned"
+    )
+    if silent := int(row["verifier/no_answer"]):
+        responses = groups * run.rollout.responses_per_prompt
+        text += f"; {silent} of {responses} responses have no answer in a form that is read"
+    return text
 
 
 def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
@@ -86,6 +106,32 @@ def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
         row |= means({f"attention/{layer}/{name}": value for name, value in values.items()})
     row |= _focused(experience)
     return row | of_auxiliary(run.auxiliary, experience) | run.credit.metrics(experience)
+
+
+def with_observed(
+    run: RunSpec, row: Mapping[str, float], experience: Experience
+) -> dict[str, float]:
+    """The row of `of_rollouts` and `of_experience` with the terms that only the latter knows.
+
+    They are known for the groups that train, with `experience.rewards` as learning saw them. So
+    `reward` is the weighted sum of all terms' means, as they stand in the row, and `frac_zero_std`
+    judges the groups that train by all terms and the others by what is known of them.
+    """
+    terms = {n: term for n, term in run.reward.terms.items() if isinstance(term, ObservedReward)}
+    if not terms:
+        return dict(row)
+    new = torch.ones_like(experience.group, dtype=torch.bool)
+    if experience.replayed is not None:
+        new = ~experience.replayed
+    _, groups = torch.unique(experience.group[new], return_inverse=True)
+    rewards = experience.rewards[new]
+    texts = rewards
+    for term in terms.values():
+        texts = texts - term.weight * term.observed(experience).to(rewards.dtype)[new]
+    more = int(equal_rewards(rewards, groups).sum()) - int(equal_rewards(texts, groups).sum())
+    gain = math.fsum(term.weight * row[f"reward/{name}"] for name, term in terms.items())
+    equal = row["frac_zero_std"] + more / row["groups_generated"]
+    return {**row, "reward": row["reward"] + gain, "frac_zero_std": max(0.0, equal)}
 
 
 def of_auxiliary(terms: Mapping[str, Auxiliary], experience: Experience) -> dict[str, float]:

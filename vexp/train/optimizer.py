@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from vexp.errors import ConfigError, Diverged, Problem
 from vexp.spec import FrozenPart, Optimization, Shard
+from vexp.train.optimizer_bf16 import SplitAdamW
 from vexp.train.sharding import gathered
 from vexp.train.zero import ZeroAdamW
 
@@ -23,6 +24,7 @@ def make_optimizer(model: nn.Module, settings: Optimization, shard: Shard = "non
     """Freeze what the settings say; AdamW over the rest. Biases and norms (1-D) do not decay.
 
     With `shard` a stage of ZeRO it is DeepSpeed that spreads AdamW's moments over the processes.
+    Weights in bfloat16 get an AdamW that does not round their updates away.
 
     Raises:
         ConfigError: if a package that this needs is not installed.
@@ -43,6 +45,8 @@ def make_optimizer(model: nn.Module, settings: Optimization, shard: Shard = "non
         zero = ZeroAdamW(groups, lr=rate, betas=betas, stage=int(shard[-1]), limit=limit)
         model.zero = zero  # type: ignore[assignment]
         return zero
+    if any(p.dtype == torch.bfloat16 for p in trainable):
+        return SplitAdamW(groups, lr=rate, betas=betas)
     return AdamW(groups, lr=rate, betas=betas, fused=True)
 
 

@@ -313,6 +313,11 @@ class Policy(nn.Module):
             mask[index, : len(row)] = True
         return tokens.to(self.device), mask.to(self.device)
 
+    @functools.cached_property
+    def opening(self) -> str:
+        """The beginning of every response that its prompt has already written; mostly empty."""
+        return prompting.opening(self.tokenizer)
+
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Texts of responses, without the end of the sequence; what `emits` allows stays."""
         kept = (mask & (tokens != self.eos_id)).tolist()

@@ -157,6 +157,18 @@ def _rendered(conversations: Sequence[Sequence[Mapping[str, Any]]], tokenizer: A
     return texts
 
 
+def opening(tokenizer: Any) -> str:
+    """What the chat template has already written of the response: `<think>`, or nothing.
+
+    The templates of models that always think first end their prompts with it.
+    """
+    conversation = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    prompt: str = tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=True, date_string=_DATE
+    )
+    return "<think>" if prompt.rstrip().endswith("<think>") else ""
+
+
 def _pieces(items: Sequence[Item], image_processor: Any, family: Family) -> Pieces | None:
     images = [item.image for item in items if item.image is not None]
     if not images:

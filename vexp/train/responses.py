@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from vexp.reward.base import Scored
 
 ResponseFormat = Literal["think_boxed", "answer_tag"]
 
 _BOX = "\\boxed{"
-# What may stand behind a final box: closing math delimiters, a full stop, white space.
-_AFTER_BOX = re.compile(r"(?:\\\)|\\\]|[$.\s])*")
+# What may stand behind a final box: closing delimiters and punctuation, which a token may have
+# together with the box's brace.
+_AFTER_BOX = re.compile(r"[^\w{]*")
 _ANSWER_LINE = re.compile(r"[*_\s]*(?:final\s+)?answer[*_\s]*:[*_\s]*(.+)", re.IGNORECASE)
 
 
@@ -56,16 +60,17 @@ CLOSES = {"think_boxed": "}", "answer_tag": ">"}
 
 
 def states_answer(text: str, response_format: str) -> bool:
-    """Whether a response ends with the statement of its answer, so that nothing more is needed.
+    """Whether a response has stated its answer, so that nothing more is needed.
 
-    `think_boxed`: with a closed box, something in it, behind the think block. `answer_tag`: with a
-    closed `<answer>` span, something in it. A box within the thoughts is none.
+    `think_boxed`: in a closed box, something in it, behind the think block. `answer_tag`: in a
+    closed `<answer>` span, something in it. A box within the thoughts is none. Asked after every
+    token it is true first of the token that closes the answer, whatever else that token spells: in
+    the vocabularies of real models there are `}.`, `}$` and `>\\n`.
     """
     if response_format == "answer_tag":
-        return text.endswith("</answer>") and _last_span(text) is not None
+        return _last_span(text) is not None
     _, closed, behind = text.rpartition("</think>")
-    ends = [(start, end) for start, end in _boxes(behind) if end + 1 == len(behind)]
-    return bool(closed) and any(behind[start:end].strip() for start, end in ends)
+    return bool(closed) and any(behind[start:end].strip() for start, end in _boxes(behind))
 
 
 def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -> bool:
@@ -86,6 +91,14 @@ def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -
     if response_format == "answer_tag":
         return _is_answer_tag(text)
     raise ValueError(f"unknown response format {response_format!r}")
+
+
+def keep_format(scored: Scored) -> list[bool]:
+    """Whether each response, with what its prompt has written of it, has the format."""
+    return [
+        is_well_formed(scored.opening + text, scored.response_format, scored.emits)
+        for text in scored.texts
+    ]
 
 
 def _is_think_boxed(text: str) -> bool:

@@ -79,7 +79,7 @@ def rethought(
     with clock("score_s"):
         texts = policy.decode(whole.tokens, whole.mask)
         answers = [scored.items[one.row].answer for one in begun]
-        verdicts = judge(run.verifier, texts, answers)
+        verdicts = judge(run.verifier, [policy.opening + text for text in texts], answers)
         chosen = _kept(method, policy, begun, found, verdicts)
     if chosen:
         whole = _rows(whole, chosen)

@@ -18,7 +18,7 @@ from torch import Tensor
 from vexp.probe.attention import ImageLogits, Probe
 from vexp.probe.layout import count
 from vexp.registry import Component
-from vexp.train import parallel
+from vexp.train import parallel, stopping
 from vexp.train.evidence import layout_masks
 from vexp.train.experience import Counterfactual, Experience, ImageAttention, forward
 from vexp.train.policy import Reading
@@ -120,6 +120,7 @@ def observe(
         return experience
     found = _Found(experience, request)
     for rows in parallel.mine(list(portions)):
+        stopping.check()
         part = experience.select(rows)
         hidden = None
         if request.own:

@@ -22,6 +22,7 @@ from vexp.errors import CheckpointError
 from vexp.train.checkpoint import FORMER, State
 from vexp.train.collect import begin
 from vexp.train.step import Prepared, learn, prepare
+from vexp.train.stopping import Abandoned
 from vexp.train.timing import Clock
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class Waiting:
     """What one step leaves to the next."""
 
-    batch: Prepared | None  # of the next step; None after the last one
+    batch: Prepared | None  # of the next step; None after the last one, or if the run is to stop
     former: Mapping[str, Tensor]  # the weights that generated it, on the CPU
 
 
@@ -65,8 +66,9 @@ def stale_step(
     state = learn(learner, batch, state.updates, clock)
     if last:
         return state, Waiting(None, former)
-    with exchanged(policy, former):
+    with exchanged(policy, former), contextlib.suppress(Abandoned):
         return state, Waiting(prepare(learner, state, clock), former)
+    return state, Waiting(None, former)
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ def prepare(learner: Learner, state: State, clock: Clock) -> Prepared:
     row: dict[str, float] = dict(metrics.of_rollouts(collected, run.rollout.responses_per_prompt))
     if lesson is not None:
         row |= metrics.of_experience(run, lesson.experience)
+        row = metrics.with_observed(run, row, lesson.experience)
         memory = replay.remembered(run, lesson.experience, memory)
     return Prepared(step, collected.cursor, row, lesson, memory)
 

@@ -67,7 +67,8 @@ class Workspace(Protocol):
         """Step `step` of `total` of a stage is done; `row` is what a progress bar may show."""
 
     def stop_requested(self) -> bool:
-        """Whether training should save and stop (Ctrl-C, SIGTERM). Asked after every step."""
+        """Whether training should save and stop (Ctrl-C, SIGTERM). Asked after every step,
+        and within it until its updates begin."""
 
     def note(self, text: str) -> None:
         """A message for the user and the log, e.g. that a damaged checkpoint was skipped."""

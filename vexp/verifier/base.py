@@ -25,6 +25,9 @@ class Verifier(Component):
     """Judges one response. A verifier with a `time_limit_s` runs in a worker process."""
 
     kind: ClassVar[str] = "verifier"
+    # Whether an answer counts only in a box, in `<answer>` tags or in a line "Answer: ...", which a
+    # prompt then has to ask for. False for a verifier that reads the response in another way.
+    reads_format: ClassVar[bool] = True
 
     @property
     def time_limit_s(self) -> float | None:
