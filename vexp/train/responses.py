@@ -1,9 +1,10 @@
 """Reading a response: where its answer is, and whether it keeps to the format. Pure text.
 
-Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched,
-the last closed `<answer>` span, a final `Answer:` line. There is no fallback to the whole response,
-which rewards guessing by listing and was seen to be hacked. Everything takes time linear in the
-length of the text.
+Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched and
+something in it, the last closed `<answer>` span, a final `Answer:` line. A draft in the thoughts is
+none of these: only what stands behind the last `</think>` counts, and nothing within a `<think>` that
+never ends. There is no fallback to the whole response, which rewards guessing by listing and was
+seen to be hacked. Everything takes time linear in the length of the text.
 
 The formats are those of the papers without the quirk of EasyR1's released check, which removes
 spaces around `<`, `>` and `/` before matching and thereby alters the answer ("a / b" -> "a/b"). So
@@ -22,36 +23,41 @@ if TYPE_CHECKING:
 
 ResponseFormat = Literal["think_boxed", "answer_tag"]
 
-_BOX = "\\boxed{"
+_BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(rf"{_BOX.pattern}|\\.|[{{}}]", re.DOTALL)
 # What may stand behind a final box: closing delimiters and punctuation, which a token may have
 # together with the box's brace.
 _AFTER_BOX = re.compile(r"[^\w{]*")
-_ANSWER_LINE = re.compile(r"[*_\s]*(?:final\s+)?answer[*_\s]*:[*_\s]*(.+)", re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"[*_\s]*(?:final\s+)?answer[*_\s]*[:：][*_\s]*(.+)", re.IGNORECASE)
 
 
 def extract_answer(text: str) -> str | None:
     """The answer a response gives, stripped of surrounding space; None if it gives none."""
-    boxes = _boxes(text)
-    if boxes:
-        start, end = boxes[-1]
-        inside = text[start:end].strip()
-        if inside:
-            return inside
-    return _last_span(text) or _answer_line(text)
+    statement = _statement(text)
+    return statement and statement[1]
 
 
 def answer_start(text: str) -> int | None:
-    """Where the statement of the answer that `extract_answer` finds begins; None if there is none.
+    """Start of the statement of the answer that `extract_answer` reads; None if there is none.
 
     That is the box, the opening tag of the span, or the line.
     """
-    boxes = _boxes(text)
-    if boxes and text[slice(*boxes[-1])].strip():
-        return boxes[-1][0] - len(_BOX)
-    if _last_span(text):
-        return text.rfind("<answer>", 0, text.rfind("</answer>"))
-    if _answer_line(text):
-        return text.rstrip().rfind("\n") + 1
+    statement = _statement(text)
+    return statement and statement[0]
+
+
+def _statement(text: str) -> tuple[int, str] | None:
+    """Place and content of the statement of the answer, outside the thoughts."""
+    start = text.rfind("</think>") + len("</think>") if "</think>" in text else 0
+    end = text.find("<think>", start)
+    spoken = text[start:end] if end >= 0 else text[start:]
+    for begin, inside, close in reversed(_boxes(spoken)):
+        if content := spoken[inside:close].strip():
+            return start + begin, content
+    if content := _last_span(spoken):
+        return start + spoken.rfind("<answer>", 0, spoken.rfind("</answer>")), content
+    if content := _answer_line(spoken):
+        return start + spoken.rstrip().rfind("\n") + 1, content
     return None
 
 
@@ -70,7 +76,8 @@ def states_answer(text: str, response_format: str) -> bool:
     if response_format == "answer_tag":
         return _last_span(text) is not None
     _, closed, behind = text.rpartition("</think>")
-    return bool(closed) and any(behind[start:end].strip() for start, end in _boxes(behind))
+    boxes = _boxes(behind)
+    return bool(closed) and any(behind[start:end].strip() for _, start, end in boxes)
 
 
 def is_well_formed(text: str, response_format: str, emits: Sequence[str] = ()) -> bool:
@@ -110,7 +117,7 @@ def _is_think_boxed(text: str) -> bool:
     boxes = _boxes(behind)
     if not boxes:
         return False
-    start, end = boxes[-1]
+    _, start, end = boxes[-1]
     return bool(behind[start:end].strip()) and bool(_AFTER_BOX.fullmatch(behind, end + 1))
 
 
@@ -120,20 +127,18 @@ def _is_answer_tag(text: str) -> bool:
     return _last_span(text) is not None
 
 
-def _boxes(text: str) -> list[tuple[int, int]]:
-    """Start and end of the content of each closed box, by start; escaped braces do not count."""
-    open_braces: list[int | None] = []  # where the content begins, for those that open a box
-    found: list[tuple[int, int]] = []
-    for token in re.finditer(r"\\boxed\{|\\.|[{}]", text, re.DOTALL):
-        if token[0] == _BOX:
-            open_braces.append(token.end())
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    """Start of each closed box, start and end of its content; escaped braces do not count."""
+    open_braces: list[tuple[int, int] | None] = []  # begin and content, for those that open a box
+    boxes: list[tuple[int, int, int]] = []
+    for token in _BRACE.finditer(text):
+        if token[0].startswith("\\boxed"):
+            open_braces.append(token.span())
         elif token[0] == "{":
             open_braces.append(None)
-        elif token[0] == "}" and open_braces:
-            start = open_braces.pop()
-            if start is not None:
-                found.append((start, token.start()))
-    return sorted(found)
+        elif token[0] == "}" and open_braces and (opening := open_braces.pop()):
+            boxes.append((*opening, token.start()))
+    return sorted(boxes)
 
 
 def _last_span(text: str) -> str | None:
