@@ -1,87 +1,143 @@
-"""Bringing answers to one spelling before they are compared as text."""
+"""One spelling for all answers: Unicode, LaTeX and Markdown are flattened without losing meaning."""
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
-_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-_WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname)"
-    r"\s*\{([^{}]*)\}"
-)
-_NOTHING = re.compile(r"\\[!,]|\\left(?![a-zA-Z])|\\right(?![a-zA-Z])")
-_SPACING = re.compile(r"\\[;: ]|\\quad|~")
-_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree")
+LONGEST = 10_000  # characters of an answer that are read; longer ones are compared as they are
+
+_INVISIBLE = dict.fromkeys(
+    [0xAD, 0xFEFF, 0xFE0E, 0xFE0F, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
+     *range(0x2060, 0x2065), *range(0x2066, 0x206A)]
+)  # fmt: skip
+_DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D, 0x02D7], "-")
+_SIGNS = {0x2044: "/", 0x2215: "/", 0x2217: "*", 0x22C5: "·", 0x2219: "·", 0x2022: "·", 0x2024: "."}
+_SIGNS |= {0xBA: "°", 0x2DA: "°", 0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 0x2236: ":"}
+_FLAT = {**_INVISIBLE, **_DASHES, **_SIGNS}
+_ABOVE = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ"
+_BELOW = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎"
+_RAISED = re.compile(f"[{_ABOVE}]+")
+_LOWERED = re.compile(f"[{_BELOW}]+")
+_VULGAR = re.compile("(\\d?)([¼-¾⅐-⅞↉])")
+
+_TEXT = r"text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox"
+_WRAPPER = re.compile(rf"\\(?:{_TEXT}|operatorname|boldsymbol|bm)\s*\{{([^{{}}]*)\}}")
+_NOTHING = re.compile(r"\\!|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[bB]ig[gG]?[lr]?(?![a-z])")
+_SPACING = re.compile(r"\\[;:, ]|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])|~")
+_DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\degree(?![a-zA-Z])")
+_BRACED_POWER = re.compile(r"([\^_])\s*\{\s*(-?\w+)\s*\}")
+_BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])", re.DOTALL)
+_DOLLARS = re.compile(r"(?<!\\)\$(?=\S)([^$]*?)(?<=[^\s\\])\$(?!\d)")
+_COMMANDS = {
+    "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "lt": "<", "gt": ">", "ge": ">=",
+    "geq": ">=", "geqslant": ">=", "le": "<=", "leq": "<=", "leqslant": "<=", "ldots": "...",
+    "dots": "...", "cdots": "...", "dotsc": "...", "infty": "∞", "cup": "∪", "ne": "\\neq",
+    "lbrace": "\\{", "rbrace": "\\}", "Omega": "Ω", "mu": "μ", "approx": "≈", "euro": "€",
+    "pounds": "£", "yen": "¥", "percent": "%", "minus": "-",
+}  # fmt: skip
+_COMMAND = re.compile(rf"\\({'|'.join(_COMMANDS)})(?![a-zA-Z])\s*")
+_OPERATORS = {"≤": "<=", "≥": ">=", "⩽": "<=", "⩾": ">=", "\\%": "%", "\\$": "$", "{,}": ",", "\\#": "#", "\\_": "_"}
+_OPERATOR = re.compile("|".join(map(re.escape, _OPERATORS)))
 _LOOSE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # beside anything but letters and digits
-NUMBER = r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?[$€£]?\.\d+"
+_GROUPED = re.compile(r"(?<![\d.,'])[1-9]\d{0,2}(?:,\d{3})+(?![\d,'])|(?<![\d.,'])[1-9]\d{0,2}(?:[' ]\d{3})+(?![\d,' /])")
 
-# Spellings of the units that an answer may carry or leave out, by their short form.
-UNITS = {
-    "%": ("%", "percent", "per cent"),
-    "deg": ("°", "deg", "degree", "degrees"),
-    "mm": ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
-    "cm": ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
-    "m": ("m", "meter", "meters", "metre", "metres"),
-    "km": ("km", "kilometer", "kilometers", "kilometre", "kilometres"),
-    "in": ("in", "inch", "inches"),
-    "ft": ("ft", "foot", "feet"),
-    "g": ("g", "gram", "grams"),
-    "kg": ("kg", "kilogram", "kilograms"),
-    "s": ("s", "sec", "second", "seconds"),
-    "min": ("min", "minute", "minutes"),
-    "h": ("h", "hr", "hour", "hours"),
-    "$": ("dollar", "dollars", "usd"),
-    "unit": ("unit", "units"),
-}
-UNIT_OF = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings}
-_UNIT = (
-    rf"({'|'.join(sorted(map(re.escape, UNIT_OF), key=len, reverse=True))})"
-    r"(?:\s*\^\s*\{?([23])\}?)?"
-)
-_QUANTITY = re.compile(rf"({NUMBER})(?:\s*{_UNIT})?")
+_WRAPPINGS = tuple(
+    re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    for pattern in (
+        r"<answer>(.*)</answer>",
+        r"####\s*(.*)",
+        r"(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:[:：]|is\b:?)\s*(.*)",
+        r"\$\$(.+)\$\$", r"\$(?=\S)([^$]+)\$", r"\\\((.+)\\\)", r"\\\[(.+)\\\]",
+        r"\*\*(?!\s)([^*]+)(?<!\s)\*\*", r"`([^`]+)`",
+        r"\\displaystyle(?![a-z])(.+)",
+    )
+)  # fmt: skip
+# What holds an answer in a longer text; around all of it, it is taken off.
+_MARKS = ("<answer>", "</answer>", "\\boxed", "####", "<think>", "</think>")
+_BOXED = re.compile(r"\\f?boxed?\s*\{")
 
 
-def plain_math(text: str) -> str:
-    """LaTeX without delimiters, text wrappers, spacing and escapes; degree signs as `°`.
+def unwrapped(answer: str) -> str:
+    """The answer without what says that it is one: `\\boxed{5}`, `<answer>5</answer>`, `#### 5`.
 
-    Case and spaces stay as they are.
+    Only where the wrapping holds all of the text; dollar signs and bold around all of it go too.
     """
-    text = unicodedata.normalize("NFKC", text.replace("²", "^2").replace("³", "^3")).strip()
-    for opening, closing in _DELIMITERS:
-        long_enough = len(text) >= len(opening) + len(closing)
-        if long_enough and text.startswith(opening) and text.endswith(closing):
-            text = text[len(opening) : -len(closing)]
-            break
-    text = text.replace("{,}", ",").replace("\\%", "%").replace("\\$", "$").replace("−", "-")
-    text = _DEGREES.sub("°", text)
+    answer = answer.strip()
+    for _ in range(6):  # wrappings may be nested; not without end
+        inner = _inside(answer)
+        if inner is None:
+            return answer
+        answer = inner.strip()
+    return answer
+
+
+def wrapping_left(gold: str) -> str | None:
+    """Reason why a gold answer that stands within other text cannot be read; None for others."""
+    inner = unwrapped(gold)
+    mark = next((mark for mark in _MARKS if mark in inner), None)
+    return mark and f"it stands within other text, marked by {mark!r}"
+
+
+def _inside(answer: str) -> str | None:
+    if (box := _BOXED.match(answer)) and answer.endswith("}"):
+        depth, inside = 0, answer[box.end() : -1]
+        for token in re.finditer(r"\\.|[{}]", inside, re.DOTALL):
+            depth += {"{": 1, "}": -1}.get(token[0], 0)
+            if depth < 0:
+                return None
+        return inside if depth == 0 else None
+    if answer.endswith(".") and _BOXED.match(answer):
+        return answer[:-1]
+    for wrapping in _WRAPPINGS:
+        if match := wrapping.fullmatch(answer):
+            return match[1]
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def plain_math(text: str) -> str:
+    """LaTeX without delimiters, text wrappers, spacing and escapes; Unicode signs by their ASCII.
+
+    Superscripts become powers, vulgar fractions become fractions, every dash a minus sign, degree
+    signs `°`. Case stays as it is, and so do spaces.
+    """
+    text = _ascii(unwrapped(text))
+    text = _DOLLARS.sub(r"\1", text)
+    text = _OPERATOR.sub(lambda match: _OPERATORS[match[0]], _DEGREES.sub("°", text))
     text = _SPACING.sub(" ", _NOTHING.sub("", text))
     for _ in range(3):  # wrappers may be nested, as in \text{\bf{a}}; not without end
         text = _WRAPPER.sub(r"\1", text)
-    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").strip()
+    text = _COMMAND.sub(lambda match: _COMMANDS[match[1]], text)
+    text = _BRACED_POWER.sub(_short_power, _BOLD.sub(r"\2", text))
+    return text.strip()
 
 
-def normalized(text: str) -> str:
+def _ascii(text: str) -> str:
+    """Unicode signs by their ASCII, before and after the compatibility forms are taken apart."""
+    if text.isascii():
+        return text
+    text = _RAISED.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match[0])}}}", text)
+    text = _LOWERED.sub(lambda match: f"_{{{unicodedata.normalize('NFKC', match[0])}}}", text)
+    text = _VULGAR.sub(lambda match: f"{match[1]} {match[2]}" if match[1] else match[2], text)
+    text = unicodedata.normalize("NFKC", text.translate(_FLAT)).translate(_FLAT)
+    return text.replace("…", "...")
+
+
+def _short_power(match: re.Match[str]) -> str:
+    """`x^{4}` as `x^4`; longer and negative ones keep their braces."""
+    short = len(match[2]) == 1
+    return match[1] + (match[2] if short else f"{{{match[2]}}}")
+
+
+def without_thousands(text: str) -> str:
+    """Whole digits where a number is written in groups of three: `1,234`, `1 234`, `1'234`."""
+    return _GROUPED.sub(lambda match: re.sub("[,' ]", "", match[0]), text)
+
+
+def normalized(text: str, *, fold: bool = True) -> str:
     """The spelling in which answers are compared as text: case, loose spaces, final stops gone."""
-    text = " ".join(plain_math(text).casefold().split()).rstrip(" .")
+    text = without_thousands(" ".join(plain_math(text).split()))
+    text = (text.casefold() if fold else text).rstrip(" .")
     return _LOOSE_SPACE.sub("", text)
-
-
-def same_text(answer: str, gold: str) -> bool:
-    """Whether two answers are the same text.
-
-    Case, spaces, a final full stop, LaTeX wrappers, thousands separators and currency signs do not
-    matter. A unit or percent sign beside a number may be left out, but two units have to agree.
-    """
-    value, unit = _quantity(normalized(answer))
-    gold_value, gold_unit = _quantity(normalized(gold))
-    return value == gold_value and (unit == gold_unit or not unit or not gold_unit)
-
-
-def _quantity(text: str) -> tuple[str, str]:
-    """A number without separators and its unit; any other text as it is, without a unit."""
-    match = _QUANTITY.fullmatch(text)
-    if not match:
-        return text, ""
-    unit = UNIT_OF.get(match[2] or "", "")
-    return re.sub(r"[+,$€£]", "", match[1]), unit + (match[3] or "")

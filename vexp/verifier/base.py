@@ -8,12 +8,16 @@ from typing import ClassVar, Literal
 
 from vexp.registry import Component
 
-Status = Literal["ok", "no_answer", "bad_gold", "timeout", "crashed"]
+Status = Literal["ok", "no_answer", "unreadable", "bad_gold", "timeout", "crashed"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`correct` is 0 or 1. `status` says why it is 0 when the answers were never compared."""
+    """`correct` is 0 or 1. `status` says why it is 0 when the answers were never compared.
+
+    no_answer: the response states none. unreadable: it states one that the verifier does not read.
+    bad_gold: the gold answer cannot be read. timeout, crashed: the verifier gave none.
+    """
 
     correct: float
     extracted: str | None = None  # the answer found in the response
@@ -40,3 +44,14 @@ class Verifier(Component):
     @abstractmethod
     def verdict(self, response: str, gold: str) -> Verdict:
         """Judge the text of a response. A gold answer that cannot be parsed gives 0, `bad_gold`."""
+
+    def gold_problem(self, gold: str) -> str | None:
+        """Reason why a gold answer cannot be read, as a clause; None if it can.
+
+        Called for every gold answer before training, in this process: quick, and never hanging.
+        Override it where verdicts are slow; as it is, the verdict on the gold answer itself says.
+        """
+        if self.time_limit_s is not None:
+            return None
+        status = self.verdict(f"\\boxed{{{gold}}}", gold).status
+        return "the verifier cannot read it" if status == "bad_gold" else None

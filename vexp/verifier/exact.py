@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from vexp.registry import register
 from vexp.train.responses import extract_answer
-from vexp.verifier._text import normalized, same_text
+from vexp.verifier._compare import same_text
+from vexp.verifier._text import LONGEST, normalized, wrapping_left
 from vexp.verifier.base import Verdict, Verifier
 
 
@@ -17,8 +18,13 @@ class Exact(Verifier):
 
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
-        if not normalized(gold):
+        if self.gold_problem(gold):
             return Verdict(0.0, extracted, "bad_gold")
         if extracted is None:
             return Verdict(0.0, None, "no_answer")
         return Verdict(float(same_text(extracted, gold)), extracted)
+
+    def gold_problem(self, gold: str) -> str | None:
+        if not normalized(gold[:LONGEST]):
+            return "it is empty"
+        return wrapping_left(gold)

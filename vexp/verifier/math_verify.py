@@ -10,11 +10,17 @@ from typing import Any
 from vexp.config.types import Positive
 from vexp.registry import register
 from vexp.train.responses import extract_answer
-from vexp.verifier._text import normalized, plain_math, same_text
+from vexp.verifier._compare import same_text
+from vexp.verifier._quantity import Quantity, Value, read_value, same_value
+from vexp.verifier._structure import Structure, infinite, read_structure, same_structure
+from vexp.verifier._text import LONGEST, normalized, plain_math, wrapping_left
 from vexp.verifier.base import Verdict, Verifier
 
+TOLERANCE = 1e-6  # relative, of decimals
 # Words would be read as products of letters: "red" as r*e*d, equal to "der".
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
+_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi|mod|min|max|lim|gcd|lcm|abs|det|dx|dy|dt"
+_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b", re.I)
 
 
 @register("verifier", "math_verify")
@@ -22,38 +28,82 @@ _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 class MathVerify(Verifier):
     """Symbolic equality by the math-verify library, in worker processes with a time limit.
 
-    Equal spelling is enough; answers in words are compared by spelling only.
+    Quantities, lists, sets, tuples and intervals are read and compared by vexp's own reader (units,
+    percent, mixed numbers, tiny and large values; decimals up to 1e-6); the library is asked for
+    expressions. Equal spelling is enough; answers in words are compared by spelling only. An answer
+    that neither can read has the status "unreadable".
     """
 
     time_limit_s: Positive = 5.0  # seconds one verdict may take; then it counts as wrong
 
     def prepare(self) -> None:
         logging.getLogger("math_verify").setLevel(logging.ERROR)
-        self.verdict("\\boxed{\\frac{1}{2}}", "0.5")
+        self.verdict("\\boxed{\\frac{1}{2}x m/s}", "0.5x m/s")
+        read_value("1 m/s")
 
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
-        words = _WORDS.fullmatch(plain_math(gold))
-        wanted = [] if words else _parse(gold)
-        if not normalized(gold) or not (words or wanted):
+        words = _WORDS.fullmatch(plain_math(gold[:LONGEST]))
+        if self.gold_problem(gold) or not (words or _readable(gold)):
             return Verdict(0.0, extracted, "bad_gold")
         if extracted is None:
             return Verdict(0.0, None, "no_answer")
-        if words or same_text(extracted, gold):
-            return Verdict(float(same_text(extracted, gold)), extracted)
-        return Verdict(float(_equal(wanted, _parse(extracted))), extracted)
+        if words or same_text(extracted, gold, fold=False):
+            return Verdict(float(same_text(extracted, gold, fold=bool(words))), extracted)
+        equal = same_mathematics(extracted, gold)
+        return Verdict(float(bool(equal)), extracted, "ok" if equal is not None else "unreadable")
+
+    def gold_problem(self, gold: str) -> str | None:
+        if not normalized(gold[:LONGEST]):
+            return "it is empty"
+        if len(gold) > LONGEST:
+            return "it is too long"
+        return wrapping_left(gold)
+
+
+def same_mathematics(answer: str, gold: str) -> bool | None:
+    """Equality by our own reader where it reads both, else by the library; None if neither can."""
+    if infinite(plain_math(answer)) or infinite(plain_math(gold)):
+        return infinite(plain_math(answer)) == infinite(plain_math(gold))
+    mine, wanted = read_value(answer), read_value(gold)
+    if mine is not None and wanted is not None:
+        return same_value(mine, wanted, TOLERANCE)
+    parts, wanted_parts = read_structure(answer), read_structure(gold)
+    if parts is not None and wanted_parts is not None:
+        return same_structure(parts, wanted_parts, lambda a, b: _same_part(a, b))
+    if _measured(mine) or _measured(wanted):
+        return None if mine is None and parts is None else False
+    found = _parse(answer)
+    return _equal(_parse(gold), found) if found else None
+
+
+def _same_part(answer: str, gold: str) -> bool:
+    return same_text(answer, gold, fold=False) or bool(same_mathematics(answer, gold))
+
+
+def _measured(value: Value | None) -> bool:
+    """A value that the library would strip: one with a unit, or a time of day."""
+    return value is not None and not (isinstance(value, Quantity) and not value.unit)
+
+
+def _readable(gold: str) -> bool:
+    return read_value(gold) is not None or read_structure(gold) is not None or bool(_parse(gold))
 
 
 def _parse(answer: str) -> list[Any]:
-    """What the library makes of an answer; empty if it cannot read it as mathematics."""
+    """Parts that the library makes of an answer; empty if it cannot read it as mathematics."""
+    text = plain_math(answer)
+    if len(text) > LONGEST or _WORD.search(text):
+        return []
     from math_verify import parse
 
     # Its own time limit uses signals, in the main thread only; the worker's is the one that counts.
-    found: list[Any] = parse(f"\\boxed{{{plain_math(answer)}}}", parsing_timeout=None)
-    return found if any(not isinstance(part, str) for part in found) else []
+    text = text.replace("%", "\\%").replace("∞", "\\infty ").replace("∪", "\\cup ")
+    parts: list[Any] = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+    return parts if any(not isinstance(part, str) for part in parts) else []
 
 
-def _equal(wanted: list[Any], found: list[Any]) -> bool:
+def _equal(wanted: list[Any], answer: list[Any]) -> bool:
     from math_verify import verify
 
-    return bool(found) and bool(verify(wanted, found, timeout_seconds=None))
+    return bool(wanted) and bool(answer) and bool(verify(wanted, answer, timeout_seconds=None))

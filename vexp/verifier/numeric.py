@@ -8,24 +8,36 @@ from typing import Annotated
 from vexp.config.types import Between
 from vexp.registry import register
 from vexp.train.responses import extract_answer
-from vexp.verifier._number import read_quantity
+from vexp.verifier._quantity import read_value, same_value
+from vexp.verifier._text import wrapping_left
 from vexp.verifier.base import Verdict, Verifier
 
 
 @register("verifier", "numeric")
 @dataclass(frozen=True, kw_only=True)
 class Numeric(Verifier):
-    """Equality as numbers: decimals, fractions, roots, percent, separators, units."""
+    """Equality as quantities: numbers with their units, times of day, ratios.
 
-    tolerance: Annotated[float, Between(0, 1, high_open=True)] = 1e-4  # relative
+    Whole numbers are compared exactly, others up to `tolerance`. An answer that is no quantity was
+    never compared: its status is "unreadable".
+    """
+
+    # Relative, for numbers with decimals, roots and π; whole numbers have to be equal.
+    tolerance: Annotated[float, Between(0, 1, high_open=True)] = 1e-4
 
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
-        wanted = read_quantity(gold)
+        wanted = read_value(gold)
         if wanted is None:
             return Verdict(0.0, extracted, "bad_gold")
         if extracted is None:
             return Verdict(0.0, None, "no_answer")
-        found = read_quantity(extracted)
-        right = found is not None and found.equals(wanted, self.tolerance)
-        return Verdict(float(right), extracted)
+        answer = read_value(extracted)
+        if answer is None:
+            return Verdict(0.0, extracted, "unreadable")
+        return Verdict(float(same_value(answer, wanted, self.tolerance)), extracted)
+
+    def gold_problem(self, gold: str) -> str | None:
+        if read_value(gold) is not None:
+            return None
+        return wrapping_left(gold) or "it is no number with or without a unit"
