@@ -194,7 +194,10 @@ class _Reader:
         """What follows \\frac or \\sqrt: braces, or one digit as in \\frac12."""
         token, start = self._tokens[self._place] if self._next() else ("", 0)
         if token[:1].isdigit() and len(token) > 1 and token.isdigit():
-            self._tokens[self._place : self._place + 1] = [(token[0], start), (token[1:], start + 1)]
+            self._tokens[self._place : self._place + 1] = [
+                (token[0], start),
+                (token[1:], start + 1),
+            ]
         return self._atom()
 
 

@@ -20,7 +20,9 @@ _TAIL = re.compile(
 )
 _ONE = r"(?:[(\[{]\s*([a-z])\s*[)\]}]\s*[.:]?|([a-z])\s*[).:](?=[\s,;&/+]|$)|([a-z])(?![a-z]))"
 _ITEM = re.compile(_ONE, re.IGNORECASE)
-_BETWEEN = re.compile(r"\s*(?:,\s*and\b|,\s*or\b|,|;|&|\+|/|\||\band\b|\bor\b|\n|(?=[(\[{]))\s*", re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"\s*(?:,\s*and\b|,\s*or\b|,|;|&|\+|/|\||\band\b|\bor\b|\n|(?=[(\[{]))\s*", re.IGNORECASE
+)
 _HEDGES = re.compile(r"\bor\b|/|\|", re.IGNORECASE)
 _TOGETHER = re.compile(r"[A-J]{2,8}")
 _LABELLED = re.compile(
@@ -28,7 +30,9 @@ _LABELLED = re.compile(
     r"|([a-z])(?=\s*\())\s*(\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_ANOTHER = re.compile(r"(?:or|and|&|/)\s*[(\[]?\s*[a-z]\b(?![\s-]+[a-z])|[(\[]?[a-z][)\]]?[.]?$", re.IGNORECASE)
+_ANOTHER = re.compile(
+    r"(?:or|and|&|/)\s*[(\[]?\s*[a-z]\b(?![\s-]+[a-z])|[(\[]?[a-z][)\]]?[.]?$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

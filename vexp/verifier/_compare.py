@@ -29,7 +29,11 @@ def _same_spelling(answer: Quantity, gold: Quantity) -> bool:
     """Equality of two numbers in plain digits with their units, without conversion."""
     if answer.name and gold.name and answer.name != gold.name:
         return False
-    units = not answer.unit or not gold.unit or any(
-        mine == other or same_noun(mine, other) for mine in answer.unit for other in gold.unit
+    units = (
+        not answer.unit
+        or not gold.unit
+        or any(
+            mine == other or same_noun(mine, other) for mine in answer.unit for other in gold.unit
+        )
     )
     return units and same_number(answer.number, gold.number, 0.0)

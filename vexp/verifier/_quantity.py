@@ -22,15 +22,19 @@ _SIGN = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse
 _CURRENCY = re.compile(
     rf"([-+]?)\s*(?:US\s?(?=\$))?({_SIGN}|Rs\.?)\s*([-+]?\s*[\d.\\(].*)", re.IGNORECASE | re.DOTALL
 )
-_ABOUT = re.compile(r"(?:≈|about|approximately|approx\.?|around|roughly|only|exactly|just)\s*(?=[-+$\d\\.(])", re.I)
+_ABOUT = re.compile(
+    r"(?:≈|about|approximately|approx\.?|around|roughly|only|exactly|just)\s*(?=[-+$\d\\.(])", re.I
+)
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d)\s*\(\s*([^\W\d_][^()]*|[°%][CF]?)\s*\)$")
 _BRACKETS = re.compile(r"\([^()]*\)")
 _SIDES = re.compile(r"(?<![<>!:=\\])\s*(?:=|≈)\s*(?![=<>])")
 _NAME = re.compile(
-    r"(?:\\angle|∠|\\triangle|\\overline|\\[a-z]{2,8}|[^\W\d]|[()',{} ])[\w\s'(),{}\\^°∠-]{0,40}", re.DOTALL
+    r"(?:\\angle|∠|\\triangle|\\overline|\\[a-z]{2,8}|[^\W\d]|[()',{} ])[\w\s'(),{}\\^°∠-]{0,40}",
+    re.DOTALL,
 )
 _TIME = re.compile(
-    r"(?:(\d{1,2})\s*[:.h]\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?|(\d{1,2}))\s*(?:(a|p)\.?\s*m\.?|(o'clock))?", re.I
+    r"(?:(\d{1,2})\s*[:.h]\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?|(\d{1,2}))\s*(?:(a|p)\.?\s*m\.?|(o'clock))?",
+    re.I,
 )
 _RATIO = re.compile(r"([\d.]+)((?:\s*:\s*[\d.]+)+)")
 _NOISE = 1e-9  # of a float that arithmetic with roots or conversion has made
@@ -233,7 +237,9 @@ def _read_side(text: str) -> Quantity | None:
     money: Units | None = ()
     if match := _CURRENCY.fullmatch(text):
         money = read_currency("inr" if match[2][:2].casefold() == "rs" else match[2])
-        text = match[1] + match[3].replace(" ", "", 1) if match[3][0] in "+-" else match[1] + match[3]
+        text = (
+            match[1] + match[3].replace(" ", "", 1) if match[3][0] in "+-" else match[1] + match[3]
+        )
     read = _read_measured(without_thousands(text), money or ())
     if read is None or read[1]:
         return None

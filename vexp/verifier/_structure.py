@@ -134,7 +134,9 @@ def _bracketed(text: str) -> tuple[str, str]:
             return text, ""
     ends = text[0] + text[-1]
     if ends[0] == "]" or ends[1] == "[":  # ]a, b[
-        ends = {"]": "(", "[": "["}.get(ends[0], ends[0]) + {"[": ")", "]": "]"}.get(ends[1], ends[1])
+        ends = {"]": "(", "[": "["}.get(ends[0], ends[0]) + {"[": ")", "]": "]"}.get(
+            ends[1], ends[1]
+        )
     return (text[1:-1], ends) if depth == 0 else (text, "")
 
 

@@ -24,7 +24,9 @@ _VULGAR = re.compile("(\\d?)([¼-¾⅐-⅞↉])")
 
 _TEXT = r"text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox"
 _WRAPPER = re.compile(rf"\\(?:{_TEXT}|operatorname|boldsymbol|bm)\s*\{{([^{{}}]*)\}}")
-_NOTHING = re.compile(r"\\!|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[bB]ig[gG]?[lr]?(?![a-z])")
+_NOTHING = re.compile(
+    r"\\!|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[bB]ig[gG]?[lr]?(?![a-z])"
+)
 _SPACING = re.compile(r"\\[;:, ]|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])|~")
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\degree(?![a-zA-Z])")
 _BRACED_POWER = re.compile(r"([\^_])\s*\{\s*(-?\w+)\s*\}")
@@ -38,10 +40,22 @@ _COMMANDS = {
     "pounds": "£", "yen": "¥", "percent": "%", "minus": "-",
 }  # fmt: skip
 _COMMAND = re.compile(rf"\\({'|'.join(_COMMANDS)})(?![a-zA-Z])\s*")
-_OPERATORS = {"≤": "<=", "≥": ">=", "⩽": "<=", "⩾": ">=", "\\%": "%", "\\$": "$", "{,}": ",", "\\#": "#", "\\_": "_"}
+_OPERATORS = {
+    "≤": "<=",
+    "≥": ">=",
+    "⩽": "<=",
+    "⩾": ">=",
+    "\\%": "%",
+    "\\$": "$",
+    "{,}": ",",
+    "\\#": "#",
+    "\\_": "_",
+}
 _OPERATOR = re.compile("|".join(map(re.escape, _OPERATORS)))
 _LOOSE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # beside anything but letters and digits
-_GROUPED = re.compile(r"(?<![\d.,'])[1-9]\d{0,2}(?:,\d{3})+(?![\d,'])|(?<![\d.,'])[1-9]\d{0,2}(?:[' ]\d{3})+(?![\d,' /])")
+_GROUPED = re.compile(
+    r"(?<![\d.,'])[1-9]\d{0,2}(?:,\d{3})+(?![\d,'])|(?<![\d.,'])[1-9]\d{0,2}(?:[' ]\d{3})+(?![\d,' /])"
+)
 
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL | re.IGNORECASE)

@@ -55,7 +55,9 @@ _AFTER = re.compile(
 )
 _DIMENSION = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
 _POWER_WORD = {"squared": "^2", "cubed": "^3"}
-_PART = re.compile(r"([^\W\d_]+\.?|°[CFK]?|[*/()])(?:\s*(?:\^|\*\*)\s*(?:\{?(-?\d)\}?|\((-?\d)\)))?|(1)(?=/)")
+_PART = re.compile(
+    r"([^\W\d_]+\.?|°[CFK]?|[*/()])(?:\s*(?:\^|\*\*)\s*(?:\{?(-?\d)\}?|\((-?\d)\)))?|(1)(?=/)"
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ def _noun(text: str) -> Units | None:
     """Counted things: words of which the last is a plural, or one noun."""
     text, _, power = text.replace("**", "^").partition("^")
     words = text.casefold().split()
-    if not words or len(words) > 4 or not all(re.fullmatch(r"[^\W\d_]+(?:-[^\W\d_]+)*", w) for w in words):
+    if (
+        not words
+        or len(words) > 4
+        or not all(re.fullmatch(r"[^\W\d_]+(?:-[^\W\d_]+)*", w) for w in words)
+    ):
         return None
     if any(word in _NOT_UNITS or len(word) < 2 for word in words):
         return None
@@ -196,7 +202,9 @@ def _names(word: str) -> str | None:
         return _names(word[:-1])
     if not re.fullmatch(r"[^\W\d]+", word):
         return None
-    for spelling in dict.fromkeys((word, word.replace("metre", "meter").replace("litre", "liter"), word.casefold())):
+    for spelling in dict.fromkeys(
+        (word, word.replace("metre", "meter").replace("litre", "liter"), word.casefold())
+    ):
         if _is_written(spelling.replace("μ", "µ")):
             return spelling.replace("μ", "µ")
     return None

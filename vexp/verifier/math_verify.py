@@ -20,7 +20,10 @@ TOLERANCE = 1e-6  # relative, of decimals
 # Words would be read as products of letters: "red" as r*e*d, equal to "der".
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 _FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi|mod|min|max|lim|gcd|lcm|abs|det|dx|dy|dt"
-_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b", re.I)
+_WORD = re.compile(
+    rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b",
+    re.I,
+)
 
 
 @register("verifier", "math_verify")
