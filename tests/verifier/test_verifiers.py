@@ -199,7 +199,7 @@ def test_different_numbers(answer: str, gold: str) -> None:
     assert not right(Numeric(), answer, gold)
 
 
-@pytest.mark.parametrize("answer", ["five", "5 or 6", "1,5", "1/0", "3k", "2x", "5i", "5 is wrong"])
+@pytest.mark.parametrize("answer", ["five", "5 or 6", "1,5", "1/0", "2x", "5i", "5 is wrong"])
 def test_what_is_no_number_is_counted_as_such(answer: str) -> None:
     assert not right(Numeric(), answer, "5", read=False)
 

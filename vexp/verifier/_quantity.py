@@ -10,22 +10,24 @@ from fractions import Fraction
 
 from vexp.verifier._arithmetic import LONGEST, Number, read_number
 from vexp.verifier._text import plain_math, without_thousands
-from vexp.verifier._unit import CURRENCIES, PERCENT, Unit, Units, read_currency, read_unit
+from vexp.verifier._unit import CURRENCIES, PERCENT, SINGLE, Unit, Units, read_currency, read_unit
 
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _SCALES |= {"trillion": 10**12, "quadrillion": 10**15, "lakh": 10**5, "crore": 10**7, "dozen": 12}
-_MONEY_SCALES = {"k": 10**3, "m": 10**6, "mn": 10**6, "mm": 10**6, "b": 10**9, "bn": 10**9}
-_MONEY_SCALES |= {"t": 10**12, "tn": 10**12}
+_LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "B": 10**9, "bn": 10**9}
+_MONEY_LETTERS = _LETTERS | {"m": 10**6, "mm": 10**6, "b": 10**9, "T": 10**12}
+_MONEY_LETTERS |= {"t": 10**12, "tn": 10**12}
 _SCALE = re.compile(rf"[\s-]*({'|'.join(_SCALES)})s?(?![a-z])\s*", re.IGNORECASE)
-_MONEY_SCALE = re.compile(rf"({'|'.join(_MONEY_SCALES)})(?![a-z])\s*", re.IGNORECASE)
+_LETTER = re.compile(r"([kKmMbBtT]|mm|mn|bn|tn)(?![^\W\d_]|[/^·*])\s*")
 _SIGN = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
 _CURRENCY = re.compile(
     rf"([-+]?)\s*(?:US\s?(?=\$))?({_SIGN}|Rs\.?)\s*([-+]?\s*[\d.\\(].*)", re.IGNORECASE | re.DOTALL
 )
 _ABOUT = re.compile(
-    r"(?:≈|about|approximately|approx\.?|around|roughly|only|exactly|just)\s*(?=[-+$\d\\.(])", re.I
+    r"^(?:≈|about|approximately|approx\.?|around|roughly|only|exactly|just)\s*(?=[-+$\d\\.(])", re.I
 )
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d)\s*\(\s*([^\W\d_][^()]*|[°%][CF]?)\s*\)$")
+_UNIT_FRACTION = re.compile(r"(?<=[\d }])\\frac\s*\{([^\W\d_][^{}]*)\}\s*\{([^\W\d_][^{}]*)\}$")
 _BRACKETS = re.compile(r"\([^()]*\)")
 _SIDES = re.compile(r"(?<![<>!:=\\])\s*(?:=|≈)\s*(?![=<>])")
 _NAME = re.compile(
@@ -42,11 +44,15 @@ _NOISE = 1e-9  # of a float that arithmetic with roots or conversion has made
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number and the readings of its unit; () for none. `name` as in `x = 5`."""
+    """A number and the readings of its unit; () for none. `name` as in `x = 5`.
+
+    `lettered` if one letter stands right behind the number, which is a variable in algebra: `3k`, `2m`.
+    """
 
     number: Number
     unit: Units = ()
     name: str = ""
+    lettered: bool = False
 
     @property
     def value(self) -> float:
@@ -215,7 +221,7 @@ def _read_ratio(text: str) -> Ratio | None:
 
 def _read_quantity(text: str) -> Quantity | None:
     """A chain of equal sides, of which the first may be a name: `x = 1/2 = 0.5`."""
-    sides = _SIDES.split(text)
+    sides = _SIDES.split(_ABOUT.sub("", text, count=1))
     name = ""
     if len(sides) > 1 and _NAME.fullmatch(sides[0].strip()) and _read_side(sides[0]) is None:
         name = re.sub(r"[\\\s{}]|\\text", "", sides.pop(0))
@@ -232,7 +238,7 @@ def _read_quantity(text: str) -> Quantity | None:
 
 def _read_side(text: str) -> Quantity | None:
     text = _ABOUT.sub("", text.strip(), count=1)
-    text = _UNIT_IN_BRACKETS.sub(r" \1", text)
+    text = _UNIT_FRACTION.sub(r" \1/(\2)", _UNIT_IN_BRACKETS.sub(r" \1", text))
     text = text[1:-1] if _BRACKETS.fullmatch(text) else text
     money: Units | None = ()
     if match := _CURRENCY.fullmatch(text):
@@ -252,17 +258,20 @@ def _read_measured(text: str, money: Units) -> tuple[Quantity, str] | None:
     if read is None:
         return None
     number, rest = read
+    lettered = rest in SINGLE
     if scale := _SCALE.match(rest):
         number, rest = number.times(_SCALES[scale[1].casefold()]), rest[scale.end() :]
         rest = re.sub(r"^of\s+", "", rest)
-    elif money and (scale := _MONEY_SCALE.match(rest)):
-        number, rest = number.times(_MONEY_SCALES[scale[1].casefold()]), rest[scale.end() :]
+    elif (scale := _LETTER.match(rest)) and (
+        factor := (_MONEY_LETTERS if money else _LETTERS).get(scale[1])
+    ):
+        number, rest, lettered = number.times(factor), rest[scale.end() :], not money
     unit = read_unit(rest)
     if unit is None:
         return _read_sum(number, rest)
     if money and unit and not set(money) & set(unit):
         return None
-    return Quantity(number, money or unit), ""
+    return Quantity(number, money or unit, lettered=lettered), ""
 
 
 _FIRST_UNIT = re.compile(r"\s*([^\W\d_]+\.?|[°'\"′])[\s,]*(?:and\s+)?(?=\d)")

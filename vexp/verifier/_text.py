@@ -14,7 +14,7 @@ _INVISIBLE = dict.fromkeys(
 )  # fmt: skip
 _DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D, 0x02D7], "-")
 _SIGNS = {0x2044: "/", 0x2215: "/", 0x2217: "*", 0x22C5: "·", 0x2219: "·", 0x2022: "·", 0x2024: "."}
-_SIGNS |= {0xBA: "°", 0x2DA: "°", 0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 0x2236: ":"}
+_SIGNS |= {0xBA: "°", 0x2DA: "°", 0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 0x2236: ":", 0x3001: ",", 0x3002: "."}
 _FLAT = {**_INVISIBLE, **_DASHES, **_SIGNS}
 _ABOVE = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ"
 _BELOW = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎"
@@ -23,11 +23,12 @@ _LOWERED = re.compile(f"[{_BELOW}]+")
 _VULGAR = re.compile("(\\d?)([¼-¾⅐-⅞↉])")
 
 _TEXT = r"text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox"
-_WRAPPER = re.compile(rf"\\(?:{_TEXT}|operatorname|boldsymbol|bm)\s*\{{([^{{}}]*)\}}")
+_INNER = r"[^{}]*(?:\{[^{}]*\}[^{}]*)*"  # braces within braces
+_WRAPPER = re.compile(rf"\\(?:{_TEXT}|operatorname|boldsymbol|bm)\s*\{{({_INNER})\}}")
 _NOTHING = re.compile(
-    r"\\!|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[bB]ig[gG]?[lr]?(?![a-z])"
+    r"(?<!\\)\\!|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[bB]ig[gG]?[lr]?(?![a-z])"
 )
-_SPACING = re.compile(r"\\[;:, ]|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])|~")
+_SPACING = re.compile(r"(?<!\\)\\[;:, ]|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])|~")
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\degree(?![a-zA-Z])")
 _BRACED_POWER = re.compile(r"([\^_])\s*\{\s*(-?\w+)\s*\}")
 _BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])", re.DOTALL)
@@ -54,8 +55,17 @@ _OPERATORS = {
 _OPERATOR = re.compile("|".join(map(re.escape, _OPERATORS)))
 _LOOSE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # beside anything but letters and digits
 _GROUPED = re.compile(
-    r"(?<![\d.,'])[1-9]\d{0,2}(?:,\d{3})+(?![\d,'])|(?<![\d.,'])[1-9]\d{0,2}(?:[' ]\d{3})+(?![\d,' /])"
+    "|".join(
+        r"(?<![\d.,'(\[])" + groups
+        for groups in (
+            r"[1-9]\d{0,2}(?:,\d{3})+(?![\d,'])",
+            r"[1-9]\d?(?:,\d{2})+,\d{3}(?![\d,'])",  # 12,34,567 as in India
+            r"[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\d.'])",
+            r"[1-9]\d{0,2}(?:[' ]\d{3})+(?![\d,' /])",
+        )
+    )
 )
+_INDEX = re.compile(r"(?<=[a-zA-Z)\]])_\{?(\d+)\}?")  # H_2O as H2O
 
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL | re.IGNORECASE)
@@ -65,7 +75,7 @@ _WRAPPINGS = tuple(
         r"(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:[:：]|is\b:?)\s*(.*)",
         r"\$\$(.+)\$\$", r"\$(?=\S)([^$]+)\$", r"\\\((.+)\\\)", r"\\\[(.+)\\\]",
         r"\*\*(?!\s)([^*]+)(?<!\s)\*\*", r"`([^`]+)`",
-        r"\\displaystyle(?![a-z])(.+)",
+        r"\\displaystyle(?![a-z])(.+)", r"\{([^{},]*)\}",
     )
 )  # fmt: skip
 # What holds an answer in a longer text; around all of it, it is taken off.
@@ -146,12 +156,12 @@ def _short_power(match: re.Match[str]) -> str:
 
 
 def without_thousands(text: str) -> str:
-    """Whole digits where a number is written in groups of three: `1,234`, `1 234`, `1'234`."""
-    return _GROUPED.sub(lambda match: re.sub("[,' ]", "", match[0]), text)
+    """Whole digits where a number is written in groups: `1,234`, `1 234`, `1'234`, `1.234.567`."""
+    return _GROUPED.sub(lambda match: re.sub("[,.' ]", "", match[0]), text)
 
 
 def normalized(text: str, *, fold: bool = True) -> str:
     """The spelling in which answers are compared as text: case, loose spaces, final stops gone."""
     text = without_thousands(" ".join(plain_math(text).split()))
     text = (text.casefold() if fold else text).rstrip(" .")
-    return _LOOSE_SPACE.sub("", text)
+    return _LOOSE_SPACE.sub("", _INDEX.sub(r"\1", text))

@@ -28,7 +28,7 @@ _PREFIXED = {
     "electron_volt", "calorie", "bar", "weber", "siemens", "becquerel", "gray", "sievert", "lumen",
     "lux", "radian", "parsec", "watt_hour", "metric_ton",
 }  # fmt: skip
-_SINGLE = set("mgshNJWVAKLltTHCFΩ")  # units of one letter; other letters are variables
+SINGLE = set("mgshNJWVAKLltTHCFΩ")  # units of one letter; other letters are variables
 _PLURALS = {"hrs", "secs", "mins", "lbs", "kgs", "kms", "cms", "mms", "yrs", "mls", "amps", "gms"}
 _ALIASES = {
     "C": ("degC", "coulomb"), "F": ("degF", "farad"), "pound": ("pound", "£"), "pounds": ("pound", "£"),
@@ -196,7 +196,7 @@ def _names(word: str) -> str | None:
     """The name by which pint knows a word, if it is a unit as people write them."""
     if word in _ALIASES:
         return _ALIASES[word][0]
-    if word not in _SINGLE if len(word) == 1 else word.casefold() in _NOT_UNITS:
+    if word not in SINGLE if len(word) == 1 else word.casefold() in _NOT_UNITS:
         return None
     if word in _PLURALS:
         return _names(word[:-1])

@@ -26,6 +26,10 @@ _WORD = re.compile(
 )
 
 
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[lcr|]*\})?")
+_BOUND = re.compile(r"\s*(?:[<>≤≥]|\\neq)")  # `> 5` names no answer
+
+
 @register("verifier", "math_verify")
 @dataclass(frozen=True, kw_only=True)
 class MathVerify(Verifier):
@@ -70,6 +74,8 @@ def same_mathematics(answer: str, gold: str) -> bool | None:
         return infinite(plain_math(answer)) == infinite(plain_math(gold))
     mine, wanted = read_value(answer), read_value(gold)
     if mine is not None and wanted is not None:
+        if _one_is_algebra(mine, wanted):
+            return False
         return same_value(mine, wanted, TOLERANCE)
     parts, wanted_parts = read_structure(answer), read_structure(gold)
     if parts is not None and wanted_parts is not None:
@@ -84,6 +90,12 @@ def _same_part(answer: str, gold: str) -> bool:
     return same_text(answer, gold, fold=False) or bool(same_mathematics(answer, gold))
 
 
+def _one_is_algebra(mine: Value, wanted: Value) -> bool:
+    """Difference of `2m` or `3k` from a bare number: here a letter is a variable, not left out."""
+    pair = [value for value in (mine, wanted) if isinstance(value, Quantity)]
+    return any(value.lettered for value in pair) and not all(v.lettered or v.unit for v in pair)
+
+
 def _measured(value: Value | None) -> bool:
     """A value that the library would strip: one with a unit, or a time of day."""
     return value is not None and not (isinstance(value, Quantity) and not value.unit)
@@ -96,7 +108,7 @@ def _readable(gold: str) -> bool:
 def _parse(answer: str) -> list[Any]:
     """Parts that the library makes of an answer; empty if it cannot read it as mathematics."""
     text = plain_math(answer)
-    if len(text) > LONGEST or _WORD.search(text):
+    if len(text) > LONGEST or _BOUND.match(text) or _WORD.search(_ENVIRONMENT.sub("", text)):
         return []
     from math_verify import parse
 
