@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vexp.verifier._quantity import Clock, Quantity, read_value, same_noun, same_number, same_value
+from vexp.verifier._quantity import Clock, Quantity, is_share, read_value, same_noun, same_number, same_value
 from vexp.verifier._text import LONGEST, normalized
+from vexp.verifier._unit import PERCENT
 
 
 def same_text(answer: str, gold: str, *, fold: bool = True) -> bool:
@@ -28,6 +29,8 @@ def same_text(answer: str, gold: str, *, fold: bool = True) -> bool:
 def _same_spelling(answer: Quantity, gold: Quantity) -> bool:
     """Equality of two numbers in plain digits with their units, without conversion."""
     if answer.name and gold.name and answer.name != gold.name:
+        return False
+    if PERCENT in (answer.unit, gold.unit) and (is_share(answer) or is_share(gold)):
         return False
     units = (
         not answer.unit

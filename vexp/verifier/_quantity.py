@@ -62,7 +62,7 @@ class Quantity:
         """Equality with the gold quantity.
 
         A unit may be left out on one side; two units have to be equal or convertible. "50%" equals
-        "50" and "0.5" alike.
+        "0.5", and "50" as well, but "0.5%" is not "0.5".
         """
         if self.name and gold.name and self.name != gold.name:
             return False
@@ -74,6 +74,8 @@ class Quantity:
             pair = (hundredth, plain) if share is self else (plain, hundredth)
             if same_number(pair[0].number, pair[1].number, tolerance):
                 return True
+            if is_share(plain):
+                return False
         elif self.unit and gold.unit:
             return any(
                 _same_in(self.number, mine, gold.number, other, tolerance)
@@ -81,6 +83,11 @@ class Quantity:
                 for other in gold.unit
             )
         return same_number(self.number, gold.number, tolerance)
+
+
+def is_share(quantity: Quantity) -> bool:
+    """Size of a bare number that is a part of one, so that no percent sign was left out."""
+    return not quantity.unit and 0 < abs(quantity.number.value) < 1
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _WORD = re.compile(
 
 
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[lcr|]*\})?")
+_PRODUCT = re.compile(r"(?<=\d)\s+(?=[a-zA-Z](?![a-zA-Z]))")  # 5 i
 _BOUND = re.compile(r"\s*(?:[<>≤≥]|\\neq)")  # `> 5` names no answer
 
 
@@ -113,7 +114,7 @@ def _parse(answer: str) -> list[Any]:
     from math_verify import parse
 
     # Its own time limit uses signals, in the main thread only; the worker's is the one that counts.
-    text = text.replace("%", "\\%").replace("∞", "\\infty ").replace("∪", "\\cup ")
+    text = _PRODUCT.sub("", text).replace("%", "\\%").replace("∞", "\\infty ").replace("∪", "\\cup ")
     parts: list[Any] = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
     return parts if any(not isinstance(part, str) for part in parts) else []
 
