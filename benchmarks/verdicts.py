@@ -111,7 +111,9 @@ def table(found: Mapping[tuple[str, str], Score]) -> str:
     lines += ["|---|---|---:|---:|---:|---:|"]
     for (verifier, kind), of in found.items():
         precision, recall = _share(of.precision), _share(of.recall)
-        lines.append(f"| `{verifier}` | {kind} | {of.pairs} | {precision} | {recall} | {of.unread} |")
+        lines.append(
+            f"| `{verifier}` | {kind} | {of.pairs} | {precision} | {recall} | {of.unread} |"
+        )
     return "\n".join(lines)
 
 
@@ -132,8 +134,10 @@ def main(split: str, by_kind: bool, errors: bool, as_json: bool) -> None:
     for pair in pairs if errors else ():
         if pair.wrong:
             status = Counter([pair.verdict.status])
-            click.echo(f"{pair.verifier} {pair.kind} gold {pair.gold!r} response {pair.response!r} "
-                       f"want {int(pair.correct)} {next(iter(status))} {pair.verdict.extracted!r}")
+            click.echo(
+                f"{pair.verifier} {pair.kind} gold {pair.gold!r} response {pair.response!r} "
+                f"want {int(pair.correct)} {next(iter(status))} {pair.verdict.extracted!r}"
+            )
     shown = {key: of for key, of in found.items() if by_kind or key[1] == "all"}
     if as_json:
         click.echo(json.dumps({"/".join(key): vars(of) for key, of in shown.items()}))

@@ -72,9 +72,9 @@ def _looked_at(run: RunSpec) -> dict[str, Any]:
     from vexp.doctor.lacking import model_is_here
     from vexp.doctor.memory import Shapes, estimate
     from vexp.train.budget import longest_prompts, room, too_long
+    from vexp.train.golds import check_data
 
-    run.mix.check_data()
-    notes: dict[str, Any] = {"data": run.mix.data_notes()}
+    notes: dict[str, Any] = {"data": check_data(run)}
     if not model_is_here(run):
         return notes
     encoder = run.backbone.encoder()

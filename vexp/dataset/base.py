@@ -79,6 +79,15 @@ class Dataset(Component):
         """
         return {}
 
+    def golds(self) -> Iterator[tuple[str, str]]:
+        """Place (to name in a message) and gold answer of every item that answers are judged by.
+
+        Override it where they can be read without making the items; as it is, of some for training.
+        """
+        for index in range(min(8, self.size("train"))):
+            item = self.item("train", index)
+            yield item.id, item.answer
+
     def data_problems(self) -> Iterator[Problem]:
         """What is wrong with the data itself (missing images, bad boxes, empty answers), by row.
 

@@ -16,7 +16,7 @@ from vexp.dataset._columns import alike
 from vexp.dataset._fingerprints import digest
 from vexp.dataset._placeholders import without_placeholder
 from vexp.dataset._rows import Stamp, file_hash, open_rows
-from vexp.dataset._splits import Place, Rule, share_out
+from vexp.dataset._splits import SPLITS, Place, Rule, share_out
 from vexp.dataset.base import Box, Dataset, Item, Split
 from vexp.errors import ConfigError, DataError, Problem, suggest
 from vexp.paths import expanded
@@ -137,6 +137,16 @@ class Table(Dataset):
             yield from self._missing_columns(run, split, columns)
             if self.image is not None and self.image not in columns:
                 yield from _check.images_unread(self, self._files()[split])
+
+    def golds(self) -> Iterator[tuple[str, str]]:
+        """Of all rows of all splits, but for those that are broken: the data check names them."""
+        for split in SPLITS:
+            for place in self.places(split):
+                try:
+                    cell = place.rows.row(place.number, [self.answer])[self.answer]
+                    yield f"{place} (id {place.id!r})", _check.text(cell, "answer")
+                except ValueError:  # BadRow, or a line that is not JSON
+                    continue
 
     def data_problems(self) -> Iterator[Problem]:
         return _check.shown(self._look(), self._stamps())

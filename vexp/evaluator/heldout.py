@@ -40,7 +40,8 @@ class Heldout(Evaluator):
     """Greedy answers to the first `size` held-out questions of each dataset, judged.
 
     Metrics: accuracy, accuracy/<tag>, format, length, truncated, and unjudged (no verdict could be
-    reached: a bad gold answer, a time-out, a crash; these count as wrong). With several datasets,
+    reached: a bad gold answer, an answer that the verifier does not read, a time-out, a crash; these
+    count as wrong). With several datasets,
     also <dataset>/accuracy and <dataset>/accuracy/<tag>.
     """
 
@@ -108,7 +109,7 @@ class Heldout(Evaluator):
         if not samples:
             return {}
         found = accuracies([(s.dataset, s.tag, s.correct) for s in samples])
-        unjudged = ("bad_gold", "timeout", "crashed")
+        unjudged = ("bad_gold", "unreadable", "timeout", "crashed")
         found["format"] = mean([float(sample.well_formed) for sample in samples])
         found["length"] = mean([float(sample.length) for sample in samples])
         found["truncated"] = mean([float(sample.truncated) for sample in samples])

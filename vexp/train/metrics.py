@@ -27,7 +27,7 @@ from vexp.train.rewards import mean
 if TYPE_CHECKING:
     from vexp.train.policy import PolicyOutput
 
-_COUNTED = ("timeout", "crashed", "bad_gold", "no_answer")
+_COUNTED = ("timeout", "crashed", "bad_gold", "unreadable", "no_answer")
 
 
 def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ class Rewards:
     total: list[float]  # the weighted sum: what the policy is trained on
     terms: dict[str, list[float]]  # unweighted
     accuracies: list[float]  # 0 or 1 as judged, whatever the terms make of it
-    statuses: Counter[str]  # how many verdicts were ok, no_answer, bad_gold, timeout, crashed
+    statuses: Counter[str]  # how many verdicts had each status
 
 
 def reward(terms: Mapping[str, RewardTerm], scored: Scored) -> Rewards:

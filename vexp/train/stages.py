@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vexp.train import budget, checkpoint, parallel
 from vexp.train.checkpoint import MODEL, State
+from vexp.train.golds import check_data
 from vexp.train.learner import needs
 from vexp.train.loop import train_rl
 from vexp.train.supervised import settings_of, supervised
@@ -60,8 +61,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
 
 def _check_data(run: RunSpec, workspace: Workspace) -> None:
     if parallel.leading():
-        run.mix.check_data()
-        for note in run.mix.data_notes():
+        for note in check_data(run):
             workspace.note(note)
         budget.check_prompts(run)
 

@@ -21,7 +21,8 @@ _TAIL = re.compile(
 _ONE = r"(?:[(\[{]\s*([a-z])\s*[)\]}]\s*[.:]?|([a-z])\s*[).:](?=[\s,;&/+]|$)|([a-z])(?![a-z]))"
 _ITEM = re.compile(_ONE, re.IGNORECASE)
 _BETWEEN = re.compile(
-    r"\s*(?:,\s*and\b|,\s*or\b|,|;|&|\+|/|\||\band\b|\bor\b|\n|(?=[(\[{]))\s*", re.IGNORECASE
+    r"\s*(?:,\s*and\b|,\s*or\b|,|;|&|\+|/|\||\band\b|\bor\b|\n|(?=[(\[{])|(?-i:\s+(?=[A-Z](?![a-zA-Z]))))\s*",
+    re.IGNORECASE,
 )
 _HEDGES = re.compile(r"\bor\b|/|\|", re.IGNORECASE)
 _TOGETHER = re.compile(r"[A-J]{2,8}")

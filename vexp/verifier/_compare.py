@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from vexp.verifier._quantity import Clock, Quantity, is_share, read_value, same_noun, same_number, same_value
+from vexp.verifier._quantity import (
+    Clock,
+    Quantity,
+    is_share,
+    read_value,
+    same_noun,
+    same_number,
+    same_value,
+)
 from vexp.verifier._text import LONGEST, normalized
 from vexp.verifier._unit import PERCENT
 

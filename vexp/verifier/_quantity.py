@@ -39,6 +39,7 @@ _TIME = re.compile(
     re.I,
 )
 _RATIO = re.compile(r"([\d.]+)((?:\s*:\s*[\d.]+)+)")
+_FINAL = re.compile(r"(?<![.\s])\s*[.,;]$")
 _NOISE = 1e-9  # of a float that arithmetic with roots or conversion has made
 
 
@@ -192,7 +193,7 @@ def same_noun(mine: Unit, other: Unit) -> bool:
 @functools.lru_cache(maxsize=4096)
 def read_value(text: str) -> Value | None:
     """The quantity, time of day or ratio that an answer consists of; None if it is anything else."""
-    text = plain_math(text[: 4 * LONGEST]).strip().rstrip(".,; ") if len(text) < LONGEST else ""
+    text = _FINAL.sub("", plain_math(text).strip()) if len(text) <= LONGEST else ""
     if not any(map(str.isdigit, text)) and not re.search(r"π|\\?pi|√", text):
         return None
     return _read_time(text) or _read_ratio(text) or _read_quantity(text)

@@ -48,10 +48,11 @@ class Verifier(Component):
     def gold_problem(self, gold: str) -> str | None:
         """Reason why a gold answer cannot be read, as a clause; None if it can.
 
-        Called for every gold answer before training, in this process: quick, and never hanging.
-        Override it where verdicts are slow; as it is, the verdict on the gold answer itself says.
+        Called for every gold answer before training, in this process unless it `may_take_long`.
         """
-        if self.time_limit_s is not None:
-            return None
         status = self.verdict(f"\\boxed{{{gold}}}", gold).status
         return "the verifier cannot read it" if status == "bad_gold" else None
+
+    def may_take_long(self, gold: str) -> bool:
+        """Whether a gold answer has to be read in a worker process, under the time limit."""
+        return self.time_limit_s is not None

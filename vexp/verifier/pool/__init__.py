@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vexp.verifier.base import Verdict, Verifier
+from vexp.verifier.pool.golds import gold_problems
 from vexp.verifier.pool.parent import close_all, pool_for
 
-__all__ = ["close_all", "judge"]
+__all__ = ["close_all", "gold_problems", "judge"]
 
 
 def judge(verifier: Verifier, responses: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
