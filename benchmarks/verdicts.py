@@ -1,9 +1,9 @@
 """Precision and recall of the verifiers on labelled answers: `python -m benchmarks.verdicts`.
 
-Reads `tests/verifier/labelled_answers.jsonl`, pairs of a gold answer and a response with the verdict
-of a careful reader. A pair labelled for `any` verifier is judged by all but `multiple_choice`. A
-verdict that was not reached (any status but `ok` and `no_answer`) pays nothing, is counted beside,
-and is a miss where the careful reader accepts.
+Reads `tests/verifier/labelled_answers.jsonl`: pairs of a gold answer and a response with the
+verdict of a careful reader. A pair labelled for `any` verifier is judged by all but `multiple_choice`. An
+answer that was never compared (any status but `ok` and `no_answer`) is not paid; it is counted
+beside, and is a miss where the careful reader accepts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -70,7 +70,7 @@ class Score:
 
 def judged(split: str = "all", verifiers: Sequence[str] = ALL) -> Iterator[Pair]:
     """Every labelled pair with the verdict of every verifier it is labelled for."""
-    made: dict[str, Verifier] = {name: REGISTRY.get("verifier", name)() for name in verifiers}
+    made = {name: cast("Verifier", REGISTRY.get("verifier", name)()) for name in verifiers}
     for line in LABELS.read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
         if split not in ("all", row["split"]):

@@ -40,9 +40,9 @@ class Heldout(Evaluator):
     """Greedy answers to the first `size` held-out questions of each dataset, judged.
 
     Metrics: accuracy, accuracy/<tag>, format, length, truncated, and unjudged (no verdict could be
-    reached: a bad gold answer, an answer that the verifier does not read, a time-out, a crash; these
-    count as wrong). With several datasets,
-    also <dataset>/accuracy and <dataset>/accuracy/<tag>.
+    reached: a bad gold answer, an answer that the verifier does not read, a time-out, a crash;
+    these count as wrong). With several datasets, also <dataset>/accuracy and
+    <dataset>/accuracy/<tag>.
     """
 
     produces: ClassVar[tuple[str, ...]] = (

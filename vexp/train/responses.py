@@ -1,10 +1,10 @@
 """Reading a response: where its answer is, and whether it keeps to the format. Pure text.
 
-Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched and
-something in it, the last closed `<answer>` span, a final `Answer:` line. A draft in the thoughts is
-none of these: only what stands behind the last `</think>` counts, and nothing within a `<think>` that
-never ends. There is no fallback to the whole response, which rewards guessing by listing and was
-seen to be hacked. Everything takes time linear in the length of the text.
+Extraction takes the first that there is of: the last closed `\\boxed{...}` with its braces matched
+and something in it, the last closed `<answer>` span, a final `Answer:` line. A draft in the
+thoughts is none of these: only what stands behind the last `</think>` counts, and nothing within a
+`<think>` that never ends. There is no fallback to the whole response, which rewards guessing by
+listing and was seen to be hacked. Everything takes time linear in the length of the text.
 
 The formats are those of the papers without the quirk of EasyR1's released check, which removes
 spaces around `<`, `>` and `/` before matching and thereby alters the answer ("a / b" -> "a/b"). So
@@ -54,10 +54,10 @@ def _statement(text: str) -> tuple[int, str] | None:
     for begin, inside, close in reversed(_boxes(spoken)):
         if content := spoken[inside:close].strip():
             return start + begin, content
-    if content := _last_span(spoken):
-        return start + spoken.rfind("<answer>", 0, spoken.rfind("</answer>")), content
-    if content := _answer_line(spoken):
-        return start + spoken.rstrip().rfind("\n") + 1, content
+    if span := _last_span(spoken):
+        return start + spoken.rfind("<answer>", 0, spoken.rfind("</answer>")), span
+    if line := _answer_line(spoken):
+        return start + spoken.rstrip().rfind("\n") + 1, line
     return None
 
 

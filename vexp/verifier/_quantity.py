@@ -47,7 +47,7 @@ _NOISE = 1e-9  # of a float that arithmetic with roots or conversion has made
 class Quantity:
     """A number and the readings of its unit; () for none. `name` as in `x = 5`.
 
-    `lettered` if one letter stands right behind the number, which is a variable in algebra: `3k`, `2m`.
+    `lettered` if one letter stands right behind the number, in algebra a variable: `3k`, `2m`.
     """
 
     number: Number
@@ -88,7 +88,7 @@ class Quantity:
 
 def is_share(quantity: Quantity) -> bool:
     """Size of a bare number that is a part of one, so that no percent sign was left out."""
-    return not quantity.unit and 0 < abs(quantity.number.value) < 1
+    return not quantity.unit and 0.0 < abs(quantity.value) < 1.0
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def same_noun(mine: Unit, other: Unit) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def read_value(text: str) -> Value | None:
-    """The quantity, time of day or ratio that an answer consists of; None if it is anything else."""
+    """The quantity, time of day or ratio that an answer is; None if it is anything else."""
     text = _FINAL.sub("", plain_math(text).strip()) if len(text) <= LONGEST else ""
     if not any(map(str.isdigit, text)) and not re.search(r"π|\\?pi|√", text):
         return None

@@ -1,4 +1,4 @@
-"""Answers made of several parts: lists, sets, tuples, intervals and inequalities, unions of them."""
+"""Answers made of several parts: lists, sets, tuples, intervals, inequalities, unions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One spelling for all answers: Unicode, LaTeX and Markdown are flattened without losing meaning."""
+"""One spelling for all answers: Unicode, LaTeX and Markdown flattened without losing meaning."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ _WRAPPINGS = tuple(
         r"####\s*(.*)",
         r"(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:[:：]|is\b:?)\s*(.*)",
         r"\$\$(.+)\$\$", r"\$(?=\S)([^$]+)\$", r"\\\((.+)\\\)", r"\\\[(.+)\\\]",
-        r"\*{1,3}(?!\s)([^*]+)(?<!\s)\*{1,3}", r"__?(?=\S)([^_]+)__?", r"`+([^`]+)`+", r'"([^"]+)"', r"“([^”]+)”",
+        r"\*{1,3}(?!\s)([^*]+)(?<!\s)\*{1,3}", r"__?(?=\S)([^_]+)__?", r"`+([^`]+)`+",
+        r'"([^"]+)"', r"“([^”]+)”",
         r"\\displaystyle(?![a-z])(.+)", r"\{([^{},]*)\}",
     )
 )  # fmt: skip
@@ -171,7 +172,7 @@ def without_thousands(text: str) -> str:
 
 
 def normalized(text: str, *, fold: bool = True) -> str:
-    """The spelling in which answers are compared as text: case, loose spaces, final stops gone."""
+    """The spelling in which answers are compared as text: case, loose spaces, a final stop gone."""
     text = without_thousands(" ".join(plain_math(text).split()))
-    text = (text.casefold() if fold else text).rstrip(" .")
+    text = re.sub(r"(?<![.\s])\s*\.$", "", text.casefold() if fold else text)
     return _LOOSE_SPACE.sub("", _INDEX.sub(r"\1", text))

@@ -12,44 +12,50 @@ from dataclasses import dataclass
 from typing import Any
 
 CURRENCIES = {
-    "$": "$", "€": "€", "£": "£", "¥": "¥", "₹": "₹", "₩": "₩", "₽": "₽", "₺": "₺", "₫": "₫", "฿": "฿",
-    "us$": "$", "usd": "$", "eur": "€", "gbp": "£", "jpy": "¥", "cny": "CN¥", "rmb": "CN¥",
-    "inr": "₹", "krw": "₩", "chf": "CHF", "aud": "A$", "cad": "C$", "a$": "A$", "c$": "C$", "rub": "₽",
-    "dollar": "$", "buck": "$", "us dollar": "$", "u.s. dollar": "$", "euro": "€", "pound sterling": "£",
-    "yen": "¥", "yuan": "CN¥", "renminbi": "CN¥", "rupee": "₹", "won": "₩", "franc": "CHF",
-    "rouble": "₽", "ruble": "₽",
+    "$": "$", "us$": "$", "usd": "$", "dollar": "$", "buck": "$", "us dollar": "$",
+    "u.s. dollar": "$", "a$": "A$", "aud": "A$", "c$": "C$", "cad": "C$", "€": "€", "eur": "€",
+    "euro": "€", "£": "£", "gbp": "£", "pound sterling": "£", "¥": "¥", "jpy": "¥", "yen": "¥",
+    "cny": "CN¥", "rmb": "CN¥", "yuan": "CN¥", "renminbi": "CN¥", "₹": "₹", "inr": "₹",
+    "rupee": "₹", "₩": "₩", "krw": "₩", "won": "₩", "chf": "CHF", "franc": "CHF", "₽": "₽",
+    "rub": "₽", "rouble": "₽", "ruble": "₽", "₺": "₺", "₫": "₫", "฿": "฿",
 }  # fmt: skip
 _CENTS = {"cent": ("$", "€"), "¢": ("$", "€"), "penny": ("$", "£"), "pence": ("£",)}
 _PERCENT = {"%", "percent", "per cent", "pct", "percentage"}
-# Symbols that take a prefix, by the name that pint gives them: not every centi-technical-atmosphere.
+# Symbols that take a prefix, by pint's names: "cat" is no centi-technical-atmosphere.
 _PREFIXED = {
     "meter", "gram", "second", "liter", "newton", "joule", "watt", "volt", "ampere", "pascal",
-    "hertz", "mole", "kelvin", "candela", "ohm", "farad", "henry", "tesla", "coulomb", "bit", "byte",
-    "electron_volt", "calorie", "bar", "weber", "siemens", "becquerel", "gray", "sievert", "lumen",
-    "lux", "radian", "parsec", "watt_hour", "metric_ton",
+    "hertz", "mole", "kelvin", "candela", "ohm", "farad", "henry", "tesla", "coulomb", "bit",
+    "byte", "electron_volt", "calorie", "bar", "weber", "siemens", "becquerel", "gray", "sievert",
+    "lumen", "lux", "radian", "parsec", "watt_hour", "metric_ton",
 }  # fmt: skip
 SINGLE = set("mgshNJWVAKLltTHCFΩ")  # units of one letter; other letters are variables
 _PLURALS = {"hrs", "secs", "mins", "lbs", "kgs", "kms", "cms", "mms", "yrs", "mls", "amps", "gms"}
+# Readings of spellings that pint has not, or has for something else.
 _ALIASES = {
-    "C": ("degC", "coulomb"), "F": ("degF", "farad"), "pound": ("pound", "£"), "pounds": ("pound", "£"),
-    "celsius": ("degC",), "centigrade": ("degC",), "fahrenheit": ("degF",), "°C": ("degC",),
-    "°F": ("degF",), "°K": ("kelvin",), "°": ("degree",), "deg": ("degree",), "amp": ("ampere",),
-    "sec": ("second",), "mi": ("mile",), "mph": ("mile/hour",), "kmh": ("km/hour",), "lb": ("pound",),
-    "kmph": ("km/hour",), "kph": ("km/hour",), "Ω": ("ohm",), "ℓ": ("liter",), "cc": ("cm**3",),
-    "rpm": ("revolutions_per_minute",), "rps": ("revolutions/second",), "gm": ("gram",), "yr": ("year",),
-    "mo": ("month",), "wk": ("week",), "oz": ("ounce",), "nmi": ("nautical_mile",), "cms": ("cm",),
+    "C": ("degC", "coulomb"), "F": ("degF", "farad"), "celsius": ("degC",),
+    "centigrade": ("degC",), "fahrenheit": ("degF",), "°C": ("degC",), "°F": ("degF",),
+    "°K": ("kelvin",), "°": ("degree",), "deg": ("degree",), "pound": ("pound", "£"),
+    "pounds": ("pound", "£"), "lb": ("pound",), "oz": ("ounce",), "gm": ("gram",),
+    "sec": ("second",), "wk": ("week",), "mo": ("month",), "yr": ("year",), "mi": ("mile",),
+    "nmi": ("nautical_mile",), "mph": ("mile/hour",), "kmh": ("km/hour",), "kmph": ("km/hour",),
+    "kph": ("km/hour",), "rpm": ("revolutions_per_minute",), "rps": ("revolutions/second",),
+    "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",), "cc": ("cm**3",),
 }  # fmt: skip
-_NOT_UNITS = set(
-    """an am pm as at is or and not no yes if then than but by be to of on for from with the this that
-    these those its his her are was were has have does plus minus equals times more less about maybe
-    perhaps always sometimes guess wrong right correct versus vs off up down so thus hence because
-    nor either else ans answers""".split()
-)
-_IRREGULAR = {"people": "person", "persons": "person", "men": "man", "women": "woman", "feet": "foot",
-    "children": "child", "mice": "mouse", "teeth": "tooth", "geese": "goose", "oxen": "ox",
-    "leaves": "leaf", "halves": "half", "dice": "die", "fish": "fish", "sheep": "sheep", "deer": "deer",
-    "aircraft": "aircraft", "cattle": "cattle", "knives": "knife", "wolves": "wolf", "shelves": "shelf",
-    "loaves": "loaf", "kids": "kid"}  # fmt: skip
+_NOT_UNITS = {
+    "about", "always", "am", "an", "and", "ans", "answer", "answers", "are", "as", "at", "be",
+    "because", "but", "by", "correct", "does", "down", "either", "else", "equals", "for", "from",
+    "guess", "has", "have", "hence", "her", "his", "if", "is", "its", "less", "maybe", "minus",
+    "more", "no", "nor", "not", "of", "off", "on", "or", "perhaps", "plus", "pm", "right", "so",
+    "sometimes", "than", "that", "the", "then", "these", "this", "those", "thus", "times", "to",
+    "up", "versus", "vs", "was", "were", "with", "wrong", "yes",
+}  # fmt: skip
+_IRREGULAR = {
+    "people": "person", "persons": "person", "men": "man", "women": "woman", "feet": "foot",
+    "children": "child", "kids": "kid", "mice": "mouse", "teeth": "tooth", "geese": "goose",
+    "oxen": "ox", "leaves": "leaf", "halves": "half", "knives": "knife", "wolves": "wolf",
+    "shelves": "shelf", "loaves": "loaf", "dice": "die", "fish": "fish", "sheep": "sheep",
+    "deer": "deer", "aircraft": "aircraft", "cattle": "cattle",
+}  # fmt: skip
 _AFTER = re.compile(
     r"\s+(?:in\s+)?(?:long|tall|wide|high|deep|old|thick|away|apart|left|total|each|altogether|remaining)$"
 )
@@ -77,7 +83,7 @@ PERCENT = (Unit("%"),)
 @functools.lru_cache(maxsize=4096)
 def read_unit(text: str) -> Units | None:
     """The unit that a text is; () for an empty text, None if it is none."""
-    text = " ".join(text.split()).strip(" .,;")
+    text = re.sub(r"(?<=[^\W\d])\.$", "", " ".join(text.split()).strip(" ,;"))
     if not text:
         return ()
     if len(text) > 60:
@@ -167,7 +173,8 @@ def _expression(text: str) -> str | None:
     text = re.sub(r"[·⋅×]|\\cdot|\\times", "*", text.replace("**", "^"))
     if " " in text and (joined := _names(text.casefold().replace(" ", "_"))):
         return joined  # nautical miles, fluid ounces
-    pieces, place, dimension = [], 0, 0
+    pieces: list[str] = []
+    place = dimension = 0
     for part in re.finditer(r"\s*(?:(?P<gap>[-*/])\s*)?" + f"(?:{_PART.pattern})", text):
         if part.start() != place:
             return None

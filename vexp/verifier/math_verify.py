@@ -12,20 +12,22 @@ from vexp.registry import register
 from vexp.train.responses import extract_answer
 from vexp.verifier._compare import same_text
 from vexp.verifier._quantity import Quantity, Value, read_value, same_value
-from vexp.verifier._structure import Structure, infinite, read_structure, same_structure
+from vexp.verifier._structure import infinite, read_structure, same_structure
 from vexp.verifier._text import LONGEST, normalized, plain_math, wrapping_left
 from vexp.verifier.base import Verdict, Verifier
 
 TOLERANCE = 1e-6  # relative, of decimals
 # Words would be read as products of letters: "red" as r*e*d, equal to "der".
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
-_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi|mod|min|max|lim|gcd|lcm|abs|det|dx|dy|dt"
+_FUNCTIONS = (
+    "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi|mod|min|max|lim"
+    "|gcd|lcm|abs|det"
+)
+# Words beside mathematics make no answer of it: "7 is wrong", "5 or".
 _WORD = re.compile(
     rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b",
-    re.I,
+    re.IGNORECASE,
 )
-
-
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[lcr|]*\})?")
 _PRODUCT = re.compile(r"(?<=\d)\s+(?=[a-zA-Z](?![a-zA-Z]))")  # 5 i
 _BOUND = re.compile(r"\s*(?:[<>≤≥]|\\neq)")  # `> 5` names no answer

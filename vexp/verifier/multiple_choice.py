@@ -17,10 +17,10 @@ from vexp.verifier.base import Verdict, Verifier
 class MultipleChoice(Verifier):
     """Compares option letters; the gold answer may be `B`, `A, C`, `(B) a cat`, or just `a cat`.
 
-    Several letters are a set: `A, C`, `C and A` and `AC` are equal; `A or C` commits to none and is
-    wrong. A letter is taken only from an answer that consists of letters or begins with one. Without
-    a letter, the option's text decides. An answer without a letter for a gold answer that is only
-    one, or the reverse, cannot be compared: its status is "unreadable".
+    Several letters are a set: `A, C`, `C and A` and `AC` are equal; `A or C` commits to none and
+    is wrong. A letter is taken only from an answer that consists of letters or begins with one.
+    Without a letter, the option's text decides. An answer without a letter for a gold answer that
+    is only one, or the reverse, cannot be compared: its status is "unreadable".
     """
 
     def verdict(self, response: str, gold: str) -> Verdict:
