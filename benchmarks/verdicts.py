@@ -1,9 +1,9 @@
 """Precision and recall of the verifiers on labelled answers: `python -m benchmarks.verdicts`.
 
 Reads `tests/verifier/labelled_answers.jsonl`: pairs of a gold answer and a response with the
-verdict of a careful reader. A pair labelled for `any` verifier is judged by all but `multiple_choice`. An
-answer that was never compared (any status but `ok` and `no_answer`) is not paid; it is counted
-beside, and is a miss where the careful reader accepts.
+verdict of a careful reader. A pair labelled for `any` verifier is judged by all but
+`multiple_choice`. An answer that was never compared (any status but `ok` and `no_answer`) is not
+paid; it is counted beside, and is a miss where the careful reader accepts.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Score:
         return 1 - self.false_rejects / self.accepts if self.accepts else None
 
 
-def judged(split: str = "all", verifiers: Sequence[str] = ALL) -> Iterator[Pair]:
-    """Every labelled pair with the verdict of every verifier it is labelled for."""
+def judged(split: str = "all", verifiers: Sequence[str] = ALL, every: int = 1) -> Iterator[Pair]:
+    """Every labelled pair, or each `every`-th, with the verdict of each verifier it is for."""
     made = {name: cast("Verifier", REGISTRY.get("verifier", name)()) for name in verifiers}
-    for line in LABELS.read_text(encoding="utf-8").splitlines():
+    for line in LABELS.read_text(encoding="utf-8").split("\n")[:-1][::every]:
         row: dict[str, Any] = json.loads(line)
         if split not in ("all", row["split"]):
             continue

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vexp.reward.base import Scored
 from vexp.reward.format import Format
-from vexp.train.responses import extract_answer, is_well_formed, states_answer
+from vexp.train.responses import answer_start, extract_answer, is_well_formed, states_answer
 
 
 def balanced() -> st.SearchStrategy[str]:
@@ -82,12 +82,37 @@ def test_extraction_agrees_with_counting_braces(inside: str) -> None:
         ("Answer: 12\nNo, wait.", None),  # not the final line
         ("My answer is 12", None),
         ("Answer:", None),
+        ("<think>\\boxed{3}</think><answer>4</answer>", "4"),  # no draft in the thoughts
+        ("<think>\\boxed{3}</think>\nAnswer: 4", "4"),
+        ("<think>\\boxed{3}</think> I cannot tell", None),
+        ("<think><answer>3</answer></think>", None),
+        ("<think>first \\boxed{3}", None),  # thoughts that never end
+        ("the template wrote the tag \\boxed{3}</think>\\boxed{4}", "4"),
+        ("<think>a</think>\\boxed{4}<think>or \\boxed{5}?", "4"),
+        ("\\boxed{5} and then \\boxed{}", "5"),  # an empty box states nothing
+        ("\\boxed {5}", "5"),
+        ("Because.\nAnswer：5", "5"),
         ("7", None),  # no whole-response fallback
         ("", None),
     ],
 )
 def test_extraction(text: str, answer: str | None) -> None:
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("<think>\\boxed{3}</think> so \\boxed {4}.", "\\boxed {4}."),
+        ("<think>\\boxed{3}</think> <answer>4</answer>", "<answer>4</answer>"),
+        ("<think>\\boxed{3}</think>\nAnswer: 4", "Answer: 4"),
+        ("\\boxed{4} and \\boxed{}", "\\boxed{4} and \\boxed{}"),
+        ("<think>\\boxed{3}</think>", None),
+    ],
+)
+def test_where_the_answer_that_is_read_begins(text: str, start: str | None) -> None:
+    place = answer_start(text)
+    assert (None if place is None else text[place:]) == start
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ def _measured(value: Value | None) -> bool:
     return value is not None and not (isinstance(value, Quantity) and not value.unit)
 
 
+@functools.lru_cache(maxsize=512)
 def _parse(answer: str) -> list[Any]:
     """Parts that the library makes of an answer; empty if it cannot read it as mathematics."""
     text = plain_math(answer)

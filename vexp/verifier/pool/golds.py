@@ -26,7 +26,8 @@ def gold_problems(verifier: Verifier, golds: Iterable[str]) -> Mapping[str, str]
         VexpError: if the workers of this verifier cannot start.
     """
     distinct = dict.fromkeys(golds)
-    slow = [gold for gold in distinct if verifier.may_take_long(gold)]
+    bounded = verifier.time_limit_s is not None
+    slow = [gold for gold in distinct if bounded and verifier.may_take_long(gold)]
     problems = {}
     for gold in distinct.keys() - set(slow):
         if reason := verifier.gold_problem(gold):
