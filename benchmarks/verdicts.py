@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,19 +105,27 @@ def scores(pairs: Sequence[Pair]) -> dict[tuple[str, str], Score]:
 
 
 def table(found: Mapping[tuple[str, str], Score]) -> str:
-    """The scores in Markdown."""
-    lines = ["| verifier | kind | pairs | precision | recall | never compared |"]
-    lines += ["|---|---|---:|---:|---:|---:|"]
-    for (verifier, kind), of in found.items():
-        precision, recall = _share(of.precision), _share(of.recall)
-        lines.append(
-            f"| `{verifier}` | {kind} | {of.pairs} | {precision} | {recall} | {of.unread} |"
-        )
+    """Precision / recall in percent (pairs), a line for each kind, in Markdown."""
+    names = [name for name in ALL if (name, "all") in found]
+    kinds = sorted({kind for _, kind in found} - {"all"})
+    lines = [
+        f"| kind | {' | '.join(f'`{name}`' for name in names)} |",
+        "|---|" + "---|" * len(names),
+    ]
+    for kind in ("all", *kinds):
+        cells = [_cell(found[name, kind]) if (name, kind) in found else "" for name in names]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    unread = [str(found[name, "all"].unread) for name in names]
+    lines.append(f"| never compared | {' | '.join(unread)} |")
     return "\n".join(lines)
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+def _cell(of: Score) -> str:
+    return f"{_percent(of.precision)} / {_percent(of.recall)} ({of.pairs})"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 @click.command(help=__doc__)
@@ -133,10 +140,9 @@ def main(split: str, by_kind: bool, errors: bool, as_json: bool) -> None:
     found = scores(pairs)
     for pair in pairs if errors else ():
         if pair.wrong:
-            status = Counter([pair.verdict.status])
             click.echo(
-                f"{pair.verifier} {pair.kind} gold {pair.gold!r} response {pair.response!r} "
-                f"want {int(pair.correct)} {next(iter(status))} {pair.verdict.extracted!r}"
+                f"{pair.verifier}, {pair.kind}: gold {pair.gold!r}, response {pair.response!r}, "
+                f"wanted {int(pair.correct)}, status {pair.verdict.status}"
             )
     shown = {key: of for key, of in found.items() if by_kind or key[1] == "all"}
     if as_json:

@@ -147,6 +147,12 @@ def test_metrics_by_hand() -> None:
     assert Heldout().metrics([]) == {}
 
 
+@pytest.mark.parametrize("status", ["bad_gold", "unreadable", "timeout", "crashed"])
+def test_a_verdict_that_was_not_reached_is_counted(status: str) -> None:
+    samples = [sample(correct=0.0, status=status), sample(correct=0.0, status="no_answer")]
+    assert Heldout().metrics(samples)["unjudged"]["value"] == 0.5
+
+
 @given(st.lists(st.booleans(), min_size=2, max_size=200))
 def test_the_standard_error_of_a_share(values: list[bool]) -> None:
     n, p = len(values), sum(values) / len(values)

@@ -181,6 +181,7 @@ def test_a_step_returns_its_metrics_and_moves_the_cursor():
     expected = {"reward", "reward/accuracy", "reward/format", "accuracy", "format"}
     expected |= {"response_length", "truncation_rate", "frac_zero_std", "groups_kept"}
     expected |= {"groups_generated", "verifier/timeout", "verifier/bad_gold", "updates"}
+    expected |= {"verifier/unreadable", "verifier/no_answer"}
     assert expected <= set(state.metrics)
     assert not any(name.endswith("_s") or "time" in name.split("/")[0] for name in state.metrics)
 
