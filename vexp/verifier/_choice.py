@@ -34,6 +34,7 @@ _LABELLED = re.compile(
 _ANOTHER = re.compile(
     r"(?:or|and|&|/)\s*[(\[]?\s*[a-z]\b(?![\s-]+[a-z])|[(\[]?[a-z][)\]]?[.]?$", re.IGNORECASE
 )
+_ONE_MORE = re.compile(r"(?:[,;\n]|\band\b)\s*[(\[]?([A-Z])[)\].:]\s")  # A. a cat, C. a dog
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def read_option(answer: str) -> Option:
             letter, rest = (match[1] or match[2] or match[3]).upper(), match[4].strip()
             if _ANOTHER.match(rest):
                 return Option(frozenset(letter), rest, hedged=True)
-            return Option(frozenset(letter), _without_brackets(rest))
+            more = {match[1].upper() for match in _ONE_MORE.finditer(rest)}
+            return Option(frozenset({letter} | more), _without_brackets(rest))
     return Option(text=answer)
 
 

@@ -38,9 +38,11 @@ _TIME = re.compile(
     r"(?:(\d{1,2})\s*[:.h]\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?|(\d{1,2}))\s*(?:(a|p)\.?\s*m\.?|(o'clock))?",
     re.I,
 )
+_MIDDLE = re.compile(r"(?:12\s*)?(noon|midnight)", re.IGNORECASE)  # of the day
 _RATIO = re.compile(r"([\d.]+)((?:\s*:\s*[\d.]+)+)")
+_WITHOUT_DIGITS = re.compile(r"π|\\?pi|√|^(?:noon|midnight)$", re.IGNORECASE)
 _FINAL = re.compile(r"(?<![.\s])\s*[.,;]$")
-_NOISE = 1e-9  # of a float that arithmetic with roots or conversion has made
+_NOISE = 1e-12  # of a float that arithmetic with roots or conversion has made
 
 
 @dataclass(frozen=True)
@@ -140,24 +142,24 @@ def same_value(answer: Value, gold: Value, tolerance: float) -> bool:
 
 
 def same_number(answer: Number, gold: Number, tolerance: float) -> bool:
-    """Equality of numbers: of whole ones exactly, of others up to a relative tolerance.
+    """Equality of numbers: exactly, or up to a relative tolerance where one is a decimal.
 
-    A gold number with decimals also equals what it is the rounding of, if that has no end: 0.33 and
-    1/3, 3.14 and π.
+    A whole number has to be equal always. A gold number with decimals also equals what it is the
+    rounding of, if that has no end: 0.33 and 1/3, 3.14 and π.
     """
     a, b = answer.value, gold.value
+    exact = answer.whole or gold.whole or not (answer.rounded or gold.rounded)
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         if a == b:
             return True
-        if answer.whole or gold.whole or not (a and b):
-            return False
-        if abs(a - b) <= Fraction(tolerance) * max(abs(a), abs(b)):
+        allowed = Fraction(0 if exact else tolerance)
+        if a and b and abs(a - b) <= allowed * max(abs(a), abs(b)):
             return True
-    else:
-        allowed = _NOISE if answer.whole or gold.whole else max(tolerance, _NOISE)
-        if math.isclose(a, b, rel_tol=allowed, abs_tol=0.0 if a and b else _NOISE):
-            return True
-    return answer.endless and gold.rounded and _is_rounding(a, gold.value)
+    elif math.isclose(
+        a, b, rel_tol=_NOISE if exact else tolerance, abs_tol=0.0 if a and b else _NOISE
+    ):
+        return True
+    return answer.endless and gold.rounded and _is_rounding(a, b)
 
 
 def _is_rounding(exact: Fraction | float, rounded: Fraction | float) -> bool:
@@ -173,7 +175,7 @@ def _same_in(a: Number, mine: Unit, b: Number, other: Unit, tolerance: float) ->
         return same_number(a, b, tolerance)
     if mine.root != other.root:
         return same_noun(mine, other) and same_number(a, b, tolerance)
-    allowed = tolerance if a.rounded or b.rounded else _NOISE
+    allowed = max(_NOISE, tolerance if a.rounded or b.rounded else 0.0)
     left = float(a.value) * mine.factor + mine.offset
     right = float(b.value) * other.factor + other.offset
     return math.isclose(left, right, rel_tol=allowed, abs_tol=_NOISE if not (left and right) else 0)
@@ -194,7 +196,7 @@ def same_noun(mine: Unit, other: Unit) -> bool:
 def read_value(text: str) -> Value | None:
     """The quantity, time of day or ratio that an answer is; None if it is anything else."""
     text = _FINAL.sub("", plain_math(text).strip()) if len(text) <= LONGEST else ""
-    if not any(map(str.isdigit, text)) and not re.search(r"π|\\?pi|√", text):
+    if not any(map(str.isdigit, text)) and not _WITHOUT_DIGITS.search(text):
         return None
     return _read_time(text) or _read_ratio(text) or _read_quantity(text)
 
@@ -206,6 +208,8 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def _read_time(text: str) -> Clock | None:
+    if middle := _MIDDLE.fullmatch(text):
+        return Clock(12 if middle[1].casefold() == "noon" else 0, 0)
     match = _TIME.fullmatch(text)
     if not match:
         return None
@@ -267,8 +271,9 @@ def _read_measured(text: str, money: Units) -> tuple[Quantity, str] | None:
         return None
     number, rest = read
     lettered = rest in SINGLE
-    if scale := _SCALE.match(rest):
-        number, rest = number.times(_SCALES[scale[1].casefold()]), rest[scale.end() :]
+    if _SCALE.match(rest):
+        while scale := _SCALE.match(rest):
+            number, rest = number.times(_SCALES[scale[1].casefold()]), rest[scale.end() :]
         rest = re.sub(r"^of\s+", "", rest)
     elif (scale := _LETTER.match(rest)) and (
         factor := (_MONEY_LETTERS if money else _LETTERS).get(scale[1])

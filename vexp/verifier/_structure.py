@@ -16,6 +16,8 @@ MOST_PARTS = 40
 _OPEN, _CLOSE = "([{", ")]}"
 _AND = re.compile(r",?\s+(?:and|or|\\vee|\\lor|∨)\s+|\s*[;；]\s*", re.IGNORECASE)
 _MEMBER = re.compile(r"^\s*([a-zA-Z])\s*(?:\\in(?![a-z])|∈)\s*")
+_BUILDER = re.compile(r"\\?\{\s*([a-zA-Z])\s*(?:\||:|\\mid)\s*(.+?)\\?\}")
+_PLUS_MINUS = re.compile(r"\s*(?:±|\\pm(?![a-z]))\s*")
 _RELATION = re.compile(r"<=|>=|<|>")
 _ELLIPSIS = re.compile(r"\.\.\.|\\[lcd]?dots\w?")
 _INFINITE = {"∞": "inf", "+∞": "inf", "-∞": "-inf"}
@@ -34,11 +36,17 @@ class Structure:
 
 def read_structure(text: str) -> Structure | None:
     """The structure that an answer is; None if it is a single thing."""
-    text = without_thousands(plain_math(text)).rstrip(" .")
+    text = re.sub(r"(?<![.\s])\s*\.$", "", without_thousands(plain_math(text)))
+    if builder := _BUILDER.fullmatch(text):
+        text = builder[2]
     member = _MEMBER.match(text)
     variable, text = (member[1], text[member.end() :]) if member else ("", text)
     if found := _inequality(text):
         return found
+    if len(signs := _PLUS_MINUS.split(text)) == 2:  # x = ±2
+        return Structure(
+            "list", (f"{signs[0]}+{signs[1]}".strip(" +"), "-".join(signs)), "", variable
+        )
     unions = [part.strip() for part in re.split(r"∪|(?<=[)\]])\s*U\s*(?=[(\[])", text)]
     if len(unions) > 1:
         return Structure("union", tuple(unions), "", variable)
@@ -55,6 +63,8 @@ def read_structure(text: str) -> Structure | None:
         return Structure("interval", parts, ends, variable)
     if len(parts) < 2:
         return None
+    if not ends and all(map(_inequality, parts)):  # x < 1 or x > 2
+        return Structure("union", parts)
     return Structure("tuple" if ends else "list", parts)
 
 
@@ -64,6 +74,8 @@ def same_structure(answer: Structure, gold: Structure, equal: Equal) -> bool:
     Lists and sets are compared in any order, except where one has an ellipsis; a list without
     brackets equals a set. `(a, b)` is a pair and an open interval alike.
     """
+    if answer.shape == gold.shape == "set":
+        return _within(answer, gold, equal) and _within(gold, answer, lambda a, b: equal(b, a))
     if len(answer.parts) != len(gold.parts):
         return False
     if answer.variable and gold.variable and answer.variable != gold.variable:
@@ -84,6 +96,10 @@ def same_structure(answer: Structure, gold: Structure, equal: Equal) -> bool:
             return False
         del left[match]
     return True
+
+
+def _within(some: Structure, others: Structure, equal: Equal) -> bool:
+    return all(any(equal(part, other) for other in others.parts) for part in some.parts)
 
 
 def _inequality(text: str) -> Structure | None:

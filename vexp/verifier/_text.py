@@ -43,6 +43,7 @@ _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\deg
 _BRACED_POWER = re.compile(r"([\^_])\s*\{\s*(-?\w+)\s*\}")
 _BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w(*])", re.DOTALL)
 _DOLLARS = re.compile(r"(?<!\\)\$(?=\S)([^$]*?)(?<=[^\s\\])\$(?!\d)")
+_MARKUP = re.compile(r"</?(?:b|i|u|em|strong|sub|sup)>", re.IGNORECASE)
 _COMMANDS = {
     "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "lt": "<", "gt": ">", "ge": ">=",
     "geq": ">=", "geqslant": ">=", "le": "<=", "leq": "<=", "leqslant": "<=", "ldots": "...",
@@ -138,7 +139,7 @@ def plain_math(text: str) -> str:
     Superscripts become powers, vulgar fractions become fractions, every dash a minus sign, degree
     signs `°`. Case stays as it is, and so do spaces.
     """
-    text = _ascii(unwrapped(text))
+    text = _ascii(unwrapped(_MARKUP.sub(_as_latex, text)))
     text = _DOLLARS.sub(r"\1", text)
     text = _OPERATOR.sub(lambda match: _OPERATORS[match[0]], _DEGREES.sub("°", text))
     text = _SPACING.sub(" ", _NOTHING.sub("", text))
@@ -147,6 +148,11 @@ def plain_math(text: str) -> str:
     text = _COMMAND.sub(lambda match: _COMMANDS[match[1]], text)
     text = _BRACED_POWER.sub(_short_power, _BOLD.sub(r"\2", text))
     return text.strip()
+
+
+def _as_latex(tag: re.Match[str]) -> str:
+    """Nothing for a tag of HTML, but a power or an index for what it raises or lowers."""
+    return {"<sup>": "^{", "<sub>": "_{", "</sup>": "}", "</sub>": "}"}.get(tag[0].casefold(), "")
 
 
 def _ascii(text: str) -> str:

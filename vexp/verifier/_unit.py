@@ -45,9 +45,9 @@ _NOT_UNITS = {
     "about", "always", "am", "an", "and", "ans", "answer", "answers", "are", "as", "at", "be",
     "because", "but", "by", "correct", "does", "down", "either", "else", "equals", "for", "from",
     "guess", "has", "have", "hence", "her", "his", "if", "is", "its", "less", "maybe", "minus",
-    "more", "no", "nor", "not", "of", "off", "on", "or", "perhaps", "plus", "pm", "right", "so",
-    "sometimes", "than", "that", "the", "then", "these", "this", "those", "thus", "times", "to",
-    "up", "versus", "vs", "was", "were", "with", "wrong", "yes",
+    "more", "nd", "no", "nor", "not", "of", "off", "on", "or", "perhaps", "plus", "pm", "rd",
+    "right", "so", "sometimes", "st", "th", "than", "that", "the", "then", "these", "this",
+    "those", "thus", "times", "to", "up", "versus", "vs", "was", "were", "with", "wrong", "yes",
 }  # fmt: skip
 _IRREGULAR = {
     "people": "person", "persons": "person", "men": "man", "women": "woman", "feet": "foot",

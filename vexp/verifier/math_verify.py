@@ -26,11 +26,13 @@ _FUNCTIONS = (
 )
 # Words beside mathematics make no answer of it: "7 is wrong", "5 or".
 _WORD = re.compile(
-    rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b",
+    rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b"
+    rf"|\d\s+(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{2,}}|\d(?:st|nd|rd|th)\b",
     re.IGNORECASE,
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[lcr|]*\})?")
 _PRODUCT = re.compile(r"(?<=\d)\s+(?=[a-zA-Z](?![a-zA-Z]))")  # 5 i
+_DEGREES = re.compile(r"(\d+\.?\d*)°")  # within a sine or cosine
 _BOUND = re.compile(r"\s*(?:[<>≤≥]|\\neq)")  # `> 5` names no answer
 
 
@@ -59,8 +61,8 @@ class MathVerify(Verifier):
             return Verdict(0.0, extracted, "bad_gold")
         if extracted is None:
             return Verdict(0.0, None, "no_answer")
-        if words or same_text(extracted, gold, fold=False):
-            return Verdict(float(same_text(extracted, gold, fold=bool(words))), extracted)
+        if words:
+            return Verdict(float(same_text(extracted, gold)), extracted)
         equal = same_mathematics(extracted, gold)
         return Verdict(float(bool(equal)), extracted, "ok" if equal is not None else "unreadable")
 
@@ -92,9 +94,11 @@ def same_mathematics(answer: str, gold: str) -> bool | None:
         if _one_is_algebra(mine, wanted):
             return False
         return same_value(mine, wanted, TOLERANCE)
+    if same_text(answer, gold, fold=False):
+        return True
     parts, wanted_parts = read_structure(answer), read_structure(gold)
     if parts is not None and wanted_parts is not None:
-        return same_structure(parts, wanted_parts, lambda a, b: _same_part(a, b))
+        return same_structure(parts, wanted_parts, _same_part)
     if _measured(mine) or _measured(wanted):
         return None if mine is None and parts is None else False
     if normalized(answer) == normalized(gold):  # apart from case, which matters: n is not N
@@ -104,7 +108,7 @@ def same_mathematics(answer: str, gold: str) -> bool | None:
 
 
 def _same_part(answer: str, gold: str) -> bool:
-    return same_text(answer, gold, fold=False) or bool(same_mathematics(answer, gold))
+    return bool(same_mathematics(answer, gold))
 
 
 def _one_is_algebra(mine: Value, wanted: Value) -> bool:
@@ -127,9 +131,8 @@ def _parse(answer: str) -> list[Any]:
     from math_verify import parse
 
     # Its own time limit uses signals, in the main thread only; the worker's is the one that counts.
-    text = (
-        _PRODUCT.sub("", text).replace("%", "\\%").replace("∞", "\\infty ").replace("∪", "\\cup ")
-    )
+    text = _DEGREES.sub(r"(\1\\pi/180)", _PRODUCT.sub("", text)).replace("%", "\\%")
+    text = text.replace("∞", "\\infty ").replace("∪", "\\cup ")
     parts: list[Any] = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
     return parts if any(not isinstance(part, str) for part in parts) else []
 
