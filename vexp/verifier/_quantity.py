@@ -10,7 +10,16 @@ from fractions import Fraction
 
 from vexp.verifier._arithmetic import LONGEST, Number, read_number
 from vexp.verifier._text import plain_math, without_thousands
-from vexp.verifier._unit import CURRENCIES, PERCENT, SINGLE, Unit, Units, read_currency, read_unit
+from vexp.verifier._unit import (
+    CURRENCIES,
+    DEGREE,
+    PERCENT,
+    SINGLE,
+    Unit,
+    Units,
+    read_currency,
+    read_unit,
+)
 
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _SCALES |= {"trillion": 10**12, "quadrillion": 10**15, "lakh": 10**5, "crore": 10**7, "dozen": 12}
@@ -174,11 +183,17 @@ def _same_in(a: Number, mine: Unit, b: Number, other: Unit, tolerance: float) ->
     if mine == other:
         return same_number(a, b, tolerance)
     if mine.root != other.root:
-        return same_noun(mine, other) and same_number(a, b, tolerance)
+        alike = same_noun(mine, other) or _bare_degrees(mine, other) or _bare_degrees(other, mine)
+        return alike and same_number(a, b, tolerance)
     allowed = max(_NOISE, tolerance if a.rounded or b.rounded else 0.0)
     left = float(a.value) * mine.factor + mine.offset
     right = float(b.value) * other.factor + other.offset
     return math.isclose(left, right, rel_tol=allowed, abs_tol=_NOISE if not (left and right) else 0)
+
+
+def _bare_degrees(mine: Unit, other: Unit) -> bool:
+    """Degrees beside degrees of a named scale: `20 degrees`, `20 °C`."""
+    return mine == DEGREE and other.root == "kelvin" and bool(other.offset)
 
 
 def same_noun(mine: Unit, other: Unit) -> bool:

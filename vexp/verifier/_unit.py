@@ -7,6 +7,7 @@ then numbers are read without it.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ _ALIASES = {
     "sec": ("second",), "wk": ("week",), "mo": ("month",), "yr": ("year",), "mi": ("mile",),
     "nmi": ("nautical_mile",), "mph": ("mile/hour",), "kmh": ("km/hour",), "kmph": ("km/hour",),
     "kph": ("km/hour",), "rpm": ("revolutions_per_minute",), "rps": ("revolutions/second",),
-    "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",), "cc": ("cm**3",),
+    "px": ("pixel",), "mpg": ("mile/gallon",), "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",), "cc": ("cm**3",),
 }  # fmt: skip
 _NOT_UNITS = {
     "about", "always", "am", "an", "and", "ans", "answer", "answers", "are", "as", "at", "be",
@@ -78,6 +79,7 @@ class Unit:
 Units = tuple[Unit, ...]  # the readings of one spelling: "pounds" are money or mass
 
 PERCENT = (Unit("%"),)
+DEGREE = Unit("radian", math.pi / 180)
 
 
 @functools.lru_cache(maxsize=4096)

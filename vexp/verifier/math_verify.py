@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,12 @@ from vexp.verifier._compare import same_text
 from vexp.verifier._quantity import Quantity, Value, read_value, same_value
 from vexp.verifier._structure import infinite, read_structure, same_structure
 from vexp.verifier._text import LONGEST, normalized, plain_math, wrapping_left
+from vexp.verifier._unit import read_unit
 from vexp.verifier.base import Verdict, Verifier
 
 TOLERANCE = 1e-6  # relative, of decimals
+PRECISION = 30  # digits that the library computes with; with its 15, 2^-98 beside x is no number
+PLACES = 15  # decimal places that it rounds to where no decimals are written
 # Words would be read as products of letters: "red" as r*e*d, equal to "der".
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 _FUNCTIONS = (
@@ -26,13 +30,14 @@ _FUNCTIONS = (
 )
 # Words beside mathematics make no answer of it: "7 is wrong", "5 or".
 _WORD = re.compile(
-    rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if)\b"
+    rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{4,}}|(?<![\\a-z])\b(?:or|is|not|and|if|no)\b"
     rf"|\d\s+(?!(?:{_FUNCTIONS})(?![a-z]))[a-z]{{2,}}|\d(?:st|nd|rd|th)\b",
     re.IGNORECASE,
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[lcr|]*\})?")
 _PRODUCT = re.compile(r"(?<=\d)\s+(?=[a-zA-Z](?![a-zA-Z]))")  # 5 i
 _DEGREES = re.compile(r"(\d+\.?\d*)°")  # within a sine or cosine
+_LAST_WORD = re.compile(r"\s([^\W\d]\S*)$")
 _BOUND = re.compile(r"\s*(?:[<>≤≥]|\\neq)")  # `> 5` names no answer
 
 
@@ -103,8 +108,12 @@ def same_mathematics(answer: str, gold: str) -> bool | None:
         return None if mine is None and parts is None else False
     if normalized(answer) == normalized(gold):  # apart from case, which matters: n is not N
         return False
-    found = _parse(answer)
-    return _equal(_parse(gold), found) if found else None
+    parsed = _parse(answer)
+    if not parsed:
+        return None
+    if _other_unit(answer, gold):
+        return False
+    return _equal(_parse(gold), parsed, _places(mine, wanted))
 
 
 def _same_part(answer: str, gold: str) -> bool:
@@ -137,7 +146,26 @@ def _parse(answer: str) -> list[Any]:
     return parts if any(not isinstance(part, str) for part in parts) else []
 
 
-def _equal(wanted: list[Any], answer: list[Any]) -> bool:
+def _equal(wanted: list[Any], answer: list[Any], places: int) -> bool:
     from math_verify import verify
 
-    return bool(wanted) and bool(answer) and bool(verify(wanted, answer, timeout_seconds=None))
+    return bool(wanted) and verify(
+        wanted,
+        answer,
+        float_rounding=places,
+        numeric_precision=PRECISION,
+        timeout_seconds=None,
+    )
+
+
+def _places(*values: Value | None) -> int:
+    """Decimal places that the library may round to: six digits of a decimal, else next to none."""
+    decimals = [v.value for v in values if isinstance(v, Quantity) and v.number.rounded]
+    return max((5 - math.floor(math.log10(abs(value))) for value in decimals), default=PLACES)
+
+
+def _other_unit(answer: str, gold: str) -> bool:
+    """Whether two expressions end in different units, which the library takes off: `2x km`."""
+    ends = [_LAST_WORD.search(plain_math(text)) for text in (answer, gold)]
+    units = [read_unit(end[1]) if end else None for end in ends]
+    return bool(units[0] and units[1]) and units[0] != units[1]
