@@ -40,7 +40,8 @@ _ALIASES = {
     "sec": ("second",), "wk": ("week",), "mo": ("month",), "yr": ("year",), "mi": ("mile",),
     "nmi": ("nautical_mile",), "mph": ("mile/hour",), "kmh": ("km/hour",), "kmph": ("km/hour",),
     "kph": ("km/hour",), "rpm": ("revolutions_per_minute",), "rps": ("revolutions/second",),
-    "px": ("pixel",), "mpg": ("mile/gallon",), "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",), "cc": ("cm**3",),
+    "px": ("pixel",), "mpg": ("mile/gallon",), "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",),
+    "cc": ("cm**3",),
 }  # fmt: skip
 _NOT_UNITS = {
     "about", "always", "am", "an", "and", "ans", "answer", "answers", "are", "as", "at", "be",

@@ -23,7 +23,7 @@ TOLERANCE = 1e-6  # relative, of decimals
 PRECISION = 30  # digits that the library computes with; with its 15, 2^-98 beside x is no number
 PLACES = 15  # decimal places that it rounds to where no decimals are written
 # Words would be read as products of letters: "red" as r*e*d, equal to "der".
-_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
+_WORDS = re.compile(r"(?=.*[^\W\d_]{2})[^\W\d_]+(?:(?:[\s-]+|')[^\W\d_]+)*")
 _FUNCTIONS = (
     "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi|mod|min|max|lim"
     "|gcd|lcm|abs|det"
