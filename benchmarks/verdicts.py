@@ -104,18 +104,18 @@ def scores(pairs: Sequence[Pair]) -> dict[tuple[str, str], Score]:
     return result
 
 
-def table(found: Mapping[tuple[str, str], Score]) -> str:
+def table(results: Mapping[tuple[str, str], Score]) -> str:
     """Precision / recall in percent (pairs), a line for each kind, in Markdown."""
-    names = [name for name in ALL if (name, "all") in found]
-    kinds = sorted({kind for _, kind in found} - {"all"})
+    names = [name for name in ALL if (name, "all") in results]
+    kinds = sorted({kind for _, kind in results} - {"all"})
     lines = [
         f"| kind | {' | '.join(f'`{name}`' for name in names)} |",
         "|---|" + "---|" * len(names),
     ]
     for kind in ("all", *kinds):
-        cells = [_cell(found[name, kind]) if (name, kind) in found else "" for name in names]
+        cells = [_cell(results[name, kind]) if (name, kind) in results else "" for name in names]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    unread = [str(found[name, "all"].unread) for name in names]
+    unread = [str(results[name, "all"].unread) for name in names]
     lines.append(f"| never compared | {' | '.join(unread)} |")
     return "\n".join(lines)
 
@@ -137,19 +137,19 @@ def main(split: str, by_kind: bool, errors: bool, as_json: bool) -> None:
     """Print the table; exit 1 if a verifier misses its bar."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     pairs = list(judged(split))
-    found = scores(pairs)
+    results = scores(pairs)
     for pair in pairs if errors else ():
         if pair.wrong:
             click.echo(
                 f"{pair.verifier}, {pair.kind}: gold {pair.gold!r}, response {pair.response!r}, "
                 f"wanted {int(pair.correct)}, status {pair.verdict.status}"
             )
-    shown = {key: of for key, of in found.items() if by_kind or key[1] == "all"}
+    shown = {key: of for key, of in results.items() if by_kind or key[1] == "all"}
     if as_json:
         click.echo(json.dumps({"/".join(key): vars(of) for key, of in shown.items()}))
     else:
         click.echo(table(shown))
-    totals = [of for (_, kind), of in found.items() if kind == "all"]
+    totals = [of for (_, kind), of in results.items() if kind == "all"]
     low = [of for of in totals if (of.precision or 0) < PRECISION or (of.recall or 0) < RECALL]
     raise SystemExit(1 if low else 0)
 

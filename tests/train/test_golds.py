@@ -93,18 +93,18 @@ def test_the_answers_of_generated_datasets_are_read(name, verifier) -> None:
 
 def test_slow_golds_are_read_in_workers_and_quick_ones_are_not(monkeypatch) -> None:
     verifier = REGISTRY.get("verifier", "math_verify")()
-    asked_of_workers = []
+    sent = []
 
-    class Here:
+    class InProcess:
         def judge(self, pairs):
-            asked_of_workers.extend(gold for _, gold in pairs)
+            sent.extend(gold for _, gold in pairs)
             return [verifier.verdict(*pair) for pair in pairs]
 
-    monkeypatch.setattr("vexp.verifier.pool.golds.pool_for", lambda _: Here())
+    monkeypatch.setattr("vexp.verifier.pool.golds.pool_for", lambda _: InProcess())
     quick = ["5", "1/2", "red", "(1, 2)", "\\{1, 2\\}", "x > 3", "5 km", "7 pm", ""]
     assert gold_problems(verifier, quick) == {"": "it is empty"}
     assert gold_problems(verifier, ["x^2+1", "5", "??"]) == {"??": "the verifier cannot read it"}
-    assert asked_of_workers == ["x^2+1", "??"]
+    assert sent == ["x^2+1", "??"]
 
 
 def test_of_many_slow_golds_some_are_read(monkeypatch) -> None:

@@ -48,11 +48,11 @@ def test_shares_are_counted_by_verifier_and_kind() -> None:
         pair("a", False, True),
         pair("b", False, False),
     ]
-    found = scores(pairs)
-    assert found["numeric", "all"] == Score(4, 1, 1, 2, 1)
-    assert found["numeric", "a"].precision == found["numeric", "a"].recall == 0.5
-    assert found["numeric", "b"].precision is found["numeric", "b"].recall is None
-    lines = table(found).splitlines()
+    results = scores(pairs)
+    assert results["numeric", "all"] == Score(4, 1, 1, 2, 1)
+    assert results["numeric", "a"].precision == results["numeric", "a"].recall == 0.5
+    assert results["numeric", "b"].precision is results["numeric", "b"].recall is None
+    lines = table(results).splitlines()
     assert lines[0] == "| kind | `numeric` |"
     assert lines[2:] == [
         "| all | 50.0 / 50.0 (4) |",

@@ -79,10 +79,10 @@ def test_superscripts_are_powers(base: int, power: int) -> None:
 
 
 @given(st.integers(0, 999), st.integers(1, 99), st.integers(2, 99))
-def test_a_mixed_number_is_a_sum(whole: int, top: int, bottom: int) -> None:
-    for text in (f"{whole} {top}/{bottom}", f"{whole}\\frac{{{top}}}{{{bottom}}}"):
-        assert read_quantity(text).number.value == whole + Fraction(top, bottom)
-        assert read_quantity(f"-{text}").number.value == -(whole + Fraction(top, bottom))
+def test_a_mixed_number_is_a_sum(integer: int, top: int, bottom: int) -> None:
+    for text in (f"{integer} {top}/{bottom}", f"{integer}\\frac{{{top}}}{{{bottom}}}"):
+        assert read_quantity(text).number.value == integer + Fraction(top, bottom)
+        assert read_quantity(f"-{text}").number.value == -(integer + Fraction(top, bottom))
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from(["", " m", " cm", " %", " s", " apples"]))

@@ -39,13 +39,13 @@ class Number:
     literal: bool = False
 
     @property
-    def whole(self) -> bool:
-        """Writing without decimals (or with zeros only) of a whole number."""
+    def is_integer(self) -> bool:
+        """True for an exact integer, written without decimals or with zeros only."""
         return not self.rounded and isinstance(self.value, Fraction) and self.value.denominator == 1
 
     @property
     def endless(self) -> bool:
-        """Exactness of a value whose decimals never end: 1/3, √2, π."""
+        """True for an exact value whose decimals never end: 1/3, √2, π."""
         if self.rounded or not isinstance(self.value, Fraction):
             return not self.rounded
         rest = self.value.denominator
@@ -191,7 +191,7 @@ class _Reader:
         return _raised(base, 1 / degree)
 
     def _argument(self) -> Fraction | float:
-        """What follows \\frac or \\sqrt: braces, or one digit as in \\frac12."""
+        """The argument of \\frac or \\sqrt: braces, or one digit as in \\frac12."""
         token, start = self._tokens[self._place] if self._next() else ("", 0)
         if token[:1].isdigit() and len(token) > 1 and token.isdigit():
             self._tokens[self._place : self._place + 1] = [

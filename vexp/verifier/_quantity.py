@@ -157,7 +157,7 @@ def same_number(answer: Number, gold: Number, tolerance: float) -> bool:
     rounding of, if that has no end: 0.33 and 1/3, 3.14 and π.
     """
     a, b = answer.value, gold.value
-    exact = answer.whole or gold.whole or not (answer.rounded or gold.rounded)
+    exact = answer.is_integer or gold.is_integer or not (answer.rounded or gold.rounded)
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         if a == b:
             return True

@@ -41,8 +41,8 @@ def read_structure(text: str) -> Structure | None:
         text = builder[2]
     member = _MEMBER.match(text)
     variable, text = (member[1], text[member.end() :]) if member else ("", text)
-    if found := _inequality(text):
-        return found
+    if interval := _inequality(text):
+        return interval
     if len(signs := _PLUS_MINUS.split(text)) == 2:  # x = ±2
         return Structure(
             "list", (f"{signs[0]}+{signs[1]}".strip(" +"), "-".join(signs)), "", variable

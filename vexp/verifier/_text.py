@@ -173,7 +173,7 @@ def _short_power(match: re.Match[str]) -> str:
 
 
 def without_thousands(text: str) -> str:
-    """Whole digits where a number is written in groups: `1,234`, `1 234`, `1'234`, `1.234.567`."""
+    """Plain digits where a number is written in groups: `1,234`, `1 234`, `1'234`, `1.234.567`."""
     return _GROUPED.sub(lambda match: re.sub("[,.' ]", "", match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""What a verifier is: the judge of whether a response's answer equals the gold answer."""
+"""A verifier: the judge of whether a response's answer equals the gold answer."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ class Verifier(Component):
         return "the verifier cannot read it" if status == "bad_gold" else None
 
     def may_take_long(self, gold: str) -> bool:
-        """Whether a gold answer has to be read in a worker process, under the time limit."""
+        """True if a gold answer has to be read in a worker process, under the time limit."""
         return self.time_limit_s is not None

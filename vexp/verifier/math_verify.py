@@ -83,7 +83,7 @@ class MathVerify(Verifier):
 
 
 def _at_once(gold: str) -> bool:
-    """Whether our own reader reads a gold answer, without the library."""
+    """True if our own reader reads a gold answer, without the library."""
     plain = plain_math(gold[:LONGEST])
     return (
         bool(_WORDS.fullmatch(plain)) or read_value(gold) is not None or infinite(plain) is not None
@@ -165,7 +165,7 @@ def _places(*values: Value | None) -> int:
 
 
 def _other_unit(answer: str, gold: str) -> bool:
-    """Whether two expressions end in different units, which the library takes off: `2x km`."""
+    """True if two expressions end in different units, which the library takes off: `2x km`."""
     ends = [_LAST_WORD.search(plain_math(text)) for text in (answer, gold)]
     units = [read_unit(end[1]) if end else None for end in ends]
     return bool(units[0] and units[1]) and units[0] != units[1]
