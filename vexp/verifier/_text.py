@@ -132,7 +132,7 @@ def _inside(answer: str) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def plain_math(text: str) -> str:
     """LaTeX without delimiters, text wrappers, spacing and escapes; Unicode signs by their ASCII.
 

@@ -63,8 +63,9 @@ _AFTER = re.compile(
 )
 _DIMENSION = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
 _POWER_WORD = {"squared": "^2", "cubed": "^3"}
-_PART = re.compile(
-    r"([^\W\d_]+\.?|°[CFK]?|[*/()])(?:\s*(?:\^|\*\*)\s*(?:\{?(-?\d)\}?|\((-?\d)\)))?|(1)(?=/)"
+_PART = re.compile(  # a sign, a name, its power
+    r"\s*(?:([*/])\s*)?([^\W\d_]+\.?|°[CFK]?|[*/()]|1(?=/))"
+    r"(?:\s*\^\s*(?:\{?(-?\d)\}?|\((-?\d)\)))?"
 )
 
 
@@ -173,32 +174,32 @@ def _expression(text: str) -> str | None:
     for word, power in _POWER_WORD.items():
         text = re.sub(rf"\s+{word}\b", power, text)
     text = re.sub(r"\s+(?:per|an?)\s+|^per\s+", "/", text) if text != "per" else ""
-    text = re.sub(r"[·⋅×]|\\cdot|\\times", "*", text.replace("**", "^"))
+    text = re.sub(r"[·⋅×]|\\cdot|\\times|(?<=[^\W\d])-(?=[^\W\d])", "*", text.replace("**", "^"))
     if " " in text and (joined := _names(text.casefold().replace(" ", "_"))):
         return joined  # nautical miles, fluid ounces
-    pieces: list[str] = []
+    expression = "1" if text.startswith("/") else ""
     place = dimension = 0
-    for part in re.finditer(r"\s*(?:(?P<gap>[-*/])\s*)?" + f"(?:{_PART.pattern})", text):
-        if part.start() != place:
+    while place < len(text):
+        part = _PART.match(text, place)
+        name = _name_in(part[2]) if part else None
+        if part is None or name is None:
             return None
-        place = part.end()
-        word = part[2] or part[5]
-        if word in _DIMENSION:
-            dimension = _DIMENSION[word]
-            pieces.append(part["gap"] or ("*" if pieces else ""))
+        sign, place = part[1] or "", part.end()
+        if not sign and expression[-1:] not in ("", "*", "/", "(") and name not in ")*/":
+            sign = "*"
+        expression += sign
+        if part[2] in _DIMENSION:
+            dimension = _DIMENSION[part[2]]
             continue
-        name = "1" if word == "1" else word if word in "()*/" else _names(word.rstrip("."))
-        if name is None:
-            return None
-        gap = {"-": "*"}.get(part["gap"] or "", part["gap"] or "")
-        if not gap and pieces and pieces[-1][-1:] not in ("", "*", "/", "(") and name not in ")*/":
-            gap = "*"
-        power = part[3] or part[4] or (str(dimension) if dimension else "")
-        pieces.append(f"{gap}{name}" + (f"**{power}" if power else ""))
+        raised = part[3] or part[4] or dimension
+        expression += f"{name}**{raised}" if raised else name
         dimension = 0
-    expression = "".join(pieces)
-    expression = f"1{expression}" if expression.startswith("/") else expression
-    return expression if place == len(text) and expression and not dimension else None
+    return expression if expression and not dimension else None
+
+
+def _name_in(word: str) -> str | None:
+    """A name or sign of an expression as pint has it; None if it is no unit."""
+    return word if word in ("*", "/", "(", ")", "1", *_DIMENSION) else _names(word.rstrip("."))
 
 
 @functools.lru_cache(maxsize=4096)
