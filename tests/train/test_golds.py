@@ -35,13 +35,13 @@ def run_on(folder, answers, verifier):
 
 def refusal(run):
     with pytest.raises(ConfigError) as caught:
-        golds.check_data(run, note=lambda _: None)
+        golds.check_data(run)
     return caught.value.problems
 
 
 @pytest.mark.parametrize("verifier", ["exact", "numeric", "math_verify"])
 def test_a_gold_in_a_clear_wrapping_is_read(tmp_path, verifier) -> None:
-    golds.check_data(run_on(tmp_path, WRAPPED * 5, verifier), note=pytest.fail)
+    assert golds.check_data(run_on(tmp_path, WRAPPED * 5, verifier)) == []
 
 
 @pytest.mark.parametrize("verifier", ["exact", "numeric", "multiple_choice", "math_verify"])
@@ -62,8 +62,7 @@ def test_golds_that_are_no_numbers_are_counted_and_the_first_named(tmp_path) -> 
 
 
 def test_a_few_among_many_are_noted_and_training_starts(tmp_path) -> None:
-    notes = []
-    golds.check_data(run_on(tmp_path, [*["5"] * 199, "red"], "numeric"), note=notes.append)
+    notes = golds.check_data(run_on(tmp_path, [*["5"] * 199, "red"], "numeric"))
     assert len(notes) == 1
     assert "1 of 200 gold answers" in notes[0]
 

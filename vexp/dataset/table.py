@@ -144,9 +144,10 @@ class Table(Dataset):
             for place in self.places(split):
                 try:
                     cell = place.rows.row(place.number, [self.answer])[self.answer]
-                    yield f"{place} (id {place.id!r})", _check.text(cell, "answer")
+                    gold = text(written(cell, place.stamp, self.answer), "answer")
                 except ValueError:  # BadRow, or a line that is not JSON
                     continue
+                yield f"{place} (id {place.id!r})", gold
 
     def data_problems(self) -> Iterator[Problem]:
         return _check.shown(self._look(), self._stamps())

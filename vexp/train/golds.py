@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from vexp.dataset.base import Dataset
@@ -16,8 +16,8 @@ SHOWN = 5  # rows named of each dataset; the rest is counted
 REFUSED = 0.01  # share of unreadable gold answers above which a run does not start
 
 
-def check_data(run: RunSpec, note: Callable[[str], None]) -> None:
-    """Look at the data of all datasets and at their gold answers, once before training.
+def check_data(run: RunSpec) -> list[str]:
+    """Notes on the data of all datasets and their gold answers, looked at once before training.
 
     A dataset with a few unreadable gold answers is noted; the verdict on these is `bad_gold`.
 
@@ -25,8 +25,10 @@ def check_data(run: RunSpec, note: Callable[[str], None]) -> None:
         ConfigError: with everything that is wrong, by file and row.
     """
     problems: list[Problem] = []
+    notes: list[str] = []
     try:
         run.mix.check_data()
+        notes += run.mix.data_notes()
     except ConfigError as error:
         problems += error.problems
     for name, dataset in run.mix.datasets.items():
@@ -34,9 +36,10 @@ def check_data(run: RunSpec, note: Callable[[str], None]) -> None:
             if share > REFUSED:
                 problems.append(problem)
             else:
-                note(str(problem))
+                notes.append(str(problem))
     if problems:
         raise ConfigError(problems)
+    return notes
 
 
 def _unreadable(run: RunSpec, name: str, dataset: Dataset) -> Iterator[tuple[float, Problem]]:
