@@ -50,8 +50,8 @@ class Vgpo(CreditMethod):
 
     `compat=released` follows the released code where that is well defined: rho is the min-max of S
     over all response tokens of the step; t / n is (t - 1) / (n - 1), 0 if n = 1; 1 + psi is clamped
-    to [0.1, 2] and 1 + phi to [0.9, 2]; s sums the normalised what if `intra` is on, and plain rho
-    if it is off. Not copied: groups of eight neighbours in a shuffled micro-batch, which are no
+    to [0.1, 2] and 1 + phi to [0.9, 2]; s sums the normalised what if `intra` is on, and the
+    min-max of the plain rho over the response if it is off. Not copied: groups of eight neighbours in a shuffled micro-batch, which are no
     prompts; ranges that include padding and change with the micro-batch; the cosine of the policy
     being updated, in training mode, in place of the one that sampled; a tail given by where it
     starts (gamma is the paper's, its share, here as there 0.5); a second start, of the schedule,
@@ -93,7 +93,7 @@ class Vgpo(CreditMethod):
             shaped = shaped * self._intra(normalised, mask)
         if self.inter:
             if self.compat == "released":
-                weights = normalised if self.intra else focus
+                weights = normalised if self.intra else min_max(focus, mask, self.eps)
             shaped = shaped * self._inter(weights, mask, experience.group, seen)[:, None]
         return shaped.to(outcome.dtype)
 
@@ -119,7 +119,7 @@ class Vgpo(CreditMethod):
             gain = (over >= self.step_at).double()
         else:
             gain = over.clamp(min=0) ** self.power
-        return focus * (1 + self._gate(focus, mask, place, length) * self.beta * gain)
+        return focus * (1 + self._gate(focus, mask, place, length).double() * self.beta * gain)
 
     def _gate(self, focus: Tensor, mask: Tensor, place: Tensor, length: Tensor) -> Tensor:
         share = 1.0 if self.scope == "full" else self.gamma
