@@ -24,7 +24,7 @@ from vexp.dataset.base import Dataset
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
-from vexp.evaluator.diagnostics import COUNTS, VALUES, Diagnostics
+from vexp.evaluator.diagnostics import FOCUSED, VALUES, Diagnostics
 from vexp.registry import REGISTRY
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
@@ -221,7 +221,7 @@ def test_uniform_attention_on_the_default_task_gives_a_box_its_one_token_of_four
 
 def test_what_lacks_image_or_boxes_is_skipped_and_counted():
     for number, sample in enumerate(measured()):
-        assert set(sample.values) <= {*VALUES, *COUNTS}
+        assert set(sample.values) <= {*VALUES, *FOCUSED}
         if number % 4 == 0:
             assert sample.values == {}
         elif number % 4 == 1:
@@ -315,19 +315,19 @@ def test_metrics_by_hand():
     assert Diagnostics().metrics([]) == {}
 
 
-def test_the_released_late_early_ratio_is_of_counts_over_all_answers():
-    counts = [(2, 0, 1), (1, 1, 1), (0, 2, 0)]
+def test_the_released_late_early_ratio_is_of_mean_shares():
+    shares = [(0.4, 0.0, 1), (0.2, 0.2, 1), (0.0, 0.4, 0)]
     samples = [
         sample(n, values={"focused_late": float(a), "focused_early": float(b)}, correct=float(c))
-        for n, (a, b, c) in enumerate(counts)
+        for n, (a, b, c) in enumerate(shares)
     ]
     metrics = Diagnostics().metrics([*samples, sample(9)])
-    assert metrics["late_early_focus"]["value"] == 1
+    assert metrics["late_early_focus"]["value"] == pytest.approx(1)
     assert metrics["late_early_focus"]["n"] == 3
     assert metrics["late_early_focus"]["stderr"] == pytest.approx(
-        statistics.stdev([2, 0, -2]) / 3**0.5
+        statistics.stdev([0.4, 0, -0.4]) / 0.2 / 3**0.5
     )
-    assert metrics["late_early_focus/correct"]["value"] == 3
+    assert metrics["late_early_focus/correct"]["value"] == pytest.approx(3)
     assert metrics["late_early_focus/wrong"] == {"value": 0, "stderr": None, "n": 1}
     assert "late_early_focus/correct" not in Diagnostics().metrics(samples[:1])
 

@@ -37,8 +37,8 @@ VALUES = (
     "tas", "attention_ratio", "focus_correlation",
     "grounded_share", "entropy/grounded", "entropy/other", "entropy/gap",
 )  # fmt: skip
-# Counts of a sample, of whose sums late_early_focus is the ratio.
-COUNTS = ("focused_late", "focused_early")
+# Shares of a sample, of whose means late_early_focus is the ratio.
+FOCUSED = ("focused_late", "focused_early")
 
 
 @register("evaluator", "diagnostics")
@@ -58,8 +58,9 @@ class Diagnostics(Heldout):
           /response               prompt without the image
         tas, attention_ratio      SAYO's target attention score, and its reward before weighting
         late_early                attention/image in the second half of an answer over the first
-        late_early_focus          the same of the tokens (40 %) most like the image, as counts over
-                                  all answers; both also /correct and /wrong (VGPO)
+        late_early_focus          share of an answer that is focused (the 40 % of its tokens most
+                                  like the image) and late, over that focused and early, means
+                                  over answers; both also /correct and /wrong (VGPO)
         focus_correlation         of a token's likeness to the image with attention/image (VGPO)
         grounded_share            tokens that the image makes likelier by more than 0.2 (VICRA)
         entropy/grounded, /other  in nats, of those and all other tokens; /gap is the difference
@@ -75,7 +76,7 @@ class Diagnostics(Heldout):
 
     needs = ("boxes",)
     reads = ("attention", "similarity")
-    version = 2
+    version = 3  # 3: late_early_focus averages shares; it was a ratio of counts
     produces = (
         *Heldout.produces, *VALUES, "without_evidence", "evidence_mass/*", "pointing/*",
         "attention_kl/*", "wrong/*", "late_early/*", "late_early_focus", "late_early_focus/*",
@@ -110,8 +111,8 @@ class Diagnostics(Heldout):
         wrong = [sample for sample in samples if sample.correct < 1]
         for part, chosen in (("", samples), ("/correct", right), ("/wrong", wrong)):
             found |= _mean_of("late_early", chosen, f"late_early{part}")
-            known = [s.values for s in chosen if all(name in s.values for name in COUNTS)]
-            found |= ratio(f"late_early_focus{part}", *([v[c] for v in known] for c in COUNTS))
+            known = [s.values for s in chosen if all(name in s.values for name in FOCUSED)]
+            found |= ratio(f"late_early_focus{part}", *([v[c] for v in known] for c in FOCUSED))
         return found | _against_outcome(samples)
 
     def _looked(

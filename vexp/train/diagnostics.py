@@ -125,16 +125,18 @@ def late_over_early(image: Tensor, mask: Tensor) -> Tensor:  # [rollout]
 def focused_late_and_early(
     focus: Tensor, mask: Tensor, share: float = FOCUSED
 ) -> tuple[Tensor, Tensor]:  # [rollout], [rollout]
-    """How many of the `share` most focused tokens are in the second half, how many in the first.
+    """Shares of a response that are focused tokens of its second half, and of its first half.
 
-    The ratio of the two is the late/early visual ratio that VGPO's released code logs. It is to be
-    taken of sums over responses: one response may have none in its first half. `focus` [rollout,
-    token] is the focus score. NaN for fewer than two tokens.
+    Focused are the `share` of its tokens with the largest `focus` [rollout, token]. VGPO's released
+    code logs, as the late/early visual ratio, the mean of the first over responses divided by the
+    mean of the second; a single response may have none in its first half. NaN for fewer than two
+    tokens.
     """
     early, marked = _early(mask), top_share(focus, mask, share)
-    short = mask.sum(dim=1) < 2
+    length = mask.sum(dim=1)
     late, first = (
-        (marked & part).sum(dim=1).double().masked_fill(short, NAN) for part in (~early, early)
+        ((marked & part).sum(dim=1).double() / length).masked_fill(length < 2, NAN)
+        for part in (~early, early)
     )
     return late, first
 

@@ -62,7 +62,7 @@ def visual(found: ImageAttention, batch: Experience) -> Values:
 
 
 def focused(batch: Experience) -> Values:
-    """How many of the most focused tokens are late, and how many early; to be summed up."""
+    """Shares of each response that are focused tokens of its second and of its first half."""
     if batch.similarity is None:
         return {}
     mask = batch.mask if batch.has_image is None else batch.mask & batch.has_image.unsqueeze(1)
