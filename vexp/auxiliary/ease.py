@@ -35,7 +35,8 @@ class Ease(Auxiliary):
     Deviation: eq. 9 sums over the rollouts of one group; here the sums run over the responses of an
     optimiser step (`normalise=step`), so that a group with one right rollout weighs as that one
     rollout. `normalise=group` is eq. 9: one such quotient per group, averaged over the groups of
-    the step, those in which no response passes included. The gradient flows into queries and keys of `layer` and everything below it.
+    the step, those in which no response passes included. The gradient flows into queries and keys
+    of `layer` and everything below it.
 
     The paper's symbols for coef, layer and smoothing are stripped in the text at hand: the
     defaults are those reported for its code by third parties. Its code is said to take a

@@ -51,11 +51,11 @@ class Vgpo(CreditMethod):
     `compat=released` follows the released code where that is well defined: rho is the min-max of S
     over all response tokens of the step; t / n is (t - 1) / (n - 1), 0 if n = 1; 1 + psi is clamped
     to [0.1, 2] and 1 + phi to [0.9, 2]; s sums the normalised what if `intra` is on, and the
-    min-max of the plain rho over the response if it is off. Not copied: groups of eight neighbours in a shuffled micro-batch, which are no
-    prompts; ranges that include padding and change with the micro-batch; the cosine of the policy
-    being updated, in training mode, in place of the one that sampled; a tail given by where it
-    starts (gamma is the paper's, its share, here as there 0.5); a second start, of the schedule,
-    which fails at all values but 0.
+    min-max of the plain rho over the response if it is off. Not copied: groups of eight neighbours
+    in a shuffled micro-batch, which are no prompts; ranges that include padding and change with
+    the micro-batch; the cosine of the policy being updated, in training mode, in place of the one
+    that sampled; a tail given by where it starts (gamma is the paper's, its share, here as there
+    0.5); a second start, of the schedule, which fails at all values but 0.
 
     Breaks in that s is a sum, so long responses win (`inter_reduce=mean`), in that the min-max
     stretches differences of any size to [0, 1], and with compat=released in that a group's
