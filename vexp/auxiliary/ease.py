@@ -70,11 +70,15 @@ class Ease(Auxiliary):
         return chosen / counts.clamp(min=1) / self._denominator(gate, experience.group)
 
     def _denominator(self, gate: Tensor, group: Tensor) -> Tensor:  # scalar, or [rollout, 1]
+        import torch
+
         if self.normalise == "step":
             return gate.sum() + DELTA
-        passed = gate.new_zeros(int(group.max()) + 1, dtype=group.dtype)
-        passed = passed.index_add(0, group, gate.to(group.dtype))
-        return ((passed + DELTA)[group] * len(group.unique())).unsqueeze(1)
+        none = torch.zeros(int(group.max()) + 1, dtype=group.dtype, device=group.device)
+        passed = none.index_add(0, group, gate.to(group.dtype))
+        groups = (none.index_add(0, group, torch.ones_like(group)) > 0).sum()
+        shares: Tensor = (passed + DELTA)[group] * groups
+        return shares.unsqueeze(1)
 
     def token_loss(self, output: PolicyOutput, batch: Experience) -> Tensor:  # [rollout, token]
         from vexp.auxiliary._attention import divergence, per_token, targets
