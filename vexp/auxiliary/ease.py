@@ -74,7 +74,8 @@ class Ease(Auxiliary):
 
         if self.normalise == "step":
             return gate.sum() + DELTA
-        none = torch.zeros(int(group.max()) + 1, dtype=group.dtype, device=group.device)
+        count = int(group.max()) + 1 if group.numel() else 0
+        none = torch.zeros(count, dtype=group.dtype, device=group.device)
         passed = none.index_add(0, group, gate.to(group.dtype))
         groups = (none.index_add(0, group, torch.ones_like(group)) > 0).sum()
         shares: Tensor = (passed + DELTA)[group] * groups
