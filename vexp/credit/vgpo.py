@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vexp.config.types import Fraction, NonNegative, Positive
 from vexp.credit._pieces import (
@@ -76,6 +76,10 @@ class Vgpo(CreditMethod):
     scope: Literal["late", "full"] = "late"  # full: the whole response is the tail, as gamma = 1
     inter_reduce: Literal["sum", "mean"] = "sum"  # of a response's weights
     compat: Literal["paper", "released"] = "paper"  # whose formulas, where the two differ
+
+    def content(self) -> dict[str, Any]:
+        # The number is raised where equal settings give other credit than before.
+        return {"maths": 2} if self.compat == "released" and self.inter and not self.intra else {}
 
     @property
     def across_groups(self) -> bool:
