@@ -54,8 +54,7 @@ class Ease(Auxiliary):
     direction: Literal["model_to_target", "target_to_model"] = "model_to_target"  # of KL
     rows: PositiveInt = 64  # response tokens per response and step
     floor: NonNegative = 1e-8  # of q inside a logarithm, where the target is 0 away from the box
-    # Responses over which the loss is a mean: those of an optimiser step, or of a group (eq. 9).
-    normalise: Annotated[Literal["step", "group"], Neutral("step")] = "step"
+    normalise: Annotated[Literal["step", "group"], Neutral("step")] = "step"  # whose mean it is
 
     @property
     def live(self) -> tuple[str, ...]:

@@ -47,8 +47,7 @@ class Papo(Auxiliary):
     coef: NonNegative = 0.01
     entropy_coef: NonNegative = 0.0  # weight of both entropy terms in the loss
     distortion: Distortion = slot("distortion", "patch_black")  # the masked image
-    # Share of a response's tokens, those of largest kl_p, with a perception term; 1: all of them.
-    token_share: Annotated[TokenShare, Neutral(1.0)] = 1.0
+    token_share: Annotated[TokenShare, Neutral(1.0)] = 1.0  # of the tokens, those of largest kl_p
     cf_grad: bool = False  # whether the gradient also flows through the masked image
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
