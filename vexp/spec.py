@@ -64,8 +64,9 @@ class Optimization:
 
     learning_rate: Positive = 1e-6
     ramp_steps: Count = 0  # optimiser steps over which the learning rate rises from 0
-    # How the rate goes on after the ramp; linear and cosine fall to 0 at the end of the stage.
+    # How the rate goes on after the ramp; linear and cosine fall until the end of the stage.
     schedule: Annotated[Literal["constant", "linear", "cosine"], Neutral("constant")] = "constant"
+    min_lr_ratio: Annotated[Fraction, Neutral(0.0)] = 0.0  # where they end, as a share of the rate
     # adamw_8bit keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8
     optimizer: Annotated[Literal["adamw", "adamw_8bit"], Neutral("adamw")] = "adamw"
     weight_decay: NonNegative = 0.0

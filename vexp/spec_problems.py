@@ -57,6 +57,7 @@ def _problems(run: RunSpec) -> Iterator[Problem]:
     yield from _unmet_needs(run)
     yield from _unsaid_needs(run)
     yield from _beyond_backbone(run)
+    yield from _rate_problems(run)
     yield from _lora_problems(run)
     yield from _shard_problems(run)
     yield from _layer_problems(run)
@@ -137,6 +138,19 @@ def _beyond_backbone(run: RunSpec) -> Iterator[Problem]:
                 where=f"{path} and backbone ({run.backbone.name})",
                 remedy="choose a backbone with image tokens among the text, such as a Qwen-VL, "
                 "InternVL or SmolVLM one, or another component",
+            )
+
+
+def _rate_problems(run: RunSpec) -> Iterator[Problem]:
+    """A floor for a learning rate that does not fall."""
+    for stage in run.stages:
+        settings = getattr(run, stage)
+        if settings.min_lr_ratio and settings.schedule == "constant":
+            yield Problem(
+                f"the learning rate of the stage {stage!r} never falls to "
+                f"{settings.min_lr_ratio:g} of itself: its schedule is constant",
+                where=f"{stage}.min_lr_ratio and {stage}.schedule",
+                remedy=f"set {stage}.schedule=cosine or linear, or {stage}.min_lr_ratio=0",
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,17 +44,24 @@ def found_loss(term, made, logprobs, distorted, portions=None):
     return loss_of(term, made, draw, portions=portions, logprobs=logprobs, live=live)
 
 
-def plain_loss(made, logprobs, distorted, ratio):
-    """-mean kl_p - ratio mean (lp + lp_cf) over all tokens, those without an image being 0."""
+def plain_loss(made, logprobs, distorted, ratio, share=1.0):
+    """-mean kl_p - ratio mean (lp + lp_cf) over all tokens, those without an image being 0.
+
+    Of kl_p, only what reaches the 1 - share quantile of its response.
+    """
     total, tokens = 0.0, int(made.mask.sum())
     for row, group in enumerate(made.group.tolist()):
         if group == BLIND:
             continue
+        kl = []
         for t in range(int(made.mask[row].sum())):
             lp, lp_cf = float(logprobs[row, t]), float(distorted[row, t])
             d = max(-20.0, min(20.0, lp_cf - lp))
-            total -= min(10.0, math.exp(d) - d - 1)
+            kl.append(min(10.0, math.exp(d) - d - 1))
             total -= ratio * (lp + lp_cf)
+        if kl:
+            threshold = np.quantile(kl, 1 - share)
+            total -= math.fsum(value for value in kl if value >= threshold - 1e-12)
     return total / tokens
 
 
@@ -66,6 +74,17 @@ def test_papo_equals_plain_loops(cf_grad, coef, entropy):
         found = float(found_loss(term, made, logprobs, distorted))
         expected = plain_loss(made, logprobs, distorted, entropy / coef if coef else 0.0)
         assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_only_a_share_of_the_tokens_has_the_perception_term(share):
+    term = papo(token_share=share, coef=0.02, entropy_coef=0.05)
+    for seed in range(3):
+        made, logprobs, distorted = given(term, seed)
+        expected = plain_loss(made, logprobs, distorted, 2.5, share)
+        for portions in (None, *PORTIONS):
+            found = float(found_loss(term, made, logprobs, distorted, portions))
+            assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("portions", PORTIONS)
@@ -94,6 +113,18 @@ def test_the_entropy_penalty_is_the_mean_surprise(portions):
     term = REGISTRY.get("auxiliary", "entropy_penalty")()
     found = loss_of(term, made, uniform(made), portions=portions, logprobs=logprobs)
     values = [-float(value) for value in logprobs[made.mask]]
+    assert float(found) == pytest.approx(math.fsum(values) / len(values), abs=1e-6)
+
+
+@pytest.mark.parametrize("portions", [[EVERY_ROW], *PORTIONS])
+def test_the_likelihood_is_that_of_right_responses(portions):
+    made = batch(2)
+    logprobs = logprobs_of(made, 2)
+    term = REGISTRY.get("auxiliary", "likelihood")()
+    found = loss_of(term, made, uniform(made), portions=portions, logprobs=logprobs)
+    right = made.mask & made.accuracies.eq(1)[:, None]
+    values = [-float(value) for value in logprobs[right]]
+    assert 0 < len(values) < int(made.mask.sum())
     assert float(found) == pytest.approx(math.fsum(values) / len(values), abs=1e-6)
 
 
@@ -194,7 +225,7 @@ def test_micro_batches_of_a_real_update_do_not_change_its_gradient(cf_grad, per)
     assert cosine > 0.99
 
 
-@pytest.mark.parametrize("name", ["papo", "kl_prcp", "entropy_penalty"])
+@pytest.mark.parametrize("name", ["papo", "kl_prcp", "entropy_penalty", "likelihood"])
 def test_a_coefficient_of_zero_changes_no_update(name):
     off = ("algorithm=dapo", f"auxiliary.a={name}", "auxiliary.a.coef=0")
     zero, zero_change = updated(*off)

@@ -459,3 +459,16 @@ def test_another_groups_choice_may_be_referred_to(project):
     lists = "defaults: [{/one: dapo}, {/two: '${one}'}, {override /algorithm: '${one}'}]"
     write(project, "conf/experiment/mine.yaml", f"# @package _global_\n{lists}\n")
     assert resolve(["experiment=mine"]).algorithm.name == "dapo"
+
+
+@pytest.mark.parametrize("stage", ["rl", "warm_start"])
+def test_a_floor_of_a_constant_learning_rate_is_refused(project, stage):
+    constant, floor = f"{stage}.schedule=constant", f"{stage}.min_lr_ratio=0.1"
+    with pytest.raises(ConfigError, match=f"stage '{stage}' never falls to 0.1 of itself"):
+        resolve([constant, floor])
+    assert resolve([floor, f"{stage}.schedule=cosine"])
+    assert resolve([constant, f"{stage}.min_lr_ratio=0"])
+
+
+def test_a_stage_that_does_not_run_may_have_any_floor(project):
+    assert resolve(["stages=[rl]", "warm_start.min_lr_ratio=0.1"])

@@ -44,6 +44,15 @@ def test_golden_ids(name):
     ), "an id changed: if that is meant, raise IDENTITY_VERSION and say so in the changelog"
 
 
+def test_changed_maths_under_equal_settings_is_another_run():
+    """VGPO's released inter credit without intra once summed other weights."""
+    released = ("credit=vgpo", "credit.compat=released")
+    found = training_id(resolve([*FIXED, *released, "credit.intra=false"])).inputs["credit"]
+    assert found["content"] == {"maths": 2}
+    for other in ((), ("credit.intra=false", "credit.inter=false"), ("credit.inter=false",)):
+        assert "content" not in training_id(resolve([*released, *other])).inputs["credit"]
+
+
 @pytest.mark.parametrize(
     "override",
     [

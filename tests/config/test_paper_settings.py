@@ -59,6 +59,7 @@ PAPERS = {
         prompts=512, update=64, group=5, rate=1e-6, decay=1e-2, clip_norm=1.0, length=1024,
         clip=(0.2, 0.3), kl=0.0,
         group_filter__name="none",
+        algorithm__dual_clip=3.0,
         auxiliary__ease__coef=1e-3,
         auxiliary__ease__target__smoothing=0.1,
         auxiliary__ease__target__sigma_scale=0.25,
@@ -78,6 +79,7 @@ PAPERS = {
         clip=(0.2, 0.28), kl=0.0, top_p=0.99,
         rl__steps=150,
         group_filter__low=0.01, group_filter__high=0.99,
+        algorithm__dual_clip=3.0,
         credit__beta=0.3, credit__gamma=0.5, credit__kappa=0.2,
         reward__terms__accuracy__weight=1.0, reward__terms__format__weight=0.0,
     ),
@@ -91,6 +93,7 @@ PAPERS = {
     f"experiment=vppo scale=vppo_paper {UNLIMITED}": settings(
         prompts=384, update=128, group=8, rate=1e-6, decay=1e-2, clip_norm=1.0, length=2048,
         clip=(0.2, 0.28), kl=0.0, top_p=0.99,
+        algorithm__dual_clip=3.0,
         credit__rho=0.4, credit__b_min=0.9,
         credit__distortion__mask_ratio=0.5, credit__distortion__per="rollout",
         auxiliary__entropy_penalty__coef=0.06,
@@ -108,6 +111,7 @@ PAPERS = {
         clip=(0.2, 0.28), kl=0.0, top_p=0.99,
         group_filter__low=0.01, group_filter__high=0.99,
         auxiliary__papo__coef=0.01, auxiliary__papo__entropy_coef=0.03,
+        algorithm__dual_clip=3.0,
     ),
     "experiment=noisy_rollout scale=noisy_rollout_paper": settings(
         prompts=512, update=128, group=6, rate=1e-6, decay=1e-2, clip_norm=1.0, length=2048,
@@ -116,11 +120,12 @@ PAPERS = {
         rollout__distortion__step=500, rollout__steepness=30.0, rollout__midpoint=40.0,
     ),
     "experiment=mm_eureka scale=mm_eureka_paper": settings(
-        prompts=128, update=128, group=8, rate=1e-6, decay=0.0, clip_norm=1.0, length=4096,
+        prompts=128, update=16, group=8, rate=1e-6, decay=0.0, clip_norm=1.0, length=4096,
         clip=(0.2, 0.2), kl=0.0, freeze=("vision",), aggregation="seq-mean-token-mean",
         algorithm__dual_clip=3.0,
         group_filter__name="accuracy_band", group_filter__low=0.1, group_filter__high=0.9,
         reward__terms__format__weight=0.5,
+        rl__beta2=0.95, rl__schedule="cosine", rl__min_lr_ratio=0.1,
     ),
     "experiment=vl_rethinker scale=vl_rethinker_paper": settings(
         prompts=512, update=64, group=8, rate=1e-6, decay=0.0, clip_norm=1.0, length=2048,
@@ -130,6 +135,7 @@ PAPERS = {
         rollout__prob=0.65, rollout__cut_answer=0.5, rollout__continuation_temperature=0.9,
         rollout__room=1024, rollout__max_per_prompt=2, rollout__max_hesitations=4,
         rollout__keep_only_correct=True,
+        rl__beta2=0.95, rl__schedule="cosine", rl__min_lr_ratio=0.5,
     ),
 }  # fmt: skip
 

@@ -68,6 +68,8 @@ OTHER = {
         "distortion": component("distortion", "black"),
         "target": component("target", "hard_box"),
         "kappa": 2.0,
+        "bins": 4,
+        "points": 10,
         "gallery": 3,
     },
 }
@@ -88,7 +90,9 @@ RECORDED = {
     "diagnostics": {
         **dict.fromkeys(
             ("evidence_mass", "evidence_area", "pointing", "coverage", "coverage_2", "tas",
-             "attention/image", "attention/query", "attention/response", "grounded_share"),
+             "attention/image", "attention/query", "attention/response", "grounded_share",
+             "grounded_share/high_entropy", "high_entropy_share/grounded",
+             "attention/image/at_1", "grounded_score/ecdf_0.2"),
             st.floats(0, 1),
         ),
         **dict.fromkeys(

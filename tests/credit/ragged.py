@@ -109,4 +109,4 @@ def matches(found, expected, made: Experience):
     assert (found[~made.mask] == 0).all()
     for row, wanted in zip(rows_of(found, made), expected, strict=True):
         assert len(row) == len(wanted)
-        assert all(abs(a - b) <= 1e-6 for a, b in zip(row, wanted, strict=True)), (row, wanted)
+        assert all(abs(a - b) <= 1e-11 for a, b in zip(row, wanted, strict=True)), (row, wanted)

@@ -73,7 +73,7 @@ def plain(credit, outcome, made):
                 one_psi[i] = [min(max(x, 0.1), 2.0) for x in one_psi[i]]
         summed = w
         if released:
-            summed = what if credit.intra else rho
+            summed = what if credit.intra else scaled(rho)
         s[i] = sum(summed) / (len(summed) if credit.inter_reduce == "mean" else 1)
     one_phi = dict.fromkeys(range(len(rows)), 1.0)
     for g in set(group):

@@ -319,6 +319,14 @@ def test_missing_columns_are_named_at_composition(tmp_path, write) -> None:
     assert "dataset 'main' has no test item" in str(caught.value)
 
 
+def test_what_is_only_evaluated_needs_no_demonstrations(tmp_path) -> None:
+    path = write_jsonl(tmp_path / "data.jsonl", [{"question": "q", "answer": "a"}] * 3)
+    asked = f"{{name: table, path: '{path}', dev_fraction: 0.0, test_fraction: 1.0}}"
+    assert resolve([f"+evaluator.heldout.datasets.main={asked}"])
+    with pytest.raises(ConfigError, match="no column 'demonstration'"):
+        run_with(f"mix.datasets.main.path={path}")
+
+
 def test_a_good_table_composes(tmp_path) -> None:
     path = write_jsonl(tmp_path / "data.jsonl", rows(tmp_path))
     run = run_with(f"mix.datasets.main.path={path}")

@@ -60,6 +60,17 @@ def test_rotation_keeps_the_middle_and_cuts_the_corners():
     assert found.getpixel((0, 0)) == (0, 0, 0)
 
 
+def test_an_expanded_rotation_holds_all_of_the_image():
+    image = PIL.Image.new("RGB", (40, 20), "white")
+    kept = apply("rotate", image, degrees=45.0, seed=3).image
+    whole = apply("rotate", image, degrees=45.0, seed=3, expand=True).image
+    assert kept.size == image.size
+    assert whole.size[0] >= 40 and whole.size[1] > 20
+    areas = [np.asarray(each, dtype=float)[:, :, 0].sum() / 255 for each in (kept, whole)]
+    assert areas[0] < 0.8 * areas[1]
+    assert areas[1] == pytest.approx(40 * 20, rel=0.1)
+
+
 def test_angles_stay_within_the_limit_and_go_both_ways():
     """The angle is read off a bright arm that points right."""
     arm = PIL.Image.new("RGB", (201, 201))

@@ -19,12 +19,13 @@ from PIL import Image
 from scipy import stats
 
 from tests.train.fakes import SMALLEST, Coin
+from tests.train.test_diagnostics import plain_parts
 from vexp.config.compose import resolve
 from vexp.dataset.base import Dataset
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
-from vexp.evaluator.diagnostics import COUNTS, VALUES, Diagnostics
+from vexp.evaluator.diagnostics import FOCUSED, VALUES, Diagnostics
 from vexp.registry import REGISTRY
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
@@ -105,11 +106,14 @@ def policy(attention="auto"):
     return owner
 
 
+WITH_CURVES = Diagnostics(size=12, batch_size=5, points=3)
+
+
 @functools.cache
 def measured():
     """Of 12 items, 3 have no image and 3 others no boxes."""
     run = with_data(made(), main=Partly())
-    return tuple(Diagnostics(size=12, batch_size=5).samples(policy(), run))
+    return tuple(WITH_CURVES.samples(policy(), run))
 
 
 @functools.cache
@@ -171,6 +175,12 @@ def test_values_are_those_of_a_plain_pass(number):
         focus = [float(torch.cosine_similarity(hidden[t - len(tokens)], mean, 0)) for t in own]
         assert found["focus_correlation"] == close(stats.pearsonr(focus, on_image).statistic)
 
+    # three parts of the answer: of its tokens in order, and from the surest to the least sure
+    parts = plain_parts(on_image, 3)
+    assert [found[f"attention/image/at_{n}"] for n in (1, 2, 3)] == close(parts)
+    places = ("image", "query", "response")
+    assert sum(found[f"attention/{p}/at_2"] for p in places) == pytest.approx(1, abs=1e-6)
+
     blind = plain(replace(item, image=None, boxes=()), tokens)[0]
     score = [math.exp(logprobs[t, tokens[t]]) - math.exp(blind[t, tokens[t]]) for t in own]
     entropy = [float(-(row.exp() * row)[~policy().banned].sum()) for row in logprobs]
@@ -180,8 +190,14 @@ def test_values_are_those_of_a_plain_pass(number):
     for name, members in (("entropy/grounded", grounded), ("entropy/other", other)):
         assert found.get(name) == (close(statistics.fmean(members)) if members else None)
 
+    order = sorted(own, key=lambda t: entropy[t])
+    ranked = plain_parts([on_image[t] for t in order], 3)
+    assert [found[f"attention/image/entropy_{n}"] for n in (1, 2, 3)] == close(ranked)
+    assert found["grounded_score/ecdf_0.2"] == close(len(other) / len(tokens))
+    assert found["grounded_score/ecdf_-0.5"] == close(sum(w <= -0.5 for w in score) / len(score))
+
     if not item.boxes:
-        assert not (EVIDENCE | {"coverage"}) & found.keys()
+        assert not (EVIDENCE | {"coverage", "attention/evidence/at_1"}) & found.keys()
         return
     cells = attention[2][:, :, image]
     pooled = (cells / cells.sum(-1, keepdim=True)).mean(dim=(0, 1))
@@ -189,6 +205,10 @@ def test_values_are_those_of_a_plain_pass(number):
     masks = token_masks(boxes, (2, 2))
     union = masks.any(dim=0)
     assert found["evidence_mass"] == close(float(pooled[union].sum()))
+    on_boxes = [float(attention[3, :, t, image][:, union].sum(-1).mean()) for t in own]
+    assert [found[f"attention/evidence/at_{n}"] for n in (1, 2, 3)] == close(
+        plain_parts(on_boxes, 3)
+    )
     assert found["evidence_area"] == close(float(union.double().mean()))
     assert found["pointing"] == float(union[pooled.argmax()])
     target = Diagnostics().target.distribution(boxes, (2, 2)).double()
@@ -221,7 +241,7 @@ def test_uniform_attention_on_the_default_task_gives_a_box_its_one_token_of_four
 
 def test_what_lacks_image_or_boxes_is_skipped_and_counted():
     for number, sample in enumerate(measured()):
-        assert set(sample.values) <= {*VALUES, *COUNTS}
+        assert set(sample.values) <= {*VALUES, *FOCUSED, *WITH_CURVES._curves()}
         if number % 4 == 0:
             assert sample.values == {}
         elif number % 4 == 1:
@@ -239,7 +259,7 @@ def test_what_lacks_image_or_boxes_is_skipped_and_counted():
 @pytest.mark.parametrize("start", [1, 5, 11, 12])
 def test_an_interrupted_evaluation_goes_on_where_it_was(start):
     run = with_data(made(), main=Partly())
-    again = Diagnostics(size=12, batch_size=5).samples(policy(), run, start)
+    again = WITH_CURVES.samples(policy(), run, start)
     assert tuple(again) == measured()[start:]
 
 
@@ -248,7 +268,7 @@ def test_nothing_outside_is_changed():
     before = {name: tensor.clone() for name, tensor in owner.model.state_dict().items()}
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    evaluator = Diagnostics(size=12, batch_size=5)
+    evaluator = WITH_CURVES
     assert tuple(evaluator.samples(owner, run)) == measured()
     assert torch.get_rng_state().equal(state)
     assert torch.is_grad_enabled() and not owner.model.training
@@ -261,7 +281,7 @@ def test_nothing_outside_is_changed():
 def test_batches_of_any_size_measure_the_same():
     run = with_data(made("compute.micro_batch_size=2"), main=Partly())
     for found, expected in zip(
-        Diagnostics(size=12, batch_size=12).samples(policy(), run), measured(), strict=True
+        replace(WITH_CURVES, batch_size=12).samples(policy(), run), measured(), strict=True
     ):
         assert found.values == pytest.approx(expected.values, rel=1e-3, abs=1e-5)
 
@@ -315,19 +335,19 @@ def test_metrics_by_hand():
     assert Diagnostics().metrics([]) == {}
 
 
-def test_the_released_late_early_ratio_is_of_counts_over_all_answers():
-    counts = [(2, 0, 1), (1, 1, 1), (0, 2, 0)]
+def test_the_released_late_early_ratio_is_of_mean_shares():
+    shares = [(0.4, 0.0, 1), (0.2, 0.2, 1), (0.0, 0.4, 0)]
     samples = [
         sample(n, values={"focused_late": float(a), "focused_early": float(b)}, correct=float(c))
-        for n, (a, b, c) in enumerate(counts)
+        for n, (a, b, c) in enumerate(shares)
     ]
     metrics = Diagnostics().metrics([*samples, sample(9)])
-    assert metrics["late_early_focus"]["value"] == 1
+    assert metrics["late_early_focus"]["value"] == pytest.approx(1)
     assert metrics["late_early_focus"]["n"] == 3
     assert metrics["late_early_focus"]["stderr"] == pytest.approx(
-        statistics.stdev([2, 0, -2]) / 3**0.5
+        statistics.stdev([0.4, 0, -0.4]) / 0.2 / 3**0.5
     )
-    assert metrics["late_early_focus/correct"]["value"] == 3
+    assert metrics["late_early_focus/correct"]["value"] == pytest.approx(3)
     assert metrics["late_early_focus/wrong"] == {"value": 0, "stderr": None, "n": 1}
     assert "late_early_focus/correct" not in Diagnostics().metrics(samples[:1])
 
@@ -354,6 +374,11 @@ def test_divergence_against_outcome():
         assert kl["value"] == pytest.approx(statistics.fmean(values[n] for n in members))
         assert wrong["value"] == pytest.approx(1 - statistics.fmean(correct[n] for n in members))
         assert kl["n"] == wrong["n"] == len(members)
+    for outcome, name in ((1, "attention_kl/correct"), (0, "attention_kl/wrong")):
+        chosen = [v for v, right in zip(values, correct, strict=True) if right == outcome]
+        assert metrics[name]["value"] == pytest.approx(statistics.fmean(chosen))
+    thirds = Diagnostics(bins=3).metrics(samples)
+    assert thirds["wrong/kl_bin_3"]["n"] == 4 and "wrong/kl_bin_4" not in thirds
 
 
 def test_a_constant_outcome_has_no_correlation():
@@ -428,7 +453,7 @@ def kept_map(gallery):
 
 def test_the_gallery_keeps_the_attention_that_a_plain_model_pays():
     run = with_data(made(), main=Partly())
-    evaluator = Diagnostics(size=12, batch_size=5)
+    evaluator = WITH_CURVES
     samples = measured()
     assert [bool(sample.gallery) for sample in samples] == [True] * 8 + [False] * 4
     seen = 0
@@ -474,11 +499,11 @@ def evaluator_tokens(run, item):
 
 def test_the_gallery_changes_neither_scores_nor_key():
     run = with_data(made(), main=Partly())
-    bare = Diagnostics(size=12, batch_size=5, gallery=0)
+    bare = replace(WITH_CURVES, gallery=0)
     without = tuple(bare.samples(policy(), run))
     assert [replace(sample, gallery={}) for sample in measured()] == list(without)
     assert "gallery" not in without[0].row()
-    assert bare.protocol(run) == Diagnostics(size=12, batch_size=5).protocol(run)
+    assert bare.protocol(run) == WITH_CURVES.protocol(run)
 
 
 def test_a_kept_picture_survives_its_file():

@@ -26,7 +26,7 @@ SWEEP = f"""
 name: demo
 description: {json.dumps(HOSTILE)}
 base:
-  - "+evaluator.diagnostics={{name: diagnostics, size: 10}}"
+  - "+evaluator.diagnostics={{name: diagnostics, size: 10, points: 4}}"
   - "+evaluator.credit={{name: credit, size: 4}}"
 rows:
   grpo: {{label: {json.dumps(HOSTILE)}}}
@@ -99,6 +99,7 @@ def metrics_of(number):
     found = {"accuracy": 0.5 + number / 100, "evidence_mass": 0.3 + number / 100}
     found |= {"attention_kl/spearman": -0.2 + number / 50}
     found |= {f"wrong/kl_bin_{n}": n / 10 + number / 100 for n in range(1, 6)}
+    found |= {f"attention/image/at_{n}": n / 100 + number / 1000 for n in range(1, 5)}
     return {name: {"value": v, "stderr": 0.01, "n": 100} for name, v in found.items()}
 
 

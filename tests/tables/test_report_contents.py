@@ -194,11 +194,15 @@ def test_a_sweep_without_numbers_has_no_sensitivity(tmp_path, monkeypatch):
     assert [line.label for line in found.lines] == ["a", "b"]
 
 
-def test_diagnostics_by_fifth_and_correlation(project):
+def test_diagnostics_by_bin_along_the_answer_and_correlation(project):
     found = report()
     wrong = chart(found, "diagnostics-wrong-by-kl")
     assert wrong.series[0].x == (1, 2, 3, 4, 5)
     assert wrong.series[0].mean == pytest.approx([n / 10 + 0.005 for n in range(1, 6)])
+    image = chart(found, "diagnostics-attention-image-at")
+    assert image.series[0].x == (1, 2, 3, 4)
+    assert image.series[0].mean == pytest.approx([n / 100 + 0.0005 for n in range(1, 5)])
+    assert "diagnostics-attention-image-entropy" not in [c.name for c in found.charts]
     rank = chart(found, "diagnostics-attention-kl-spearman")
     assert rank.kind == "dots"
     assert rank.series[1].mean == pytest.approx([-0.2 + 2.5 / 50])

@@ -20,6 +20,7 @@ from vexp.tables.collect import collect
 from vexp.tables.frame import build_frame
 from vexp.tables.present import sheet_of
 from vexp.tables.render import FORMATS
+from vexp.tables.stats import Summary
 
 SWEEP = """
 name: demo
@@ -78,6 +79,20 @@ def change(folder, **values):
 def test_metrics_benchmarks_and_costs_come_together(finished):
     text = markdown(*finished)
     assert "| GRPO | 50.5 ± 0.7 (n=2) | 50.5 ± 0.7 (n=2) | 3.0 ± 0.0 (n=2) |" in text
+
+
+def test_sampled_runs_belong_to_the_main_metric(finished):
+    plan, store = finished
+    pairs = {"score": 0.4, "accuracy": 0.3}
+    found = {name: {"value": value, "stderr": None, "n": 80} for name, value in pairs.items()}
+    spread = {"run_std": {"value": 0.02, "stderr": None, "n": 8}}
+    change(evaluation(plan, store, name="pope"), metrics=found | spread, main_metric="score")
+    accuracy = {"accuracy": found["accuracy"], "format": found["score"]}
+    change(evaluation(plan, store), metrics=accuracy | spread)
+    measured = collect(refreshed(plan).runs)[plan.runs[0].training.identity.hash]
+    assert measured.benchmarks["pope"].over_runs == Summary(8, 0.4, 0.02)
+    assert measured.metrics["heldout"]["accuracy"].over_runs == Summary(8, 0.3, 0.02)
+    assert measured.metrics["heldout"]["format"].over_runs is None
 
 
 def test_a_half_written_evaluation_does_not_count(finished):

@@ -121,6 +121,30 @@ def test_a_row_of_p_values_is_the_uncorrected_test(frame):
     assert texts(frame())["p-value"][0] == f"{p:.3f} (n=3)"
 
 
+RUNS = {  # of 8 sampled runs of one checkpoint: mean and spread
+    "grpo": [(0.6965, 0.0034), (0.1, 0.01), (0.2, 0.01)],
+    "dapo": [None, (0.13, 0.02), (0.9, 0.01)],
+}
+
+
+def sampled(values):
+    score = Score(values[0], None, 100, sampled=(values[1], 8))
+    return Measurements({"heldout": {"accuracy/a": score, "accuracy/b": Score(0.5, None, 100)}})
+
+
+def test_sampled_runs_are_those_of_the_first_seed_that_both_have(frame):
+    text = SWEEP.replace("[dapo, grpo]}", "[dapo, grpo], test: sampled_runs}")
+    expected = stats.ttest_ind_from_stats(0.13, 0.02, 8, 0.1, 0.01, 8, equal_var=False)
+    built = frame(text, RUNS, sampled)
+    assert texts(built)["p-value"] == [f"{expected.pvalue:.3f} (n=8)", "-", "-"]
+    notes = "\n".join(sheet_of(built).notes)
+    assert "Welch t-test between the n sampled runs" in notes
+    assert "paired t-test over n" not in notes
+    greedy = frame(text)
+    assert texts(greedy)["p-value"] == ["-", "-", "-"]
+    assert any(note.startswith("p-value: no cell has sampled") for note in sheet_of(greedy).notes)
+
+
 def test_two_seeds_that_share_both_runs_are_one_pair(frame):
     text = SWEEP.replace("base: ['warm_start.seed=${seed}']\n", "")
     text = text.replace("{label: GRPO}", "{label: GRPO, stages: [warm_start]}")
@@ -208,6 +232,8 @@ def test_percent_among_shares_is_refused_even_without_a_scale(frame):
         (("compares: [dapo, grpo]", "compares: [dapo]"), "a comparison takes two rows"),
         (("compares: [dapo, grpo]", "compares: [dapo, none]"), "there is no row 'none'"),
         (("compares: [dapo, grpo]", "external: true"), "the table has no `reference`"),
+        (("compares: [dapo, grpo]", "test: sampled_runs"), "a test is of two rows"),
+        (("[dapo, grpo]}", "[dapo, grpo], test: runs}"), "sampled_runs"),
         (("label: DAPO,", "label: GRPO,"), "two rows are called 'GRPO'"),
     ],
 )  # fmt: skip

@@ -22,7 +22,7 @@ from vexp.tables.frame import Difference, Frame, TableRow
 from vexp.tables.present import cell_text, number, sheet_of
 from vexp.tables.published import sheet as published_sheet
 from vexp.tables.render import FORMATS, terminal
-from vexp.tables.significance import PairedT
+from vexp.tables.significance import TTest
 
 PERCENT = Column(metric="accuracy", label="All", scale="percent")
 PLAIN = Column(metric="length", digits=0)
@@ -64,7 +64,7 @@ def difference(mean, p=None, n=2):
         (cell(0.5), PERCENT, difference(0.038, p=0.2), "50.0 (n=1) Δ +3.8"),
         (Cell(text="A * psi(w)"), PLAIN, None, "A * psi(w)"),
         (Cell(published=Published(0.901, "90.1")), PERCENT, None, "90.1"),
-        (Cell(comparison=PairedT(5, 0.1, 3.0, 0.0123)), PERCENT, None, "0.012 (n=5)"),
+        (Cell(comparison=TTest(5, 0.1, 3.0, 0.0123)), PERCENT, None, "0.012 (n=5)"),
     ],
 )
 def test_cells(given, column, against, text):

@@ -12,7 +12,16 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from vexp.tables.significance import MIN_SEEDS, holm, mcnemar, paired_bootstrap, paired_t, stars
+from vexp.tables.significance import (
+    MIN_SEEDS,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_t,
+    stars,
+    welch_t,
+)
+from vexp.tables.stats import summarize
 
 scores = st.floats(0, 1)
 pairs = st.lists(st.tuples(scores, scores), min_size=3, max_size=12)
@@ -27,6 +36,26 @@ def test_paired_t_agrees_with_scipy(found):
     assert ours_test.p == pytest.approx(expected.pvalue, rel=1e-9, abs=1e-9)
     assert ours_test.statistic == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)
     assert ours_test.mean == pytest.approx(np.mean(np.subtract(ours, theirs)), abs=1e-12)
+
+
+runs = st.lists(scores, min_size=2, max_size=10)
+
+
+@given(runs, runs)
+def test_welch_agrees_with_scipy(ours, theirs):
+    assume(min(np.std(ours), np.std(theirs)) > 1e-6)
+    found = welch_t(summarize(ours), summarize(theirs))
+    expected = stats.ttest_ind(ours, theirs, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9, abs=1e-12)
+    assert found.statistic == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)
+    assert found.n == min(len(ours), len(theirs))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [([0.5], [0.1, 0.2]), ([0.5, 0.5], [0.5, 0.5]), ([0.7, 0.7], [0.1, 0.1])]
+)
+def test_without_a_spread_two_checkpoints_are_not_tested(ours, theirs):
+    assert welch_t(summarize(ours), summarize(theirs)) is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -211,7 +211,7 @@ def test_a_token_at_the_threshold_is_not_grounded():
 
 
 @given(st.lists(st.integers(-4, 4), max_size=12))
-def test_late_and_early_counts_of_the_most_focused_tokens(values):
+def test_late_and_early_shares_of_the_most_focused_tokens(values):
     focus = [float(value) for value in values]
     count = len(values)
     late, early = (
@@ -222,8 +222,8 @@ def test_late_and_early_counts_of_the_most_focused_tokens(values):
         assert late is None and early is None
         return
     marked = sorted(range(count), key=lambda t: (-focus[t], t))[: max(1, int(0.4 * count))]
-    assert early == sum(t + 1 <= count / 2 for t in marked)
-    assert late == sum(t + 1 > count / 2 for t in marked)
+    assert early == pytest.approx(sum(t + 1 <= count / 2 for t in marked) / count)
+    assert late == pytest.approx(sum(t + 1 > count / 2 for t in marked) / count)
 
 
 @given(
@@ -331,3 +331,56 @@ def test_bins_have_equal_counts_and_are_ordered(values, count):
     sizes = [len(members) for members in found]
     assert len(sizes) == count
     assert max(sizes) - min(sizes) <= 1
+
+
+def batch_of(*values):
+    """One response between an empty one and nothing else, with a gap and padding of its own."""
+    count = len(values[0])
+    mask = torch.zeros(2, count + 3, dtype=torch.bool)
+    mask[0, 1 : count + 1] = True
+    rows = []
+    for each in values:
+        row = torch.full((2, count + 3), 77.0, dtype=torch.float64)
+        row[0, 1 : count + 1] = tensor(each)
+        rows.append(row)
+    return (*rows, mask)
+
+
+def plain_parts(values, points):
+    """Every token `points` times; then as many parts, each with one copy per token."""
+    copies = [value for value in values for _ in range(points)]
+    n = len(values)
+    return [statistics.fmean(copies[part * n : (part + 1) * n]) for part in range(points)]
+
+
+RESPONSE = st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 5)), min_size=1, max_size=17)
+
+
+@given(RESPONSE, st.integers(1, 12))
+def test_curves_over_position_and_over_entropy(tokens, points):
+    values, entropy = (list(side) for side in zip(*tokens, strict=True))
+    shares, by, mask = batch_of(values, entropy)
+    found = diagnostics.over_position(shares, mask, points)
+    assert found[0].tolist() == pytest.approx(plain_parts(values, points), abs=1e-9)
+    assert float(found[0].mean()) == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert bool(found[1].isnan().all())
+    ordered = [value for _, value in sorted(zip(entropy, values, strict=True), key=lambda p: p[0])]
+    ranked = diagnostics.over_rank(shares, by, mask, points)
+    assert ranked[0].tolist() == pytest.approx(plain_parts(ordered, points), abs=1e-9)
+
+
+@given(RESPONSE)
+def test_scores_below_a_value_and_the_overlap_with_high_entropy(tokens):
+    scores, entropy = (list(side) for side in zip(*tokens, strict=True))
+    score, uncertainty, mask = batch_of(scores, entropy)
+    at = (-0.5, 0.0, 0.2, 1.0)
+    found = diagnostics.distribution_function(score, mask, at)
+    assert found[0].tolist() == [sum(w <= x for w in scores) / len(scores) for x in at]
+    assert bool(found[1].isnan().all())
+    count = max(1, int(0.2 * len(scores)))
+    order = sorted(range(len(scores)), key=lambda t: -entropy[t])
+    high, grounded = set(order[:count]), {t for t, w in enumerate(scores) if w > 0.2}
+    both = diagnostics.overlap(uncertainty, score, mask)
+    assert float(both.of_uncertain[0]) == len(high & grounded) / len(high)
+    share = defined(both.of_grounded[:1])
+    assert share == (pytest.approx(len(high & grounded) / len(grounded)) if grounded else None)

@@ -55,6 +55,13 @@ def test_a_schedule_follows_the_steps_of_the_stage_and_multiplies_the_ramp(sched
     assert rates == pytest.approx([2 * a * b for a, b in zip(ramp, quarters, strict=True)])
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_ends_at_its_floor(schedule):
+    settings = Optimization(learning_rate=2.0, schedule=schedule, min_lr_ratio=0.1)
+    rates = [learning_rate(settings, 1, done) for done in (0.0, 0.5, 1.0)]
+    assert rates == pytest.approx([2.0, 2 * (0.1 + 0.9 / 2), 0.2])
+
+
 def test_adamw_moves_by_the_rate_and_decays_matrices_only():
     net, before = model(), model()
     settings = Optimization(learning_rate=0.1, weight_decay=0.5, max_grad_norm=None)

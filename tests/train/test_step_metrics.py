@@ -143,18 +143,18 @@ def test_grounded_tokens_of_the_whole_step():
     assert found["entropy/gap"] == pytest.approx(gap, abs=1e-6)
 
 
-def test_the_focused_tokens_of_all_responses_together():
+def test_late_early_focus_divides_means_of_shares():
     made = batch()
-    counts = {"": [0, 0], "/correct": [0, 0], "/wrong": [0, 0]}
+    shares = {"": [0, 0], "/correct": [0, 0], "/wrong": [0, 0]}
     for row in (0, 1):  # those with an image
         n = LENGTHS[row]
         focus = made.similarity[row, :n].tolist()
         for t in sorted(range(n), key=lambda t: -focus[t])[: max(1, int(0.4 * n))]:
             for part in ("", "/wrong" if row else "/correct"):
-                counts[part][t + 1 > n / 2] += 1
+                shares[part][t + 1 > n / 2] += 1 / n
     found = metrics.of_experience(composed(), made)
-    for part, (early, late) in counts.items():
-        expected = late / early if early else None
+    for part, (early, late) in shares.items():
+        expected = pytest.approx(late / early) if early else None
         assert found.get(f"late_early_focus{part}") == expected
 
 

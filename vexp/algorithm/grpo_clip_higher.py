@@ -12,7 +12,7 @@ from vexp.registry import register
 @register("algorithm", "grpo_clip_higher")
 @dataclass(frozen=True, kw_only=True)
 class GRPOClipHigher(GroupNormalised):
-    """The GRPO baseline of VICRA and VGPO: EasyR1's defaults (hiyouga/EasyR1, `core_algos.py`).
+    """The GRPO baseline of VICRA, and without KL of VGPO: EasyR1's defaults (`core_algos.py`).
 
     Shao et al. 2024, "DeepSeekMath" (arXiv 2402.03300), eq. 3 with the decoupled clip of DAPO
     (arXiv 2503.14476, eq. 8) and, where A < 0, the dual clip of Ye et al. 2020, eq. 6.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vexp.auxiliary.base import Auxiliary
-from vexp.config.types import NonNegative, PositiveInt
+from vexp.config.types import Neutral, NonNegative, PositiveInt
 from vexp.gate.base import Gate
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vexp.train.experience import Experience
     from vexp.train.policy import PolicyOutput
 
-DELTA = 1e-8  # in the denominator, for updates in which no response passes the gate
+DELTA = 1e-8  # in the denominator, where no response passes the gate
 
 
 @register("auxiliary", "ease")
@@ -29,9 +29,14 @@ class Ease(Auxiliary):
     p[i,t] is the attention of response token t over the image tokens: softmax over image keys
     in each head of `layer`, then the mean over heads; the row is the token's own, not its
     predictor's. q_i is the target made of the evidence boxes, g_i the gate. Per response at
-    most `rows` tokens, drawn uniformly without replacement at each step, stand for all; the
-    sums run over the responses of an optimiser step. Responses without an image or a valid box
-    are left out. The gradient flows into queries and keys of `layer` and everything below it.
+    most `rows` tokens, drawn uniformly without replacement at each step, stand for all. Responses
+    without an image or a valid box are left out.
+
+    Deviation: eq. 9 sums over the rollouts of one group; here the sums run over the responses of an
+    optimiser step (`normalise=step`), so that a group with one right rollout weighs as that one
+    rollout. `normalise=group` is eq. 9: one such quotient per group, averaged over the groups of
+    the step, those in which no response passes included. The gradient flows into queries and keys
+    of `layer` and everything below it.
 
     The paper's symbols for coef, layer and smoothing are stripped in the text at hand: the
     defaults are those reported for its code by third parties. Its code is said to take a
@@ -49,6 +54,7 @@ class Ease(Auxiliary):
     direction: Literal["model_to_target", "target_to_model"] = "model_to_target"  # of KL
     rows: PositiveInt = 64  # response tokens per response and step
     floor: NonNegative = 1e-8  # of q inside a logarithm, where the target is 0 away from the box
+    normalise: Annotated[Literal["step", "group"], Neutral("step")] = "step"  # whose mean it is
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -60,7 +66,19 @@ class Ease(Auxiliary):
         gate = self.gate.open(experience) & with_evidence(experience)
         chosen = sampled(experience.mask, draw, self.rows) & gate.unsqueeze(1)
         counts = chosen.sum(dim=1, keepdim=True)
-        return chosen / counts.clamp(min=1) / (gate.sum() + DELTA)
+        return chosen / counts.clamp(min=1) / self._denominator(gate, experience.group)
+
+    def _denominator(self, gate: Tensor, group: Tensor) -> Tensor:  # scalar, or [rollout, 1]
+        import torch
+
+        if self.normalise == "step":
+            return gate.sum() + DELTA
+        count = int(group.max()) + 1 if group.numel() else 0
+        none = torch.zeros(count, dtype=group.dtype, device=group.device)
+        passed = none.index_add(0, group, gate.to(group.dtype))
+        groups = (none.index_add(0, group, torch.ones_like(group)) > 0).sum()
+        shares: Tensor = (passed + DELTA)[group] * groups
+        return shares.unsqueeze(1)
 
     def token_loss(self, output: PolicyOutput, batch: Experience) -> Tensor:  # [rollout, token]
         from vexp.auxiliary._attention import divergence, per_token, targets

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vexp.algorithm.base import aggregation_weights, k3
 from vexp.auxiliary.base import Auxiliary
-from vexp.config.types import NonNegative
+from vexp.config.types import Between, Neutral, NonNegative
 from vexp.distortion.base import Distortion
 from vexp.errors import Problem
 from vexp.registry import register, slot
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.experience import Experience
     from vexp.train.policy import PolicyOutput
+
+TokenShare = Annotated[float, Between(0, 1, low_open=True)]
 
 
 @register("auxiliary", "papo")
@@ -35,7 +37,9 @@ class Papo(Auxiliary):
 
     PAPO-G adds this to GRPO (coef 0.02), PAPO-D to DAPO (coef 0.01, entropy_coef 0.03). The
     released code averages each micro-batch by itself; here the mean is over the update. Acts on
-    groups of equal reward as well.
+    groups of equal reward as well. `token_share` is the code's token mask (its `top_p`): below the
+    1 - token_share quantile of its response's kl_p a token has no perception term, and still counts
+    in the mean; the entropy terms keep all tokens.
 
     Breaks without bound: k3 can be driven up for ever; keep coef small.
     """
@@ -43,6 +47,7 @@ class Papo(Auxiliary):
     coef: NonNegative = 0.01
     entropy_coef: NonNegative = 0.0  # weight of both entropy terms in the loss
     distortion: Distortion = slot("distortion", "patch_black")  # the masked image
+    token_share: Annotated[TokenShare, Neutral(1.0)] = 1.0  # of the tokens, those of largest kl_p
     cf_grad: bool = False  # whether the gradient also flows through the masked image
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
@@ -73,6 +78,14 @@ class Papo(Auxiliary):
         else:
             masked = batch.counterfactual[self.distortion].logprobs
         loss = -k3(logprobs, masked)
+        if self.token_share < 1:
+            loss = loss * _largest(-loss.detach(), batch.mask, self.token_share)
         if self.entropy_coef and self.coef:
             loss = loss - (self.entropy_coef / self.coef) * (logprobs + masked)
         return loss.masked_fill(~batch.mask, 0.0)
+
+
+def _largest(values: Tensor, mask: Tensor, share: float) -> Tensor:  # [rollout, token] bool
+    """True from the 1 - share quantile of a response's values on, interpolated linearly."""
+    valid = values.masked_fill(~mask, float("nan"))
+    return values >= valid.nanquantile(1 - share, dim=1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vexp.config.types import Fraction, NonNegative, Positive
 from vexp.credit._pieces import (
@@ -50,12 +50,12 @@ class Vgpo(CreditMethod):
 
     `compat=released` follows the released code where that is well defined: rho is the min-max of S
     over all response tokens of the step; t / n is (t - 1) / (n - 1), 0 if n = 1; 1 + psi is clamped
-    to [0.1, 2] and 1 + phi to [0.9, 2]; s sums the normalised what if `intra` is on, and plain rho
-    if it is off. Not copied: groups of eight neighbours in a shuffled micro-batch, which are no
-    prompts; ranges that include padding and change with the micro-batch; the cosine of the policy
-    being updated, in training mode, in place of the one that sampled; a tail given by where it
-    starts (gamma is the paper's, its share, here as there 0.5); a second start, of the schedule,
-    which fails at all values but 0.
+    to [0.1, 2] and 1 + phi to [0.9, 2]; s sums the normalised what if `intra` is on, and the
+    min-max of the plain rho over the response if it is off. Not copied: groups of eight neighbours
+    in a shuffled micro-batch, which are no prompts; ranges that include padding and change with
+    the micro-batch; the cosine of the policy being updated, in training mode, in place of the one
+    that sampled; a tail given by where it starts (gamma is the paper's, its share, here as there
+    0.5); a second start, of the schedule, which fails at all values but 0.
 
     Breaks in that s is a sum, so long responses win (`inter_reduce=mean`), in that the min-max
     stretches differences of any size to [0, 1], and with compat=released in that a group's
@@ -77,6 +77,10 @@ class Vgpo(CreditMethod):
     inter_reduce: Literal["sum", "mean"] = "sum"  # of a response's weights
     compat: Literal["paper", "released"] = "paper"  # whose formulas, where the two differ
 
+    def content(self) -> dict[str, Any]:
+        # The number is raised where equal settings give other credit than before.
+        return {"maths": 2} if self.compat == "released" and self.inter and not self.intra else {}
+
     @property
     def across_groups(self) -> bool:
         return self.compat == "released"
@@ -93,7 +97,7 @@ class Vgpo(CreditMethod):
             shaped = shaped * self._intra(normalised, mask)
         if self.inter:
             if self.compat == "released":
-                weights = normalised if self.intra else focus
+                weights = normalised if self.intra else min_max(focus, mask, self.eps)
             shaped = shaped * self._inter(weights, mask, experience.group, seen)[:, None]
         return shaped.to(outcome.dtype)
 
@@ -119,7 +123,7 @@ class Vgpo(CreditMethod):
             gain = (over >= self.step_at).double()
         else:
             gain = over.clamp(min=0) ** self.power
-        return focus * (1 + self._gate(focus, mask, place, length) * self.beta * gain)
+        return focus * (1 + self._gate(focus, mask, place, length).double() * self.beta * gain)
 
     def _gate(self, focus: Tensor, mask: Tensor, place: Tensor, length: Tensor) -> Tensor:
         share = 1.0 if self.scope == "full" else self.gamma

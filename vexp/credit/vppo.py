@@ -80,7 +80,7 @@ class Vppo(CreditMethod):
         factor = self._factor(dependency, experience)
         shaped = (outcome.detach().double() * factor)[:, None] * kept
         if self.normalise == "selected":
-            shaped = shaped * (experience.mask.sum() / kept.sum().clamp(min=1))
+            shaped = shaped * (experience.mask.sum().double() / kept.sum().clamp(min=1))
         return masked(shaped, experience.mask).to(outcome.dtype)
 
     def metrics(self, experience: Experience) -> dict[str, float]:

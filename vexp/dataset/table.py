@@ -250,7 +250,8 @@ class Table(Dataset):
             wanted["split_column"] = self.split_column
         if any("boxes" in component.required() for _, component in run.components()):
             wanted["boxes"] = self.boxes
-        if split == "train" and {"warm_start", "anchor"} & set(run.stages):
+        trained_on = split == "train" and self in run.mix.datasets.values()
+        if trained_on and {"warm_start", "anchor"} & set(run.stages):
             wanted["demonstration"] = self.demonstration
         # A default that is not there means "none"; a name the user chose has to be there.
         optional = ("image", "boxes", "tag", "demonstration", "id_column")

@@ -34,7 +34,8 @@ class AttentionReward(ObservedReward):
     generation, without a mask over padding and with an image offset that ignores left padding; here
     they come from the experience pass. Its layer is hard-coded; ours is the last one by default.
 
-    Breaks length control: the paper's length factors belong to its format reward, not to this term.
+    Breaks length control: nothing here depends on the response's length. The released code
+    multiplies its format reward by length factors; the paper has none, and neither has `format`.
     """
 
     needs = ("attention", "entropy", "boxes")

@@ -27,12 +27,12 @@ from vexp.sweeps.schema import (
     shown_path,
     variant_name,
 )
-from vexp.sweeps.table import Column, Scale
+from vexp.sweeps.table import Column, Scale, Test
 
 # Keys of a row that are not keys of a run.
 ROW_SETTINGS = (
     "label", "overrides", "group", "external", "proposed", "reference", "metric", "scale",
-    "compares", "note", "at", "resources",
+    "compares", "test", "note", "at", "resources",
 )  # fmt: skip
 DEFAULT_SCALE = "tiny"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
@@ -83,6 +83,7 @@ class _About:
     metric: str = ""
     scale: Scale | None = None
     compares: tuple[str, ...] = ()
+    test: Test = "seeds"
     note: str = ""
 
 
@@ -312,6 +313,10 @@ class _Reader:
                     self._complain(here, f"there is no row {name!r}", suggest(name, names))
             if row.compares and len(row.compares) != 2:
                 self._complain(("rows", row.name, "compares"), "a comparison takes two rows")
+            if row.test != "seeds" and not row.compares:
+                self._complain(
+                    ("rows", row.name, "test"), "a test is of two rows: `compares` names them"
+                )
             if row.external and not table.reference:
                 self._complain(
                     ("rows", row.name, "external"),

@@ -50,7 +50,7 @@ from vexp.search.base import Search
 from vexp.sweeps.conditions import Condition
 from vexp.sweeps.hold import HOLD_AFTER
 from vexp.sweeps.overrides import Override
-from vexp.sweeps.table import Column, Scale, TableSpec
+from vexp.sweeps.table import Column, Scale, TableSpec, Test
 
 __all__ = ["Axis", "Column", "Row", "Sweep", "TableSpec", "default_name", "variant_name"]
 
@@ -72,6 +72,8 @@ class Row:
     metric: str = ""  # instead of the columns' metric, for tables whose rows are metrics
     scale: Scale | None = None  # of that metric
     compares: tuple[str, ...] = ()  # two rows: this one shows the p-values of their difference
+    # Between which scores: paired over training seeds, or the sampled runs of one seed (avg@k).
+    test: Test = "seeds"
     note: str = ""  # printed below the table
 
     @property

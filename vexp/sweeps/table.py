@@ -9,6 +9,7 @@ from typing import Literal
 from vexp.config.types import Count
 
 Scale = Literal["none", "percent"]
+Test = Literal["seeds", "sampled_runs"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vexp.errors import RunError, suggest
 from vexp.sweeps.points import Point
 from vexp.sweeps.table import Column, Scale
-from vexp.tables.significance import PairedT
+from vexp.tables.significance import TTest
 from vexp.tables.stats import Summary, summarize
 
 # Metrics that are shares by definition, whatever their column says: first or last part of a name.
@@ -25,6 +25,16 @@ class Score(NamedTuple):
     stderr: float | None  # over the evaluation's items
     items: int | None
     version: str = ""  # of the benchmark and its scorer; scores of two versions never mix
+    # Spread over sampled runs of one checkpoint, whose mean the value is, and their number: avg@k.
+    sampled: tuple[float, int] | None = None
+
+    @property
+    def over_runs(self) -> Summary | None:
+        """The sampled runs; None for a score that has none."""
+        if self.sampled is None:
+            return None
+        spread, runs = self.sampled
+        return Summary(runs, self.value, spread)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Cell:
     declared: int = 0  # runs that there should be
     by_seed: Mapping[int | None, Measured] = field(default_factory=dict)  # of finished seeds
     text: str | None = None  # a constant instead
-    comparison: PairedT | None = None  # of two other rows
+    comparison: TTest | None = None  # of two other rows
     published: Published | None = None
 
     @functools.cached_property

@@ -134,10 +134,20 @@ def _decoded(content: bytes) -> Any:
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Score]:
     version = str(found.get("scorer", ""))
-    return {
+    scores = {
         name: Score(float(entry["value"]), entry.get("stderr"), entry.get("n"), version)
         for name, entry in found["metrics"].items()
     }
+    if sampled := _sampled(found):
+        main = str(found.get("main_metric") or ("score" if "score" in scores else "accuracy"))
+        scores[main] = scores[main]._replace(sampled=sampled)
+    return scores
+
+
+def _sampled(found: Mapping[str, Any]) -> tuple[float, int] | None:
+    """Spread and number of the sampled runs behind the main metric of avg@k."""
+    spread = found["metrics"].get("run_std")
+    return (float(spread["value"]), int(spread["n"])) if spread and spread.get("n") else None
 
 
 def _add_benchmark(
@@ -153,8 +163,9 @@ def _add_benchmark(
         )
     get = found.get
     main = found["metrics"][found["main_metric"]]
-    score = (float(main["value"]), main.get("stderr"), main.get("n"), str(get("version", "")))
-    scores[name] = Score._make(score)
+    version = str(get("version", ""))
+    n, sampled = main.get("n"), _sampled(found)
+    scores[name] = Score(float(main["value"]), main.get("stderr"), n, version, sampled)
     decoding[name] = str(get("protocol", {}).get("decoding", ""))
 
 

@@ -16,7 +16,7 @@ from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.table import Column, TableSpec
 from vexp.tables.beside import Beside
 from vexp.tables.cells import Cell, Results, averaged, scored
-from vexp.tables.significance import PairedT, holm, paired_t
+from vexp.tables.significance import TTest, holm, paired_t, welch_t
 from vexp.tables.stats import summarize
 
 ANY = "any"  # shown for an axis that a row's runs do not depend on
@@ -185,8 +185,10 @@ class _Build:
         ours, theirs = (self.of_row[name][0] for name in row.compares)
         found = []
         for column in self.table.columns:
-            pairs = self.cells[ours][column.key].paired(self.cells[theirs][column.key])
-            cell = Cell(comparison=_tested(pairs))
+            both = self.cells[ours][column.key], self.cells[theirs][column.key]
+            by_seeds = row.test == "seeds"
+            test = _tested(both[0].paired(both[1])) if by_seeds else _between_checkpoints(*both)
+            cell = Cell(comparison=test)
             found.append(self.beside.with_constant(cell, row, column))
         return found
 
@@ -226,8 +228,17 @@ def _axes(points: Sequence[Point]) -> tuple[str, ...]:
     return tuple(points[0].axes) if points else ()
 
 
-def _tested(pairs: Sequence[tuple[float, float]]) -> PairedT | None:
+def _tested(pairs: Sequence[tuple[float, float]]) -> TTest | None:
     return paired_t([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def _between_checkpoints(ours: Cell, theirs: Cell) -> TTest | None:
+    """Two checkpoints by their sampled runs: those of the first seed that both have."""
+    seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
+    if not seeds:
+        return None
+    first, second = (cell.by_seed[seeds[0]].score.over_runs for cell in (ours, theirs))
+    return welch_t(first, second) if first and second else None
 
 
 def groups(sweep: Sweep, table: TableSpec, points: Iterable[Point]) -> Iterator[_Group]:

@@ -144,8 +144,7 @@ def _notes(frame: Frame) -> Iterator[str]:
     if any(rank for row in _ranks(frame) for rank in row):
         yield "bold: best mean of the column, underlined: second; no claim that they differ"
     yield from _baseline_notes(frame)
-    if any(cell.comparison for cell in cells):
-        yield "p: two-sided paired t-test over n seeds, not corrected"
+    yield from _test_notes(frame)
     yield from _published_notes(frame)
     if any(row.row.proposed for row in frame.rows):
         yield f"{PROPOSED}: a point that the paper does not state"
@@ -154,6 +153,25 @@ def _notes(frame: Frame) -> Iterator[str]:
         yield f"{switched}, in run {run}"
     yield from frame.notes
     yield from frame.remarks
+
+
+def _test_notes(frame: Frame) -> Iterator[str]:
+    """The tests behind p-values."""
+    tested = [row.row.test for row in frame.rows if any(cell.comparison for cell in row.cells)]
+    if "seeds" in tested:
+        yield "p: two-sided paired t-test over n seeds, not corrected"
+    if "sampled_runs" in tested:
+        yield (
+            "p: two-sided Welch t-test between the n sampled runs of two checkpoints, those of the "
+            "first seed, not corrected; it says nothing of other training seeds"
+        )
+    for row in frame.rows:
+        untested = row.row.test == "sampled_runs" and not any(cell.comparison for cell in row.cells)
+        if untested and frame.finished:
+            yield (
+                f"{row.row.heading}: no cell has sampled runs of both rows; evaluate them by "
+                "`avg_at_k`, or by `lmms_eval` with k=8 and temperature=1"
+            )
 
 
 def _baseline_notes(frame: Frame) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Is a difference more than chance? For methods over seeds, for two checkpoints over samples.
 
 A claim about a method has seeds as its unit: `paired_t` over at least `MIN_SEEDS` pairs, and `holm`
-over the rows of a column. `mcnemar` and `paired_bootstrap` compare two checkpoints on the same
-questions; they say nothing about a method, whose next seed may well turn the difference round.
+over the rows of a column. `welch_t` compares two checkpoints by their sampled runs, `mcnemar` and
+`paired_bootstrap` on the same questions; they say nothing about a method, whose next seed may well
+turn the difference round.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vexp.tables.stats import summarize
+from vexp.tables.stats import Summary, summarize
 
 MIN_SEEDS = 3  # fewer pairs are never tested
 # Differences whose spread is this small a part of their size are one number, up to rounding.
@@ -19,16 +20,16 @@ _SAME = 1e-9
 
 
 @dataclass(frozen=True)
-class PairedT:
-    """Two-sided paired t-test of n pairs."""
+class TTest:
+    """Two-sided t-test."""
 
-    n: int
+    n: int  # pairs; or sampled runs of each checkpoint, of the one with fewer
     mean: float  # of ours - theirs
     statistic: float
     p: float
 
 
-def paired_t(ours: Sequence[float], theirs: Sequence[float]) -> PairedT | None:
+def paired_t(ours: Sequence[float], theirs: Sequence[float]) -> TTest | None:
     """Student's paired t-test; the same position is the same seed.
 
     None where nothing can be said: below `MIN_SEEDS` pairs, and where all differences are the same
@@ -45,9 +46,30 @@ def paired_t(ours: Sequence[float], theirs: Sequence[float]) -> PairedT | None:
     n, mean, sd = summary.n, summary.mean, summary.sd
     size = max((abs(value) for value in (*ours, *theirs)), default=0.0)
     if sd <= _SAME * size:
-        return PairedT(n, 0.0, 0.0, 1.0) if abs(mean) <= _SAME * size else None
+        return TTest(n, 0.0, 0.0, 1.0) if abs(mean) <= _SAME * size else None
     statistic = mean / (sd / math.sqrt(n))
-    return PairedT(n, mean, statistic, float(2 * stdtr(n - 1, -abs(statistic))))
+    return TTest(n, mean, statistic, float(2 * stdtr(n - 1, -abs(statistic))))
+
+
+def welch_t(ours: Summary, theirs: Summary) -> TTest | None:
+    """Welch's t-test of two checkpoints' scores, each over several sampled runs of one evaluation.
+
+    With equally many runs its statistic is Student's. VICRA, table 3, does not say which of the two
+    its t-test is. None where there is nothing to hold a difference against: fewer than two runs of
+    one, or no spread at all.
+    """
+    from scipy.special import stdtr
+
+    if ours.sd is None or theirs.sd is None:
+        return None
+    parts = [each.sd**2 / each.n for each in (ours, theirs) if each.sd is not None]
+    variance, mean = math.fsum(parts), ours.mean - theirs.mean
+    if math.sqrt(variance) <= _SAME * max(abs(ours.mean), abs(theirs.mean)):
+        return None
+    freedom = variance**2 / (parts[0] ** 2 / (ours.n - 1) + parts[1] ** 2 / (theirs.n - 1))
+    statistic = mean / math.sqrt(variance)
+    p = float(2 * stdtr(freedom, -abs(statistic)))
+    return TTest(min(ours.n, theirs.n), mean, statistic, p)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -127,11 +127,12 @@ KEYS: Mapping[str, Mapping[str, Overrides | str]] = {
 }  # fmt: skip
 
 # What a paper calls its GRPO and DAPO. KL to the reference is off in EASE's and VGPO's code.
+_CLIP_HIGHER: Overrides = ("algorithm=grpo_clip_higher", "algorithm.kl_coef=0.0")
 _DAPO: Overrides = ("algorithm=dapo", "group_filter=dynamic_sampling")
 BASES: Mapping[str, Mapping[str, Overrides]] = {
-    "ease": {"grpo": ("algorithm=grpo", "algorithm.kl_coef=0.0"), "dapo": ("algorithm=dapo_ease",)},
+    "ease": {"grpo": _CLIP_HIGHER, "dapo": ("algorithm=dapo_ease",)},
     "vicra": {"grpo_clip_higher": ("algorithm=grpo_clip_higher",), "dapo": _DAPO},
-    "vgpo": {"grpo": ("algorithm=grpo", "algorithm.kl_coef=0.0"), "dapo": _DAPO},
+    "vgpo": {"grpo": _CLIP_HIGHER, "dapo": _DAPO},
     "sayo": {"grpo": ("algorithm=grpo",)},
 }
 

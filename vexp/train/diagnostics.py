@@ -8,15 +8,17 @@ attention over a response).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from scipy import stats
 from torch import Tensor
 
 GROUNDED = 0.2  # a token whose probability the image raises by more is grounded (VICRA, sec. 3.2)
 FOCUSED = 0.4  # share of a response's tokens that VGPO's released metric marks
 KEY_TOKENS = 0.3  # share of a response's tokens that SAYO rewards, by entropy
-BINS = 5  # of equal count; EASE does not state how many its figure 3 has
+HIGH_ENTROPY = 0.2  # share of forking tokens (Wang et al. 2025); VICRA's figure 5 states none
 ROUNDING = 1e-6  # pooled attention is a sum of float32 numbers
 EPS = 1e-8  # added to the denominator of late over early, and to both sides of SAYO's ratio
 NAN = float("nan")
@@ -125,16 +127,18 @@ def late_over_early(image: Tensor, mask: Tensor) -> Tensor:  # [rollout]
 def focused_late_and_early(
     focus: Tensor, mask: Tensor, share: float = FOCUSED
 ) -> tuple[Tensor, Tensor]:  # [rollout], [rollout]
-    """How many of the `share` most focused tokens are in the second half, how many in the first.
+    """Shares of a response that are focused tokens of its second half, and of its first half.
 
-    The ratio of the two is the late/early visual ratio that VGPO's released code logs. It is to be
-    taken of sums over responses: one response may have none in its first half. `focus` [rollout,
-    token] is the focus score. NaN for fewer than two tokens.
+    Focused are the `share` of its tokens with the largest `focus` [rollout, token]. VGPO's released
+    code logs, as the late/early visual ratio, the mean of the first over responses divided by the
+    mean of the second; a single response may have none in its first half. NaN for fewer than two
+    tokens.
     """
     early, marked = _early(mask), top_share(focus, mask, share)
-    short = mask.sum(dim=1) < 2
+    length = mask.sum(dim=1)
     late, first = (
-        (marked & part).sum(dim=1).double().masked_fill(short, NAN) for part in (~early, early)
+        ((marked & part).sum(dim=1).double() / length).masked_fill(length < 2, NAN)
+        for part in (~early, early)
     )
     return late, first
 
@@ -167,6 +171,64 @@ def grounded(entropy: Tensor, score: Tensor, mask: Tensor, threshold: float = GR
     )
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """Tokens that are grounded and tokens of high entropy; NaN where there are none of a kind."""
+
+    of_grounded: Tensor  # [rollout] share of the grounded tokens that have high entropy
+    of_uncertain: Tensor  # [rollout] share of the tokens of high entropy that are grounded
+
+
+def overlap(
+    entropy: Tensor,
+    score: Tensor,
+    mask: Tensor,
+    threshold: float = GROUNDED,
+    share: float = HIGH_ENTROPY,
+) -> Overlap:
+    """How far grounded tokens are the `share` of a response with most entropy: VICRA, figure 5.
+
+    Arguments as of `grounded`.
+    """
+    chosen, uncertain = mask & (score > threshold), top_share(entropy, mask, share)
+    return Overlap(token_mean(uncertain, chosen), token_mean(chosen, uncertain))
+
+
+def distribution_function(
+    score: Tensor, mask: Tensor, at: Sequence[float]
+) -> Tensor:  # [rollout, point]
+    """Share of a response's tokens whose `score` [rollout, token] is at most each of `at`.
+
+    VICRA, figure 5, is the same over the tokens of all responses together. NaN for an empty one.
+    """
+    return torch.stack([token_mean(score.double() <= x, mask) for x in at], dim=1)
+
+
+def over_position(values: Tensor, mask: Tensor, points: int) -> Tensor:  # [rollout, point]
+    """Mean of `values` [rollout, token] in each of `points` equal parts of a response, in order.
+
+    A token that reaches over the border of two parts counts in both, by its share of each; so a
+    response of any length has all parts, and their mean is the mean over its tokens. VGPO, figures
+    2 and 6; SAYO, figures 4, 6 and 7. NaN for an empty response.
+    """
+    end, length = mask.cumsum(dim=1).double(), mask.sum(dim=1, keepdim=True).double()
+    borders = length * torch.arange(points + 1, device=mask.device) / points
+    upper = torch.minimum(end.unsqueeze(2), borders[:, None, 1:])
+    lower = torch.maximum(end.unsqueeze(2) - 1, borders[:, None, :-1])
+    weights = (upper - lower).clamp(min=0.0) * mask.unsqueeze(2)
+    exact = values.double().masked_fill(~mask, 0.0).unsqueeze(2)
+    return (exact * weights).sum(dim=1) / (length / points)
+
+
+def over_rank(values: Tensor, by: Tensor, mask: Tensor, points: int) -> Tensor:  # [rollout, point]
+    """The same over the tokens of a response in the order of `by` [rollout, token], from low on.
+
+    SAYO, figures 4, 6 and 7, over entropy. Equal ones keep their order.
+    """
+    order = by.double().masked_fill(~mask, float("inf")).argsort(dim=1, stable=True)
+    return over_position(values.gather(1, order), mask.gather(1, order), points)
+
+
 def pearson(left: Tensor, right: Tensor, mask: Tensor) -> Tensor:  # [rollout]
     """Pearson's correlation of two sequences [rollout, token]: VGPO, appendix C, focus and image.
 
@@ -188,7 +250,7 @@ def spearman(left: Tensor, right: Tensor) -> float | None:
     return min(1.0, max(-1.0, float(found.statistic)))
 
 
-def quantile_bins(values: Tensor, bins: int = BINS) -> list[Tensor]:  # of int64 [members]
+def quantile_bins(values: Tensor, bins: int) -> list[Tensor]:  # of int64 [members]
     """Indices of the values [n] from low to high, in bins whose sizes differ by at most one.
 
     Equal values keep their order. Without a value for each bin there are no bins.

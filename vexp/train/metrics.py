@@ -199,16 +199,16 @@ def _grounded(run: RunSpec, experience: Experience) -> dict[str, float]:
 
 
 def _focused(experience: Experience) -> dict[str, float]:
-    """VGPO's released late/early ratio: of the counts of all responses together."""
-    counts = seeing.split(
+    """VGPO's released late/early ratio: of the mean shares of the responses."""
+    shares = seeing.split(
         seeing.focused(experience), ("focused_late", "focused_early"), experience.accuracies
     )
     found = {}
     for part in ("", "/correct", "/wrong"):
-        if f"focused_early{part}" in counts:
-            early = float(counts[f"focused_early{part}"].nansum())
+        if f"focused_early{part}" in shares:
+            early = float(shares[f"focused_early{part}"].nansum())
             if early:
-                late = float(counts[f"focused_late{part}"].nansum())
+                late = float(shares[f"focused_late{part}"].nansum())
                 found[f"late_early_focus{part}"] = late / early
     return found
 

@@ -100,7 +100,8 @@ def learning_rate(settings: Optimization, update: int, done: float) -> float:
         "linear": 1.0 - done,
         "cosine": (1.0 + math.cos(math.pi * done)) / 2,
     }[settings.schedule]
-    return settings.learning_rate * ramp * decay
+    floor = settings.min_lr_ratio
+    return settings.learning_rate * ramp * (floor + (1.0 - floor) * decay)
 
 
 def apply_gradients(

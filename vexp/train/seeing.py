@@ -61,8 +61,35 @@ def visual(found: ImageAttention, batch: Experience) -> Values:
     return values
 
 
+def curves(found: ImageAttention, batch: Experience, points: int) -> Values:
+    """Where attention goes in each of `points` parts of a response, and of its tokens by entropy.
+
+    All are shares of all attention; `evidence` is what lies on the boxes.
+    """
+    mask = batch.mask & (found.image_tokens > 0).unsqueeze(1)
+    boxed = mask & (found.evidence_tokens > 0).unsqueeze(1)
+    image = found.image.double().clamp(max=1.0)
+    places = {"image": (image, mask), "evidence": (found.evidence.double(), boxed)}
+    values: Values = {}
+    if batch.entropy is not None:
+        for name, (share, tokens) in places.items():
+            ranked = diagnostics.over_rank(share, batch.entropy, tokens, points)
+            values |= _numbered(f"{name}/entropy", ranked)
+    if found.response is not None:
+        response = found.response.double()
+        places["query"] = (1 - image - response).clamp(min=0.0), mask
+        places["response"] = response.clamp(max=1.0), mask
+    for name, (share, tokens) in places.items():
+        values |= _numbered(f"{name}/at", diagnostics.over_position(share, tokens, points))
+    return values
+
+
+def _numbered(name: str, values: Tensor) -> Values:  # of [rollout, point]
+    return {f"{name}_{n}": value for n, value in enumerate(values.unbind(1), start=1)}
+
+
 def focused(batch: Experience) -> Values:
-    """How many of the most focused tokens are late, and how many early; to be summed up."""
+    """Shares of each response that are focused tokens of its second and of its first half."""
     if batch.similarity is None:
         return {}
     mask = batch.mask if batch.has_image is None else batch.mask & batch.has_image.unsqueeze(1)

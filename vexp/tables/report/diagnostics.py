@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vexp.tables.cells import Results
-from vexp.tables.report.charts import BAND, DOTS, Chart, Section, Values, series, slug, without
+from vexp.tables.report.charts import BAND, DOTS, Chart, Section, Series, series, slug, without
 from vexp.tables.report.lines import Line
 
 EVALUATOR = "diagnostics"
-QUANTILES = 5
-LEAST = 50  # answers, ten in each fifth: fewer show nothing but noise
-QUANTILE = "answers in fifths by KL from attention to its target: 1 is nearest to the evidence"
+LEAST = 50  # answers: fewer show nothing but noise
+LEAST_OF_BIN = 10  # answers in a bin
 REMEDY = (
     "no `diagnostics` evaluated: add `+evaluator.diagnostics=diagnostics` to the sweep's `base` "
     "and launch it again; nothing is trained anew"
@@ -31,6 +30,32 @@ CORRELATIONS = {
         "attention to it (VGPO, app. C)",
     ),
 }
+
+_PLACE = ("part of the answer, from its start", "share of attention")
+_RANK = ("part of the answer's tokens, from low entropy on", "share of attention")
+_PARTS = "equal parts of an answer; mean over answers"
+# metric, without the number at its end -> title, axes, and what that is
+NUMBERED = {
+    "wrong/kl_bin": (
+        "Wrong answers by distance of attention from the evidence",
+        "bin of the answers",
+        "share of wrong answers",
+        "answers in bins of equal count by KL from attention to its target: 1 is nearest to the "
+        "evidence (EASE, fig. 3)",
+    ),
+    "attention/image/at": (
+        "Attention on the image while answering", *_PLACE, f"{_PARTS} (VGPO, fig. 2, 6)",
+    ),
+    "attention/evidence/at": (
+        "Attention on the evidence while answering", *_PLACE, f"{_PARTS} (SAYO, fig. 4)",
+    ),
+    "attention/image/entropy": (
+        "Attention on the image by entropy", *_RANK, f"{_PARTS} (SAYO, fig. 7)",
+    ),
+    "attention/evidence/entropy": (
+        "Attention on the evidence by entropy", *_RANK, f"{_PARTS} (SAYO, fig. 4, 6)",
+    ),
+}  # fmt: skip
 
 
 def diagnostics(lines: Sequence[Line], results: Results) -> Section:
@@ -54,47 +79,53 @@ def diagnostics(lines: Sequence[Line], results: Results) -> Section:
     return Section(missing=(waiting if names else REMEDY,))
 
 
-def _charts(evaluator: str, lines: Sequence[Line], results: Results) -> list[Chart]:
-    labels = [line.label for line in lines]
+def _charts(evaluator: str, lines: Sequence[Line], results: Results) -> Iterator[Chart]:
     suffix = "" if evaluator == EVALUATOR else f" ({evaluator})"
-    by_quantile = tuple(
-        found
-        for number, line in enumerate(lines)
-        if (found := series(number, _quantiles(evaluator, line, results))) is not None
-    )
-    charts = [
-        Chart(
-            name=slug(f"{evaluator} wrong by kl"),
-            title=f"Wrong answers by distance of attention from the evidence{suffix}",
-            x="fifth of the answers",
-            y="share of wrong answers",
-            series=by_quantile,
-            notes=(QUANTILE, BAND, *without(by_quantile, labels, "not measured of")),
-        )
-    ]
-    for metric, (title, axis, meaning) in CORRELATIONS.items():
+    for metric, (title, x, y, meaning) in NUMBERED.items():
+        least = LEAST_OF_BIN if "_bin" in metric else LEAST
+        curves = _numbered(evaluator, metric, lines, results, least)
+        notes = (meaning, BAND, *_lacking(curves, lines))
+        name = slug(f"{evaluator} {metric}".replace("/kl_bin", " by kl"))
+        yield Chart(name, title + suffix, x, y, curves, notes=notes)
+    for metric, (title, x, meaning) in CORRELATIONS.items():
         dots = tuple(
             found
             for number, line in enumerate(lines)
-            if (found := series(number, {0.0: _values(evaluator, metric, line, results)}))
+            if (found := series(number, {0.0: _values(evaluator, metric, line, results, LEAST)}))
         )
-        notes = (meaning, DOTS, *without(dots, labels, "not measured of"))
+        notes = (meaning, DOTS, *_lacking(dots, lines))
         name = slug(f"{evaluator} {metric}")
-        charts.append(Chart(name, title + suffix, axis, "", dots, kind="dots", notes=notes))
-    return charts
+        yield Chart(name, title + suffix, x, "", dots, kind="dots", notes=notes)
 
 
-def _quantiles(evaluator: str, line: Line, results: Results) -> Values:
-    numbers = range(1, QUANTILES + 1)
-    least = LEAST // QUANTILES
-    return {
-        float(n): _values(evaluator, f"wrong/kl_bin_{n}", line, results, least) for n in numbers
+def _lacking(found: Sequence[Series], lines: Sequence[Line]) -> tuple[str, ...]:
+    return without(found, [line.label for line in lines], "not measured of")
+
+
+def _numbered(
+    evaluator: str, metric: str, lines: Sequence[Line], results: Results, least: int
+) -> tuple[Series, ...]:
+    """One series for each line that has them, of the metrics `metric`_1, `metric`_2, …"""
+    names = {
+        name
+        for measured in results.values()
+        for name in measured.metrics.get(evaluator, ())
+        if name.startswith(f"{metric}_")
     }
+    found = (
+        series(
+            number,
+            {
+                float(name.rpartition("_")[2]): _values(evaluator, name, line, results, least)
+                for name in names
+            },
+        )
+        for number, line in enumerate(lines)
+    )
+    return tuple(each for each in found if each is not None)
 
 
-def _values(
-    evaluator: str, metric: str, line: Line, results: Results, least: int = LEAST
-) -> list[float]:
+def _values(evaluator: str, metric: str, line: Line, results: Results, least: int) -> list[float]:
     found = []
     for point in line.runs:
         measured = results.get(point.identity.hash)
