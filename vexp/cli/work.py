@@ -43,11 +43,14 @@ def run(
     processes_per_node: int | None,
 ) -> None:
     """Run what the run folder FOLDER says, going on from what exists; exit codes as `vexp run`."""
+    from vexp.runs import trust
     from vexp.runs.execute import execute
     from vexp.runs.processes import Span
     from vexp.runs.store import RECORD, RunFolder, RunStore
 
     here = RunFolder(folder)
+    if config is None:
+        trust.check(folder, here.record, str(folder / RECORD))
     spec = (
         _spec(config, _read(config), plugins)
         if config

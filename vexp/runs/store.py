@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from vexp import __version__
 from vexp.errors import ConfigError, RunError, suggest
 from vexp.files import check_folder, new_folder, read_json, write_json
+from vexp.runs import trust
 from vexp.runs.claim import DONE, attempt_folder, attempt_name, marks_of, read_owner
 from vexp.runs.owner import Owner
 
@@ -72,17 +73,20 @@ class RunFolder:
     def evaluations_dir(self) -> Path:
         return self.folder / "evaluations"
 
-    def spec(self) -> RunSpec:
-        """The run as it was configured; its plugins are loaded.
+    def spec(self, *, trusting: bool = False) -> RunSpec:
+        """The run as it was configured; its plugins are loaded, of a foreign run if `trusting`.
 
         Raises:
             ConfigError: if this vexp or a plugin no longer accepts that config.
+            RunError: if somebody else wrote it, and it names code that is not trusted.
         """
         from vexp.config.schema import Origin, Reading, build
         from vexp.registry import REGISTRY
         from vexp.spec import StoredRunSpec
 
         where = str(self.folder / RECORD)
+        if not trusting:
+            trust.check(self.folder, self.record, where)
         REGISTRY.load_plugins(self.config.get("plugins", ()), origin=where)
         origins: dict[tuple[str, ...], Origin] = {(key,): Origin(where) for key in self.config}
         return build(StoredRunSpec, self.config, Reading(origins=origins))

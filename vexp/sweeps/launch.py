@@ -10,6 +10,7 @@ from typing import Any
 from vexp.config.schema import to_dict
 from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
+from vexp.runs import trust
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.hold import signature
 from vexp.sweeps.plan import Plan, Planned
@@ -186,7 +187,7 @@ def prepare(training: Training, store: RunStore, state: SweepState) -> RunFolder
     folder = store.open(training.run, training.identity)
     config = json.loads(json.dumps(to_dict(training.run)))
     other = state.config(folder.name)
-    if config != folder.config:
+    if config != folder.config or trust.is_foreign(folder.folder, folder.record):
         write_json(other, config)
     else:
         other.unlink(missing_ok=True)
