@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vexp import masking
 from vexp.errors import RunError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Lines:
         pass
 
     def note(self, text: str) -> None:
-        click.echo(text)
+        click.echo(masking.mask(text))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -148,6 +149,7 @@ def _spec(path: Path, config: Mapping[str, Any], plugins: Path | None) -> RunSpe
 
     files = [_copy(Path(file), plugins) for file in config.get("plugins", ())]
     REGISTRY.load_plugins(files, origin=str(path))
+    config = masking.restored(config, str(path))
     origins: dict[tuple[str, ...], Origin] = {(str(key),): Origin(str(path)) for key in config}
     return build(RunSpec, {**config, "plugins": list(map(str, files))}, Reading(origins=origins))
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vexp import __version__
+from vexp import __version__, masking
 from vexp.errors import RunError
 from vexp.files import (
     read_json,
@@ -110,7 +110,9 @@ def _cell(value: Any) -> Any:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """A file of an export; runs of a former vexp may hold what is masked now."""
+    text = json.dumps(masking.exported(content), indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n"
 
 
 def _zipped(files: Mapping[str, str]) -> bytes:
