@@ -69,7 +69,7 @@ def run(
 
 @click.command("_follow", hidden=True)
 @click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--at", required=True, help="Where the run's processes meet: host:port.")
+@click.option("--at", required=True, help="Where the run's processes meet.")
 @click.option("--world", type=int, required=True, help="How many they are.")
 @click.option("--rank", type=int, required=True, help="Number of this one, or of the step's first.")
 @click.option("--local-rank", type=int, default=0, help="Number of this one on its node.")
