@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp import __version__, masking
+from vexp.csv_cells import cell
 from vexp.errors import RunError
 from vexp.files import (
     read_json,
@@ -72,7 +73,7 @@ def _index(runs: list[RunFolder]) -> dict[str, str]:
     writer.writerow(_ROW)
     for run in runs:
         for row in run_rows(run):
-            writer.writerow(_cell(getattr(row, name)) for name in _ROW)
+            writer.writerow(cell(getattr(row, name)) for name in _ROW)
     index = {"format": FORMAT, "vexp": __version__, "runs": [run.name for run in runs]}
     return {INDEX: _json(index), "rows.csv": text.getvalue()}
 
@@ -91,7 +92,7 @@ def _run_files(run: RunFolder) -> dict[str, str]:
         for sample in samples:
             values = sample.get("values", {})
             cells = [*(sample[name] for name in VERDICT), *map(values.get, measured)]
-            writer.writerow(map(_cell, cells))
+            writer.writerow(map(cell, cells))
         files[f"verdicts/{run.name}/{folder.name}.csv"] = text.getvalue()
     own = attempt_folder(run.folder, run.published() or 0)
     files[f"runs/{run.name}.json"] = _json(
@@ -103,10 +104,6 @@ def _run_files(run: RunFolder) -> dict[str, str]:
         }
     )
     return files
-
-
-def _cell(value: Any) -> Any:
-    return "" if value is None else repr(value) if isinstance(value, float) else value
 
 
 def _json(content: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from vexp.csv_cells import plain
 from vexp.errors import RunError
 from vexp.files import new_folder, write_json, write_text
 from vexp.runs import switch, trust
@@ -226,7 +227,7 @@ def _sample(columns: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) != len(columns) or len(set(columns)) < len(columns):
         raise ValueError(f"{len(cells)} cells for {len(columns)} different columns")
     row = dict(zip(columns, cells, strict=True))
-    verdict: dict[str, Any] = {name: row[name] for name in VERDICT}
+    verdict: dict[str, Any] = {name: plain(row[name]) for name in VERDICT}
     verdict |= {"correct": _finite(row["correct"]), "length": int(row["length"])}
     given = ((name.removeprefix(VALUE), row[name]) for name in row if name.startswith(VALUE))
     values = {name: _finite(cell) for name, cell in given if cell}
