@@ -18,7 +18,19 @@ from vexp.registry import KINDS
 
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
-    ("", "errors", "registry", "files", "forked", "names", "paths", "hub", "masking", "network", "csv_cells"),
+    (
+        "",
+        "errors",
+        "registry",
+        "files",
+        "forked",
+        "names",
+        "paths",
+        "hub",
+        "masking",
+        "network",
+        "csv_cells",
+    ),
     ("config", "probe", "endpoint"),
     KINDS,
     ("spec", "spec_problems", "format_problems"),

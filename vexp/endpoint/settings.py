@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from vexp.config.types import UNHASHED, Count, NonNegative, Positive, PositiveInt
 from vexp.errors import Problem
-from vexp.masking import mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,6 @@ class Endpoint:
             )
         try:
             parts = urllib.parse.urlsplit(self.base_url)
-<<<<<<< HEAD
         except ValueError:  # brackets of an IPv6 address that do not close
             parts = urllib.parse.urlsplit("")
         if parts.username or parts.password or parts.query or parts.fragment:
@@ -55,23 +53,9 @@ class Endpoint:
                 remedy="put the key into an environment variable, and its name into key_variable",
             )
         elif parts.scheme not in ("http", "https") or not parts.hostname:
-=======
-        except ValueError:  # brackets that do not match
-            parts = urllib.parse.urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
->>>>>>> b2b1470 (Cells that are no formulas, code that ends where it should, names of a hub that stay inside)
             yield Problem(
-                f"{mask(self.base_url)!r} is not the address of an endpoint" if self.base_url
+                f"{self.base_url!r} is not the address of an endpoint" if self.base_url
                 else "no endpoint is named",
                 where="base_url",
                 accepted="e.g. http://localhost:8000/v1",
             )  # fmt: skip
-<<<<<<< HEAD
-=======
-        elif parts.username or parts.password or parts.query or parts.fragment:
-            yield Problem(
-                "an address must not hold a key or a password; it would be stored",
-                where="base_url",
-                remedy="put the key into an environment variable, and its name into key_variable",
-            )
->>>>>>> b2b1470 (Cells that are no formulas, code that ends where it should, names of a hub that stay inside)
