@@ -18,7 +18,19 @@ from vexp.registry import KINDS
 
 # From the lowest up; a module imports its own layer and those below.
 LAYERS = (
-    ("", "errors", "registry", "files", "forked", "names", "paths", "hub"),
+    (
+        "",
+        "errors",
+        "registry",
+        "files",
+        "forked",
+        "names",
+        "paths",
+        "hub",
+        "masking",
+        "network",
+        "csv_cells",
+    ),
     ("config", "probe", "endpoint"),
     KINDS,
     ("spec", "spec_problems", "format_problems"),
@@ -81,7 +93,7 @@ OPEN = {
     "engine._vllm_process": "a process is what a hidden command starts, as with other processes",
 }
 # What an interface may import beside other interfaces.
-PLAIN = {"errors", "registry", "config.types"}
+PLAIN = {"errors", "registry", "config.types", "masking"}
 
 HEAVY = {"torch", "transformers", "accelerate"}
 

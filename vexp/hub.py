@@ -18,7 +18,8 @@ from typing import Any, Literal
 from vexp.errors import CheckpointError, HubError, StorageError, VexpError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PART = r"\w(?:[\w.-]*\w)?"
+_NAME = re.compile(rf"(?!.*(?:\.\.|--)){_PART}/{_PART}", re.ASCII)
 # What of a model is needed; pickled weights and code are not.
 FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors")
 # What of a dataset is never wanted: code and pickles.
@@ -77,7 +78,7 @@ class Listing:
 
 def is_name(path: str) -> bool:
     """Whether `path` has the form of a repository's name."""
-    return _NAME.fullmatch(path) is not None and not path.startswith(".")
+    return _NAME.fullmatch(path) is not None
 
 
 def is_commit(revision: str) -> bool:
@@ -177,7 +178,31 @@ def listed(repository: Repository) -> Listing:
         tree = api.list_repo_tree(name, repo_type=kind, revision=found, recursive=True)
         files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     wanted = sorted(filter_repo_objects(files, **repository._patterns))
+    _check_names(repository, found, wanted)
     return Listing(repository, found, tuple(_file(files[path]) for path in wanted))
+
+
+def _check_names(repository: Repository, found: str, files: list[str]) -> None:
+    """The hub's names become files' names here, and have to stay in their folder.
+
+    Raises:
+        HubError: for a commit that is none, and for the first path that leads elsewhere.
+    """
+    wrong = next((path for path in files if not is_inside(path)), None)
+    if not is_commit(found):
+        wrong = found
+    if wrong is not None:
+        raise HubError(
+            f"the hub lists {wrong!r}, which can be no file of a {repository.kind}",
+            where=str(repository),
+            remedy="nothing was fetched; ask another hub (HF_ENDPOINT), or tell whose this one is",
+        )
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path, with slashes, names a file below a folder, by printable characters."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
 
 
 def address(repository: Repository, path: str) -> str:
@@ -202,7 +227,8 @@ def _answers(repository: Repository, cache: Path | None = None) -> Iterator[None
 
     try:
         yield
-    except (httpx2.HTTPError, OSError) as error:
+    # What a hub says that is none, its library answers with errors of Python's own.
+    except (httpx2.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
         raise _error(error, repository, cache) from error
 
 

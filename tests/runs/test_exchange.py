@@ -12,8 +12,9 @@ import pytest
 from tests.runs.conftest import Recorder
 from vexp.errors import RunError
 from vexp.runs.evaluations import read_samples
-from vexp.runs.exchange import export, import_
+from vexp.runs.exchange import export
 from vexp.runs.execute import execute
+from vexp.runs.imports.exported import import_
 from vexp.runs.rows import Row, rows
 from vexp.runs.store import RunStore
 
@@ -167,7 +168,7 @@ def test_nothing_finished_nothing_to_export(store, tmp_path):
         (lambda f: (f / "export.json").write_text('{"format": 9, "runs": []}'), "newer vexp"),
         (
             lambda f: (f / "export.json").write_text('{"format": 1, "runs": ["../../x"]}'),
-            "names a run or evaluation",
+            "not taken as the name of a run or evaluation",
         ),
         (lambda f: shutil.rmtree(f / "verdicts"), "verdicts/.* is missing"),
     ],
@@ -185,11 +186,12 @@ def test_a_zip_cannot_reach_outside(filled, tmp_path):
     export(filled, tmp_path / "x.zip")
     with zipfile.ZipFile(tmp_path / "x.zip", "a") as archive:
         archive.writestr("../../outside.txt", "x")
-    import_(RunStore(tmp_path / "a" / "b" / "c"), tmp_path / "x.zip")
-    assert not list(tmp_path.rglob("outside.txt"))
+    with pytest.raises(RunError, match="is a path out of it"):
+        import_(RunStore(tmp_path / "a" / "b" / "c"), tmp_path / "x.zip")
+    assert not list(tmp_path.rglob("outside.txt")) and not (tmp_path / "a").exists()
 
 
 def test_a_file_that_is_no_export(store, tmp_path):
     (tmp_path / "x.zip").write_text("no zip")
-    with pytest.raises(RunError, match="missing"):
+    with pytest.raises(RunError, match="neither a folder nor a zip"):
         import_(store, tmp_path / "x.zip")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.runs.odd import odd_imports
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
-from vexp.errors import ConfigError, RunError
+from vexp.errors import ConfigError, RunError, VexpError
 from vexp.evaluator.benchmarks import catalogue
 from vexp.files import write_json
 from vexp.runs.claim import acquire
@@ -19,6 +21,11 @@ from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RESULT, RunStore
 
 SMALL = ["warm_start.steps=1", "rl.steps=1"]
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture
@@ -132,7 +139,7 @@ def test_a_model_within_a_run_folder_says_which_run_it_is(store, finished, tmp_p
     ("change", "message"),
     [
         ({"results": {"pope": {"pope_accuracy,none": float("nan")}}}, "which is no score"),
-        ({"results": {"pope": {"pope_accuracy,none": "N/A"}}}, "which is no score"),
+        ({"results": {"pope": {"pope_accuracy,none": "N/A"}}}, "pope has no score"),
         ({"n-samples": {"pope": {"original": 100, "effective": 10}}}, "on 10 of its 100 items"),
         ({"results": {"other": {"alias": "other"}}}, "other has no score"),
     ],
@@ -141,6 +148,144 @@ def test_what_is_no_whole_score_is_refused(store, finished, tmp_path, change, me
     run = finished()
     with pytest.raises(RunError, match=message):
         adopt(store, lmms(tmp_path, **({"results": POPE} | change)), run=run.name)
+    assert evaluation_folders(run) == []
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+def test_only_a_line_feed_ends_a_sample(store, finished, tmp_path, odd):
+    run = finished()
+    path = lmms(tmp_path, POPE)
+    rows = [{"doc_id": n, "resps": f"a{odd}b", "pope_accuracy": 1.0 - n} for n in (0, 1)]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path.with_name("20260101_120000_samples_pope.jsonl").write_bytes(f"\ufeff{text}\n".encode())
+    adopt(store, path, run=run.name)
+    assert [s["correct"] for s in read_samples(only(run))] == [1.0, 0.0]
+
+
+def test_tasks_without_a_score_are_named_and_the_others_taken(store, finished, tmp_path):
+    run = finished()
+    groups = {"mmmu": {" ": " ", "alias": "mmmu"}, "test_set": {"submission,none": []},
+              "other": {"acc,none": None, "acc_stderr,none": "N/A"}}  # fmt: skip
+    report = adopt(store, lmms(tmp_path, POPE | groups), run=run.name)
+    assert report.new == [f"{run.name}: pope"]
+    assert report.remarks[0].startswith("without a score, so left out: mmmu, test_set, other (")
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "model", "decoding"),
+    [
+        ({"temperature": 0.7}, None, "qwen2_5_vl", "sampled at temperature 0.7"),
+        ({}, "temperature=0.7,top_p=0.9", "qwen2_5_vl", "sampled at temperature 0.7"),
+        ({}, {"temperature": 0.7}, "qwen2_5_vl", "sampled at temperature 0.7"),
+        ({"temperature": 0.7}, {"temperature": 0}, "qwen2_5_vl", "greedy"),
+        ({"temperature": 0.7}, "temperature=0", "qwen2_5_vl", "greedy"),
+        (
+            {"temperature": 0.7, "do_sample": False},
+            None,
+            "qwen2_5_vl",
+            "sampled at temperature 0.7",
+        ),
+        ({"temperature": 0.7, "do_sample": False}, None, "llava_hf", "greedy"),
+        ({"temperature": 0.7}, None, "llava_hf", "sampled at temperature 0.7"),
+        ({"do_sample": True}, None, "qwen2_5_vl", "greedy"),
+        ({"temperature": 0.0, "do_sample": True}, None, "llava_hf", "greedy"),
+        (None, None, None, "greedy"),
+    ],
+)
+def test_decoding_is_recorded_as_it_was(store, finished, tmp_path, task, line, model, decoding):
+    run = finished()
+    config = {"model": model, "model_args": "x", "gen_kwargs": line}
+    configs = {"pope": {"generation_kwargs": task}}
+    adopt(store, lmms(tmp_path, POPE, config=config, configs=configs), run=run.name)
+    assert read_results(only(run))["protocol"]["decoding"] == decoding
+
+
+def test_a_verdict_that_is_no_number_is_no_sample(store, finished, tmp_path):
+    run = finished()
+    path = lmms(tmp_path, POPE)
+    samples = path.with_name("20260101_120000_samples_pope.jsonl")
+    samples.write_text(
+        '{"doc_id": 0, "pope_accuracy": NaN}\n{"doc_id": 1, "pope_accuracy": 1}\n\n'
+        '{"doc_id": 2, "pope_accuracy": -Infinity}\n'
+    )
+    report = adopt(store, path, run=run.name)
+    assert [s["id"] for s in read_samples(only(run))] == ["pope/1"]
+    assert report.remarks == [
+        f"a verdict that is no finite number, so no sample: {samples}, line 1, 4"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"doc_id": 1', "[1]", "null", '{"pope_accuracy": 1.0}', '{"doc_id": [1]}', "[" * 90_000,
+     '{"doc_id": 1, "x": "\\ud800"}', '{"doc_id": ' + "9" * 5000 + "}"],
+)  # fmt: skip
+def test_a_damaged_sample_is_named_by_its_line(store, finished, tmp_path, line):
+    run = finished()
+    path = lmms(tmp_path, POPE)
+    samples = path.with_name("20260101_120000_samples_pope.jsonl")
+    samples.write_text(f'{{"doc_id": 0, "pope_accuracy": 1.0}}\n{line}\n')
+    with pytest.raises(RunError, match=f"{samples.name}:2"):
+        adopt(store, path, run=run.name)
+    assert evaluation_folders(run) == []
+
+
+def test_whatever_is_wrong_with_a_results_file_is_one_message(store, finished, tmp_path):
+    run = finished()
+    path = lmms(tmp_path / "out", POPE, config={"model": "m", "model_args": "x", "gen_kwargs": "a"})
+    content = json.loads(path.read_text()) | {"task_hashes": {"pope": "h"}, "git_hash": "g"}
+
+    def importing(text):
+        path.write_text(text)
+        adopt(store, path, run=run.name)
+
+    assert odd_imports(content, importing, store.root) > 100
+
+
+def test_whatever_is_wrong_with_rows_of_ones_own_is_one_message(store, finished, tmp_path):
+    run = finished()
+    row = {"run": run.name, "benchmark": "pope", "value": 0.5, "metric": "m", "stderr": 0.1,
+           "n": 5, "version": "v", "decoding": "d", "scale": "share"}  # fmt: skip
+    path = tmp_path / "rows.json"
+
+    def importing(text):
+        path.write_text(f"[{text}]")
+        adopt(store, path)
+
+    assert odd_imports(row, importing, store.root) > 60
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_cells_may_hold_line_ends_and_marks_may_come_first(store, finished, tmp_path, encoding):
+    run = finished()
+    text = f'run,benchmark,value,decoding\n{run.hash},pope,0.8,"a\u2028(b\r\nc"\n'
+    path = tmp_path / "mine.CSV"
+    path.write_bytes(text.encode(encoding))
+    adopt(store, path)
+    assert read_results(only(run))["protocol"]["decoding"] == "a\u2028(b\r\nc"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("run,benchmark,value\nR,pope,0,8\n", "this row has 1 cell more than there are columns"),
+        ("run,benchmark,value,value\nR,pope,0.8,0.9\n", "two columns are called 'value'"),
+        ("run,benchmark,value,n\nR,pope,0.8,2.5\n", "no count of samples"),
+        ("run,benchmark,value,stderr\nR,pope,0.8,-1\n", "stderr is -1, which is below zero"),
+        ("run,benchmark,value\n../../x,pope,0.8\n", "is not taken as the name of a run"),
+        ("run,benchmark,value\nR,.pope,0.8\n", "'.pope' is not taken as the name of a benchmark"),
+        ("run,benchmark,value\nR,pope,0.8\n".encode("utf-16"), "is UTF-16"),
+        (b"run,benchmark,value\nR,p\xe4,0.8\n", "byte 23 is not UTF-8"),
+        ('run,benchmark,value\n"' + "x" * 200_000 + '",pope,0.8\n', "this file is damaged"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_why(store, finished, tmp_path, content, message):
+    run = finished()
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(VexpError, match=message) as caught:
+        adopt(store, path)
+    assert str(path) in str(caught.value)
     assert evaluation_folders(run) == []
 
 

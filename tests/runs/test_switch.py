@@ -15,9 +15,10 @@ from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError, RunError
 from vexp.files import read_json
 from vexp.runs import evaluations, switch
-from vexp.runs.exchange import export, import_
+from vexp.runs.exchange import export
 from vexp.runs.execute import evaluate_run, execute
 from vexp.runs.failure import RunFailed
+from vexp.runs.imports.exported import import_
 from vexp.runs.store import SWITCHES, RunStore
 
 DECLARED = "engine=vllm"

@@ -113,6 +113,12 @@ def test_markdown_shows_hostile_labels_as_text():
     assert "# A \\<b\\>title\\</b\\>" in text
 
 
+def test_a_backtick_does_not_end_the_code_that_it_is_in():
+    origin = "Made by `vexp table 'a`<img src=x>\n``b'` from results alone."
+    text = FORMATS["md"](dataclasses.replace(table(), origin=origin))
+    assert "Made by ``` vexp table 'a`<img src=x> ``b' ``` from results alone." in text
+
+
 class Texts(HTMLParser):
     """Tags and texts of a page."""
 

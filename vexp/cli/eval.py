@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     type=UserPath(exists=True, file_okay=False),
     help="A folder with a folder for each benchmark's files, by the benchmark's name.",
 )
+@click.option(
+    "--trust", is_flag=True, help="Load the code (plugins) that a run of somebody else names."
+)
 @config_dir_option
 @results_option
 @json_option
@@ -38,6 +41,7 @@ def command(
     overrides: tuple[str, ...],
     benchmarks: str | None,
     data: Path | None,
+    trust: bool,
     config_dirs: tuple[Path, ...],
     results_dir: Path,
     as_json: bool,
@@ -67,7 +71,7 @@ def command(
 
             found = evaluate_checkpoint(spec, path, reporter=progress, store=store)
         else:
-            found = _run(store.load(target), overrides, config_dirs, progress)
+            found = _run(store.load(target), overrides, config_dirs, progress, trust)
     if as_json:
         click.echo(json.dumps({label: dict(results) for label, results in found.items()}, indent=2))
         return
@@ -113,12 +117,17 @@ def _run(
     overrides: tuple[str, ...],
     config_dirs: tuple[Path, ...],
     progress: Reporter,
+    trusting: bool,
 ) -> Results:
     from vexp.errors import ConfigError, Problem
+    from vexp.runs import trust
     from vexp.runs.execute import evaluate_run
     from vexp.spec import replace
 
-    spec: RunSpec = folder.spec()
+    plugins = trust.plugins_of(folder.record)
+    if trusting and plugins and trust.is_foreign(folder.folder, folder.record):
+        progress.note(f"loading code that this run names, as told: {', '.join(plugins)}")
+    spec: RunSpec = folder.spec(trusting=trusting)
     foreign = [o for o in overrides if not o.lstrip("+~").startswith(("evaluator.", "compute."))]
     if foreign:
         raise ConfigError(

@@ -107,9 +107,10 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(0)
     except Exception as error:
         from vexp.errors import VexpError
+        from vexp.masking import mask
 
         if not isinstance(error, VexpError) or os.environ.get("VEXP_DEBUG"):
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        click.echo(mask(str(error)), err=True)
         sys.exit(error.exit_code)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vexp import masking
 from vexp.cli.options import config_dir_option, overrides_argument
 from vexp.errors import ConfigError, Problem
 
@@ -52,6 +53,7 @@ def plan_of(
     from vexp.sweeps.reader import read_sweep
 
     limit = [f"launcher.workers={workers}"] if workers else []
+    overrides = [masking.by_name(text) for text in overrides]
     if not is_adhoc(sweep):
         read = read_sweep(find_sweep(sweep), extra=[*overrides, *limit])
         with _no_collection():
@@ -61,7 +63,8 @@ def plan_of(
         return plan
     path, text = adhoc_sweep([sweep, *overrides], config_dirs=config_dirs)
     kept = path.is_file()
-    read = read_sweep(path, extra=limit, text=None if kept else text)
+    restored = masking.restored_text(text, str(path))
+    read = read_sweep(path, extra=limit, text=None if kept else restored)
     plan = make_plan(read, config_dirs=config_dirs)
     if keep and not kept:
         with storage_errors(path):

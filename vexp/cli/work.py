@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vexp import masking
 from vexp.errors import RunError
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def run(
     processes_per_node: int | None,
 ) -> None:
     """Run what the run folder FOLDER says, going on from what exists; exit codes as `vexp run`."""
+    from vexp.runs import trust
     from vexp.runs.execute import execute
     from vexp.runs.processes import Span
     from vexp.runs.store import RECORD, RunFolder, RunStore
 
     here = RunFolder(folder)
+    if config is None:
+        trust.check(folder, here.record, str(folder / RECORD))
     spec = (
         _spec(config, _read(config), plugins)
         if config
@@ -65,7 +69,7 @@ def run(
 
 @click.command("_follow", hidden=True)
 @click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--at", required=True, help="Where the run's processes meet: host:port.")
+@click.option("--at", required=True, help="Where the run's processes meet.")
 @click.option("--world", type=int, required=True, help="How many they are.")
 @click.option("--rank", type=int, required=True, help="Number of this one, or of the step's first.")
 @click.option("--local-rank", type=int, default=0, help="Number of this one on its node.")
@@ -125,7 +129,7 @@ class Lines:
         pass
 
     def note(self, text: str) -> None:
-        click.echo(text)
+        click.echo(masking.mask(text))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,6 +149,7 @@ def _spec(path: Path, config: Mapping[str, Any], plugins: Path | None) -> RunSpe
 
     files = [_copy(Path(file), plugins) for file in config.get("plugins", ())]
     REGISTRY.load_plugins(files, origin=str(path))
+    config = masking.restored(config, str(path))
     origins: dict[tuple[str, ...], Origin] = {(str(key),): Origin(str(path)) for key in config}
     return build(RunSpec, {**config, "plugins": list(map(str, files))}, Reading(origins=origins))
 

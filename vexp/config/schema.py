@@ -15,8 +15,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from vexp.config.types import USER_PATH, Between, Elsewhere
+from vexp.config.types import BY_NAME, USER_PATH, Between, Elsewhere
 from vexp.errors import ConfigError, Problem, indefinite, suggest
+from vexp.masking import placeholder
 from vexp.paths import expanded, path_problem
 from vexp.registry import REGISTRY, Component, unknown_component
 
@@ -119,16 +120,28 @@ def many_kind(hint: Any) -> str | None:
 
 
 def to_dict(value: Any) -> Any:
-    """The inverse of `build`: plain dicts and lists; a component's name stands first."""
+    """The inverse of `build`: plain dicts and lists; a component's name stands first.
+
+    Variables of the environment are named, with placeholders for their values.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {"name": value.name} if isinstance(value, Component) else {}
         fields = [f for f in dataclasses.fields(value) if f.init]
-        return named | {f.name: to_dict(getattr(value, f.name)) for f in fields}
+        found = named | {f.name: to_dict(getattr(value, f.name)) for f in fields}
+        for name in _kept_by_name(type(value)):
+            found[name] = {variable: placeholder(variable) for variable in found[name]}
+        return found
     if isinstance(value, dict):
         return {key: to_dict(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     return value
+
+
+@functools.cache
+def _kept_by_name(cls: Hashable) -> tuple[str, ...]:
+    hints = field_types(typing.cast("type", cls))
+    return tuple(name for name, hint in hints.items() if BY_NAME in get_args(hint)[1:])
 
 
 _FAILED = object()

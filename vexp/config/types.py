@@ -61,8 +61,14 @@ class UserPath:
     """Marks text that names a file or folder of the user: `~` is the home folder that it means."""
 
 
+@dataclass(frozen=True)
+class ByName:
+    """Marks variables of the environment: wherever a config is written, their values are not."""
+
+
 UNHASHED = Unhashed()
 USER_PATH = UserPath()
+BY_NAME = ByName()
 
 Finite = Annotated[float, Between()]
 Fraction = Annotated[float, Between(0, 1)]

@@ -32,6 +32,7 @@ from typing import Any
 from torch import Tensor
 
 import vexp
+from vexp import network
 from vexp.errors import EngineFailed
 from vexp.train.parallel import packed, unpacked
 
@@ -211,8 +212,8 @@ class Far(Process):
         node: int,  # its number among the nodes of the job
         cpus: int = 1,
     ) -> None:
-        with socket.create_server(("", 0)) as listener:
-            address = f"{socket.gethostname()}:{listener.getsockname()[1]}"
+        with network.node_listener() as listener:
+            address = network.call_address(listener)
             step = ["srun", *_SRUN, "--nodes=1", "--ntasks=1", f"--relative={node}"]
             step += [f"--cpus-per-task={cpus}", *_DEAF, *command, "--call", address]
             super().__init__(step, home, patience_s, environment)
@@ -337,10 +338,7 @@ def _exactly(source: int | socket.socket, count: int) -> bytes:
 def _connected(call: str) -> socket.socket:
     """The connection to whoever started this process by srun."""
     token = _exactly(0, _TOKEN)
-    host, _, port = call.rpartition(":")
-    known = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # needs no name service
-    connection = socket.create_connection((known or host, int(port)))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = network.connected(call)
     connection.sendall(token)
     return connection
 

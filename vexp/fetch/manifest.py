@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from vexp.errors import Problem, RunError
 from vexp.files import read_json, write_json
-from vexp.hub import Repository, whole
+from vexp.hub import Repository, is_inside, whole
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished-*.json"
@@ -85,11 +87,12 @@ def read(folder: Path) -> Manifest:
                 where=str(path),
                 remedy="use the vexp that wrote it, or a later one",
             )
-        return Manifest(
-            tuple(Held(**one) for one in found["repositories"]),
-            tuple(Row(**one) for one in found["files"]),
-        )
-    except (TypeError, KeyError) as error:
+        held = msgspec.convert(found["repositories"], tuple[Held, ...])
+        rows = msgspec.convert(found["files"], tuple[Row, ...])
+        if outside := [row.path for row in rows if not is_inside(row.path)]:
+            raise KeyError(outside[0])
+        return Manifest(held, rows)
+    except (TypeError, KeyError, msgspec.ValidationError) as error:
         raise RunError(
             "the manifest is damaged",
             where=str(path),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from vexp.config.types import Count, Positive, PositiveInt
+from vexp import masking
+from vexp.config.types import BY_NAME, Count, Positive, PositiveInt
+from vexp.errors import ConfigError, Problem
 from vexp.registry import Component
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 STOPPING = "stopping"  # the state of a worker that was asked to stop and is saving
 
 
@@ -78,6 +82,44 @@ class Launcher(Component):
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
+    # Variables set for the runs. Files keep their names only.
+    environment: Annotated[dict[str, str], BY_NAME] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        masking.hide(self.environment)
+
+    def problems(self, run: RunSpec) -> Iterator[Problem]:
+        yield from super().problems(run)
+        for name in self.environment:
+            if not _VARIABLE.fullmatch(name):
+                yield Problem(
+                    f"{name!r} cannot be the name of a variable",
+                    where="launcher.environment",
+                    accepted="letters, digits and _, not beginning with a digit",
+                )
+
+    def given(self) -> dict[str, str]:
+        """`environment` with its values; one that a file kept by name is looked up.
+
+        Raises:
+            ConfigError: for every name whose value is not known here.
+        """
+        known = self.known()
+        unknown = [name for name in self.environment if name not in known]
+        if unknown:
+            raise ConfigError(
+                Problem(
+                    f"the values of {', '.join(unknown)} are kept nowhere",
+                    where="launcher.environment",
+                    remedy="set these variables in the shell, then run the same command",
+                )
+            )
+        return known
+
+    def known(self) -> dict[str, str]:
+        """`environment` without the names whose values are not known here."""
+        found = {name: masking.value_of(name, kept) for name, kept in self.environment.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def check_runs(self, runs: Iterable[RunSpec]) -> None:
         """Asked before a sweep's workers are started: whether these runs can run as it would.

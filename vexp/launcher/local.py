@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +37,14 @@ class Local(Launcher):
 
     workers: PositiveInt = 2  # runs at the same time
     threads: PositiveInt | None = None  # CPU threads per run; null: the cores shared out evenly
-    environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
 
     def check_runs(self, runs: Iterable[RunSpec]) -> None:
-        found = _gpus.problem(runs, self.workers, {**os.environ, **self.environment})
+        found = _gpus.problem(runs, self.workers, {**os.environ, **self.known()})
         if found is not None:
             raise ConfigError(found)
 
     def placement(self) -> str:
-        return _gpus.placement(self.workers, {**os.environ, **self.environment})
+        return _gpus.placement(self.workers, {**os.environ, **self.known()})
 
     def start(self, state: Path, pending: int) -> Sequence[Worker]:
         from vexp.sweeps.slots import Slot
@@ -86,12 +85,12 @@ class Local(Launcher):
         return variables | _gpus.of_worker(number, self.workers, variables)
 
     def variables(self) -> dict[str, str]:
-        """The environment of a worker and its runs."""
+        """The whole environment of a worker and its runs."""
         threads = self.threads
         if threads is None and not os.environ.get("OMP_NUM_THREADS"):
             threads = max(1, _cores() // self.workers)
         counts = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
-        return {**os.environ, **counts, **self.environment}
+        return {**os.environ, **counts, **self.given()}
 
     def command(self, state: Path, number: int) -> list[str]:
         """What a worker's process runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vexp import masking
 from vexp.config.types import Count, Positive, PositiveInt
 from vexp.errors import Problem
 from vexp.launcher.base import Launcher, Worker
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from vexp.sweeps.sbatch import ArrayExecutor
 
 # A warning that comes before Python has said what it means must not end the task.
+_HANDED = "VEXP_JOB_"  # begins the variables in which sbatch hands values on to a job
+_ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(?![$\"']*\$)[^\s,]")  # with a value, not a reference
 _UNWARNED = """bash -c 'trap "" USR2; exec "$@"' vexp"""
 
 
@@ -47,13 +51,14 @@ class Slurm(Launcher):
     tasks_per_node: PositiveInt = 1  # processes of a run on each node: one per GPU
     engine_nodes: Count = 0  # per run, beside those; a run with engine.nodes asks for them itself
     setup: tuple[str, ...] = ()  # lines of shell before the run: modules, environments
-    environment: dict[str, str] = field(default_factory=dict)  # variables set for the runs
     sbatch: dict[str, str] = field(default_factory=dict)  # further options; "" for a bare flag
     # `pull` is what happens anyway where a node may not submit.
     successor: Literal["submit", "pull"] = "submit"  # of a search: a new job, or the same one
     python: str | None = None  # command on the nodes; null: the interpreter that launches
 
     def problems(self, run: RunSpec) -> Iterator[Problem]:
+        yield from super().problems(run)
+        yield from self._secret_problems()
         processes = self.nodes * self.tasks_per_node
         if run.compute.processes not in (None, processes):
             yield Problem(
@@ -161,7 +166,7 @@ class Slurm(Launcher):
             "array_parallelism": self.workers,
             "wckey": None,
             "stderr_to_stdout": True,
-            "setup": [*self._variables(), *self.setup, _python_path(code)],
+            "setup": [*self._exports(), *self.setup, _python_path(code)],
             # Since Slurm 22.05 srun does not take over what the job asked for.
             "srun_args": [
                 f"--cpus-per-task={self.cpus}",
@@ -173,15 +178,37 @@ class Slurm(Launcher):
             "additional_parameters": {"requeue": True}
             | {key.replace("_", "-"): value or True for key, value in self.sbatch.items()},
         }
-        return executor(logs, settings)
+        handed = {f"{_HANDED}{name}": value for name, value in self.given().items()}
+        return executor(logs, settings, handed)
 
-    def _variables(self) -> list[str]:
-        given = {
-            "OMP_NUM_THREADS": str(self.cpus),
-            "VEXP_SIGNAL_DELAY_S": str(self.signal_delay_s),
-            **self.environment,
-        }
-        return [f"export {key}={shlex.quote(value)}" for key, value in given.items()]
+    def _exports(self) -> list[str]:
+        """Lines of the script, which is kept: values come with the environment of sbatch."""
+        own = {"OMP_NUM_THREADS": self.cpus, "VEXP_SIGNAL_DELAY_S": self.signal_delay_s}
+        lines = [f"export {name}={value}" for name, value in own.items()]
+        lacking = "launcher.environment has not come with the job (sbatch --export)"
+        return lines + [
+            f'export {name}="${{{_HANDED}{name}?{lacking}}}"' for name in self.environment
+        ]
+
+    def _secret_problems(self) -> Iterator[Problem]:
+        """What would keep a value in the job's script, or the environment from the job."""
+        texts = {"launcher.setup": " ".join(self.setup)}
+        texts |= {f"launcher.sbatch.{name}": value for name, value in self.sbatch.items()}
+        for where, text in texts.items():
+            for name in _ASSIGNED.findall(text):
+                if masking.is_secret_name(name):
+                    yield Problem(
+                        f"{name} looks like a secret, and its value would be kept in job scripts",
+                        where=where,
+                        remedy="set it in the shell that launches, or in launcher.environment",
+                    )
+        exported = self.sbatch.get("export")
+        if self.environment and exported is not None and exported.partition(",")[0] != "ALL":
+            yield Problem(
+                f"with export={exported} the job would not get launcher.environment",
+                where="launcher.sbatch.export",
+                accepted="ALL, or ALL with more after a comma",
+            )
 
 
 def _python_path(code: Path) -> str:

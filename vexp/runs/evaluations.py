@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vexp import __version__
+from vexp import __version__, masking
 from vexp.errors import CheckpointError, Interrupted, RunError
 from vexp.evaluator.base import Desk, Evaluator, Sample, Scored, SeparateEvaluator
 from vexp.files import append_line, read_json, read_lines, write_json, write_text
@@ -319,7 +319,7 @@ class Evaluation:
                 "evaluator": unit.evaluator.name,
                 "key": unit.key,
                 "checkpoint": unit.checkpoint,
-                "protocol": unit.protocol,
+                "protocol": masking.stored(unit.protocol),
                 "scorer": unit.evaluator.version,
                 "vexp": __version__,
                 "samples": len(scored.samples),

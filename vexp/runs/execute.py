@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vexp import masking
 from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import ClaimLost, Interrupted, Pruned, RunError, StorageError
@@ -208,7 +209,7 @@ def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> dict[str, Any]:
     from vexp.train.stages import train  # brings torch, which provenance describes
 
     config = to_dict(run)
-    write_json(workspace.folder / CONFIG, config)
+    write_json(workspace.folder / CONFIG, masking.stored(config))
     switches = [one.to_dict() for one in switch.switches(workspace.run.folder)]
     provenance.record(workspace.folder, config, now(), switches=switches)
     with together(run, workspace, workspace.folder / CONFIG, span):

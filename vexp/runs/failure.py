@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from vexp import masking
 from vexp.errors import (
     CheckpointError,
     ConfigError,
@@ -51,7 +52,7 @@ class Failure:
     at: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **masking.masked(asdict(self))}
 
 
 def observed(kind: Kind, message: str, at: str) -> Failure:
@@ -121,7 +122,8 @@ def _run_failed(error: Exception, log: Path) -> RunFailed:
 
 
 def traceback_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    """The traceback as a log keeps it."""
+    return masking.mask("".join(traceback.format_exception(error)))
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from vexp.errors import Interrupted, ProcessLost, VexpError
 from vexp.runs import failure
-from vexp.runs.processes import BEREFT, COMING_S, FAILED, HERE, STORE_TIMEOUT, check_gpus
+from vexp.runs.meeting import joined
+from vexp.runs.processes import BEREFT, FAILED, HERE, check_gpus
 from vexp.runs.signals import StopRequest
 from vexp.runs.workspace import now
 from vexp.train.workspace import BuildStage, Value
@@ -35,7 +35,7 @@ _OTHERS_WORDS = (
 class Place:
     """Which of the run's processes this is, and where they meet."""
 
-    address: str  # host:port
+    address: str  # of the meeting; see vexp.runs.meeting
     rank: int
     local_rank: int  # among those on this node: which GPU it has
     world: int
@@ -43,10 +43,8 @@ class Place:
     @classmethod
     def in_step(cls, address: str, first: int, world: int) -> Place:
         """The place of a task of a Slurm step whose first task has rank `first`."""
-        host, _, port = address.rpartition(":")
-        known = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # needs no name service
         return cls(
-            f"{known or host}:{port}",
+            address,
             first + int(os.environ["SLURM_PROCID"]),
             int(os.environ["SLURM_LOCALID"]),
             world,
@@ -98,7 +96,7 @@ def follow(run: RunSpec, place: Place) -> int:
     for name in _OTHERS_WORDS:
         os.environ.pop(name, None)
     with StopRequest() as stop:
-        store = _meet(place)
+        store = joined(place.address)
         try:
             device = device_name(run.compute)
             check_gpus(run.compute, place.local_rank + 1)
@@ -128,20 +126,6 @@ def end_with_input() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, name="vexp-input", daemon=True).start()
-
-
-def _meet(place: Place) -> Store:
-    from torch._C._distributed_c10d import TCPStore
-
-    host, _, port = place.address.rpartition(":")
-    end = time.monotonic() + COMING_S
-    while True:
-        try:
-            return TCPStore(host, int(port), is_master=False, timeout=STORE_TIMEOUT)
-        except RuntimeError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(1.0)
 
 
 def _report(store: Store, error: BaseException, rank: int) -> None:

@@ -20,23 +20,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import vexp
 from vexp.errors import ConfigError, Interrupted, Problem, ProcessLost
+from vexp.runs import meeting
+from vexp.runs.meeting import COMING_S
 from vexp.spec_problems import spread_of
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import TCPStore
+    from torch._C._distributed_c10d import Store
 
+    from vexp.runs.meeting import Meeting
     from vexp.runs.workspace import RunWorkspace
     from vexp.spec import Compute, RunSpec
 
-COMING_S = 600.0  # what the others get to start, with Slurm's part of it
-STORE_TIMEOUT = timedelta(minutes=5)  # of one question to the store
 _LEAVING_S = 20.0  # and to end, once there is nothing left to do
 _NOTICING_S = 60.0  # after which a process that cannot be told of a loss is killed
 _POLL_S = 0.1
@@ -142,40 +142,43 @@ def together(run: RunSpec, workspace: RunWorkspace, config: Path, span: Span) ->
         yield
         return
     import torch
-    from torch._C._distributed_c10d import TCPStore
 
     from vexp.train import parallel
     from vexp.train.device import device_name
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=STORE_TIMEOUT)
     threads = torch.get_num_threads()
     share = max(1, threads // span.per_node)
-    followers = _Followers.start(config, span, store.port, share)
-    workspace.log(f"{span} processes; they meet at {socket.gethostname()}:{store.port}")
-    try:
-        torch.set_num_threads(share)
-        with followers.watched(workspace.note):
-            _await_all(store, followers, span, workspace.stop_requested)
-            with parallel.member(store, 0, span.processes, device_name(run.compute)):
-                yield
-        followers.wait()
-    except ProcessLost as lost:
-        if workspace.stop:
-            raise Interrupted(
-                "stopped; what was saved before stays",
-                remedy="the same command goes on from there",
-            ) from lost
-        raise _explained(lost, store, followers, workspace) from lost
-    finally:
-        torch.set_num_threads(threads)
-        followers.end()
+    with meeting.held(span.nodes) as met:
+        followers = _Followers.start(config, span, met, share)
+        workspace.log(
+            f"{span} processes; they meet at {socket.gethostname()}, {met.far or met.near}"
+        )
+        try:
+            torch.set_num_threads(share)
+            with followers.watched(workspace.note):
+                _await_all(met.store, followers, span, workspace.stop_requested)
+                with parallel.member(met.store, 0, span.processes, device_name(run.compute)):
+                    yield
+            followers.wait()
+        except ProcessLost as lost:
+            if workspace.stop:
+                raise Interrupted(
+                    "stopped; what was saved before stays",
+                    remedy="the same command goes on from there",
+                ) from lost
+            raise _explained(lost, met.store, followers, workspace) from lost
+        finally:
+            torch.set_num_threads(threads)
+            followers.end()
 
 
 class _Followers:
     """The processes besides the first, by what they are called."""
 
-    def __init__(self, commands: Mapping[str, Sequence[str]], threads: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], threads: int, more: Mapping[str, str]
+    ) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | dict(more)
         code = str(Path(vexp.__file__).parents[1])
         if code not in site.getsitepackages():  # they have to run the very code that runs here
             known = environment.get("PYTHONPATH")
@@ -193,19 +196,19 @@ class _Followers:
             raise
 
     @classmethod
-    def start(cls, config: Path, span: Span, port: int, threads: int) -> _Followers:
+    def start(cls, config: Path, span: Span, met: Meeting, threads: int) -> _Followers:
         """Start them all: on this node as children, elsewhere by Slurm."""
         base = [sys.executable, "-P", "-m", "vexp", "_follow", str(config.absolute())]
         base += ["--world", str(span.processes)]
         commands: dict[str, Sequence[str]] = {}
         for rank in range(1, span.per_node):
-            place = ["--at", f"127.0.0.1:{port}", "--rank", str(rank), "--local-rank", str(rank)]
+            place = ["--at", met.near, "--rank", str(rank), "--local-rank", str(rank)]
             commands[f"process {rank}"] = [*_UNWARNED, *base, *place]
-        if span.nodes > 1:
-            place = ["--at", f"{socket.gethostname()}:{port}", "--rank", str(span.per_node)]
+        if met.far is not None:
+            place = ["--at", met.far, "--rank", str(span.per_node)]
             elsewhere = [*_srun(span), *_UNWARNED, *base, *place, "--slurm"]
             commands["a process on another node"] = elsewhere
-        return cls(commands, threads)
+        return cls(commands, threads, met.environment)
 
     def lost(self) -> tuple[str, int] | None:
         """One that has ended badly, with its exit code; one that others ended for, if there is."""
@@ -286,7 +289,7 @@ def _srun(span: Span) -> list[str]:
 
 
 def _await_all(
-    store: TCPStore, followers: _Followers, span: Span, stopping: Callable[[], bool]
+    store: Store, followers: _Followers, span: Span, stopping: Callable[[], bool]
 ) -> None:
     """Wait until the others are there, as long as none of them ends."""
     end = time.monotonic() + COMING_S
@@ -299,11 +302,11 @@ def _await_all(
 
 
 def _explained(
-    lost: ProcessLost, store: TCPStore, followers: _Followers, workspace: RunWorkspace
+    lost: ProcessLost, store: Store, followers: _Followers, workspace: RunWorkspace
 ) -> ProcessLost:
     """The loss as the process that caused it tells, or else as its end does."""
     end = time.monotonic() + 3.0
-    while not store.check([FAILED]):
+    while not _has(store, FAILED):
         gone = followers.lost()
         if (gone is not None and gone[1] != BEREFT and gone[1] != 1) or time.monotonic() > end:
             return _ended(lost, gone)
@@ -315,6 +318,14 @@ def _explained(
     )
     error.kind, error.exit_code = said["kind"], said["exit_code"]
     return error
+
+
+def _has(store: Store, key: str) -> bool:
+    """Whether the store has the key; a process that was killed may have left it damaged."""
+    try:
+        return store.check([key])
+    except RuntimeError:
+        return False
 
 
 def _ended(lost: ProcessLost, gone: tuple[str, int] | None) -> ProcessLost:

@@ -1,6 +1,6 @@
 """What a run was made of: code, packages, machine, seeds. Never a reason for a run to fail.
 
-The environment is not recorded, nor are arguments that look like secrets.
+The environment is not recorded, and secrets are masked; see `vexp.masking`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vexp import __version__
+from vexp import __version__, masking
 from vexp.files import read_json, write_json, write_text
 from vexp.runs.store import flattened
 
@@ -28,7 +28,6 @@ MAX_DIFF = 1_000_000  # bytes of a diff that are kept
 MAX_UNTRACKED = 200  # names of untracked files that are kept
 _GIT_TIMEOUT_S = 20
 _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color")
-_SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)[\w.\-]*=")
 
 
 def record(
@@ -58,17 +57,17 @@ def record(
         found["vexp_checkout"] = own
         if own_diff and diffs:
             write_text(folder / "diff-vexp.patch", own_diff)
-    write_json(folder / RECORD, found)
+    write_json(folder / RECORD, masking.masked(found))
 
 
 def collect(config: Mapping[str, Any], started: str) -> dict[str, Any]:
     """All but the working trees."""
     seeds = {k: v for k, v in flattened(config).items() if k.rpartition(".")[2] == "seed"}
-    return {
+    found = {
         "format": FORMAT,
         "vexp": __version__,
         "started": started,
-        "command": [without_secret(argument) for argument in sys.argv],
+        "command": masking.arguments(sys.argv),
         "folder": str(Path.cwd()),
         "seeds": seeds,
         "python": platform.python_version(),
@@ -78,12 +77,7 @@ def collect(config: Mapping[str, Any], started: str) -> dict[str, Any]:
         "torch": _torch(),
         "packages": packages(),
     }
-
-
-def without_secret(argument: str) -> str:
-    """The argument, with the value of anything that is named like a secret left out."""
-    found = _SECRET.search(argument)
-    return argument[: found.end()] + "***" if found else argument
+    return masking.masked(found)  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -106,8 +100,9 @@ def git_state(folder: Path) -> tuple[Mapping[str, Any], str]:
         return {"git": "this folder is in no git repository, or there is no git"}, ""
     commit = _git(folder, "rev-parse", "HEAD")
     top = Path(root.strip())
-    untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
-    diff = _git(top, "diff", *_PLAIN, "HEAD") or "" if commit else ""
+    names = _git(top, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    untracked = [masking.mask(name) for name in names.split("\0") if name]
+    diff = masking.mask(_git(top, "diff", *_PLAIN, "HEAD") or "" if commit else "")
     return {
         "root": str(top),
         "commit": commit.strip() if commit else None,

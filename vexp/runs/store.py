@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from vexp import __version__
+from vexp import __version__, masking
 from vexp.errors import ConfigError, RunError, suggest
 from vexp.files import check_folder, new_folder, read_json, write_json
+from vexp.runs import trust
 from vexp.runs.claim import DONE, attempt_folder, attempt_name, marks_of, read_owner
 from vexp.runs.owner import Owner
 
@@ -72,20 +73,24 @@ class RunFolder:
     def evaluations_dir(self) -> Path:
         return self.folder / "evaluations"
 
-    def spec(self) -> RunSpec:
-        """The run as it was configured; its plugins are loaded.
+    def spec(self, *, trusting: bool = False) -> RunSpec:
+        """The run as it was configured; its plugins are loaded, of a foreign run if `trusting`.
 
         Raises:
             ConfigError: if this vexp or a plugin no longer accepts that config.
+            RunError: if somebody else wrote it, and it names code that is not trusted.
         """
         from vexp.config.schema import Origin, Reading, build
         from vexp.registry import REGISTRY
         from vexp.spec import StoredRunSpec
 
         where = str(self.folder / RECORD)
+        if not trusting:
+            trust.check(self.folder, self.record, where)
         REGISTRY.load_plugins(self.config.get("plugins", ()), origin=where)
         origins: dict[tuple[str, ...], Origin] = {(key,): Origin(where) for key in self.config}
-        return build(StoredRunSpec, self.config, Reading(origins=origins))
+        config = masking.restored(self.config, where)
+        return build(StoredRunSpec, config, Reading(origins=origins))
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts that left a folder, oldest first."""
@@ -282,8 +287,8 @@ def new_record(run: RunSpec, identity: Identity) -> dict[str, Any]:
         "slug": identity.slug,
         "hash": identity.hash,
         "vexp": __version__,
-        "config": to_dict(run),
-        "science": dict(identity.inputs),
+        "config": masking.stored(to_dict(run)),
+        "science": masking.stored(dict(identity.inputs)),
     }
 
 
@@ -293,10 +298,11 @@ def check_same_science(found: RunFolder, identity: Identity) -> None:
     """
     there = flattened(found.record["science"])
     here = flattened(json.loads(json.dumps(identity.inputs)))
+    hidden = flattened(masking.stored(json.loads(json.dumps(identity.inputs))))
     lines = [
         f"{key}: {_shown(there, key)} there, {_shown(here, key)} here"
         for key in sorted(there.keys() | here.keys())
-        if _shown(there, key) != _shown(here, key)
+        if _shown(there, key) not in (_shown(here, key), _shown(hidden, key))
     ]
     if lines:
         more = f"; {len(lines) - 10} more" if len(lines) > 10 else ""

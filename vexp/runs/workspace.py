@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from vexp import masking
 from vexp.files import append_line, fsync_folder, storage_errors, write_json, write_text
 from vexp.runs import provenance
 from vexp.runs.build import build_once
@@ -171,7 +172,7 @@ class RunWorkspace:
         """Append to log.txt; a log that cannot be written stops nothing."""
         try:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
-                file.write(f"{now()} {text}\n")
+                file.write(f"{now()} {masking.mask(text)}\n")
         except OSError:
             return
 

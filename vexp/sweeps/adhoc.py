@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vexp import masking
 from vexp.config.compose import options_of
 from vexp.config.folders import search_dirs
 from vexp.config.grammar import interval_problem, is_interval, read_override
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Glob, Override, RangeSweep
 
 _MOST = 100_000  # values of a range
+KEPT = "# vexp launch "  # begins the file
 _LONGEST = 60  # characters of a name, before its hash
 
 
@@ -38,11 +40,13 @@ def adhoc_sweep(
 ) -> tuple[Path, str]:
     """The file that keeps such a sweep, and its content; equal overrides give the same file.
 
-    `glob(…)` chooses among the options there are in the conf folders.
+    `glob(…)` chooses among the options there are in the conf folders. Secrets
+    among them are named, not written.
 
     Raises:
         ConfigError: for overrides that cannot be parsed, all at once.
     """
+    overrides = [masking.named(masking.by_name(text)) for text in overrides]
     parsed = _parse(overrides, search_dirs(config_dirs))
     base, axes, seeds = [], {}, None
     for override, values in parsed:
@@ -56,7 +60,7 @@ def adhoc_sweep(
         else:
             axes[override.get_key_element()] = values
     told = "".join(sign if sign.isprintable() else " " for sign in " ".join(overrides))
-    lines = [f"# vexp launch {told}"]
+    lines = [f"{KEPT}{told}"]
     lines += [f"base: {json.dumps(base, ensure_ascii=False)}"] if base else []
     if axes:
         lines += ["axes:", *(f"  {json.dumps(k)}: {_flow(values)}" for k, values in axes.items())]

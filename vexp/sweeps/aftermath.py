@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from vexp import masking
 from vexp.files import read_json, write_json
 from vexp.runs import failure
 from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
@@ -55,7 +56,7 @@ class Aftermath:
             return
         write_json(claim.attempt_dir / failure.RECORD, record.to_dict())
         if output:
-            (claim.attempt_dir / LOG).write_text(output, "utf-8")
+            (claim.attempt_dir / LOG).write_text(masking.mask(output), "utf-8")
         claim.release("failed")
 
     def _close(self, first: int, record: Failure) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vexp import masking
 from vexp.config.schema import to_dict
 from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
+from vexp.runs import trust
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.hold import signature
 from vexp.sweeps.plan import Plan, Planned
@@ -184,9 +186,9 @@ def prepare(training: Training, store: RunStore, state: SweepState) -> RunFolder
         RunError: if the folder was written by another config.
     """
     folder = store.open(training.run, training.identity)
-    config = json.loads(json.dumps(to_dict(training.run)))
+    config = masking.stored(json.loads(json.dumps(to_dict(training.run))))
     other = state.config(folder.name)
-    if config != folder.config:
+    if config != folder.config or trust.is_foreign(folder.folder, folder.record):
         write_json(other, config)
     else:
         other.unlink(missing_ok=True)

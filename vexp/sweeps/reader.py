@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vexp import masking
 from vexp.config.scalars import Located, load_yaml
 from vexp.config.schema import Origin, Reading, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.names import LONGEST, hashed_name
 from vexp.search.base import Search
+from vexp.sweeps.adhoc import KEPT
 from vexp.sweeps.axes import Spans
 from vexp.sweeps.hold import HOLD_AFTER
 from vexp.sweeps.overrides import Override, as_overrides
@@ -46,8 +48,17 @@ def read_sweep(path: Path, *, extra: Sequence[str] = (), text: str | None = None
     Raises:
         ConfigError: with every problem of the file, each with its line.
     """
-    tree = load_yaml(path, text=text)
+    tree = load_yaml(path, text=_kept(path) if text is None else text)
     return _Reader(path, tree).sweep(extra)
+
+
+def _kept(path: Path) -> str | None:
+    """The text of a sweep that was given on the command line; values that it names are put back."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError):  # which is said where it is read
+        return None
+    return masking.restored_text(text, str(path)) if text.startswith(KEPT) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -31,6 +32,8 @@ _NO_NODE = "node configuration is not available"
 class ArrayExecutor(SlurmExecutor):
     """submitit's executor, with the script's command and the array's size given by us."""
 
+    handed: Mapping[str, str] = {}  # variables that sbatch hands on to the job
+
     def submit_tasks(self, command: str, count: int) -> str:
         """The job id of `count` tasks that each run `command`, a line of shell.
 
@@ -39,7 +42,7 @@ class ArrayExecutor(SlurmExecutor):
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters["map_count"] = count
-        with _outside_of_jobs():
+        with _outside_of_jobs(self.handed):
             try:
                 return str(self._submit_command(command).job_id)
             except (FailedJobError, FailedSubmissionError) as error:
@@ -58,9 +61,10 @@ class ArrayExecutor(SlurmExecutor):
         return "" if done.returncode == 0 or busy else said.replace("\n", "; ")
 
 
-def executor(folder: Path, settings: Mapping[str, Any]) -> ArrayExecutor:
+def executor(folder: Path, settings: Mapping[str, Any], handed: Mapping[str, str]) -> ArrayExecutor:
     """An executor whose logs go to `folder`; `settings` are submitit's names."""
     made = ArrayExecutor(folder, python="python")
+    made.handed = handed
     made.update_parameters(**settings)
     return made
 
@@ -132,10 +136,15 @@ def _check_nodes(there: list[Partition], nodes: int) -> None:
 
 
 @contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Without what a surrounding job's environment would say about this one."""
+def _outside_of_jobs(handed: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Without what a surrounding job's environment would say about this one, and with `handed`."""
     conf = os.environ.get("SLURM_CONF")
     with clean_env():
         if conf is not None:
             os.environ["SLURM_CONF"] = conf
-        yield
+        os.environ.update(handed)
+        try:
+            yield
+        finally:
+            for name in handed:
+                os.environ.pop(name, None)

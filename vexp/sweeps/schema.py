@@ -43,6 +43,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vexp import masking
 from vexp.config.schema import Origin
 from vexp.launcher.base import Resources
 from vexp.names import file_name, hashed_name
@@ -130,7 +131,7 @@ class Sweep:
         if not file or "=" in file:  # which would be read as an override
             file = self.path.name if Path(self.shown).is_absolute() else self.shown
         given = [override.text for override in self.extra if not _NEUTRAL.match(override.text)]
-        return shlex.join([file, *given])
+        return shlex.join([file, *map(masking.mask, given)])
 
 
 def _below_sweeps(path: Path) -> tuple[str, ...]:
@@ -157,8 +158,9 @@ def variant_name(name: str, extra: Sequence[str]) -> str:
     keys = {text.partition("=")[0].lstrip("+") for text in changing}
     repeated = len(keys) < len(changing)
     listed = changing if repeated else sorted(changing)
-    joined = "-".join([name, *listed])
-    if repeated or not all(map(_READ_BACK.fullmatch, listed)):
+    shown = list(map(masking.mask, listed))
+    joined = "-".join([name, *shown])
+    if repeated or shown != listed or not all(map(_READ_BACK.fullmatch, listed)):
         return hashed_name(joined, json.dumps([name, *listed]))
     return file_name(joined)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vexp.csv_cells import cell
 from vexp.tables.html import html
 from vexp.tables.latex import latex
 from vexp.tables.sheet import Sheet, Shown
@@ -28,7 +30,7 @@ def markdown(sheet: Sheet) -> str:
         lines += [_line([f"*{_escaped(group)}*", *empty])] if group else []
         lines += [_line(_marked(cell) for cell in line.cells) for line in members]
     lines += ["", *(f"- {_escaped(note)}" for note in sheet.notes)]
-    return "\n".join([*lines, "", sheet.origin, ""])
+    return "\n".join([*lines, "", _with_code(sheet.origin), ""])
 
 
 def csv_text(sheet: Sheet) -> str:
@@ -36,9 +38,9 @@ def csv_text(sheet: Sheet) -> str:
     out = io.StringIO()
     if records := sheet.records():
         writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-        writer.writeheader()
+        writer.writerow({key: cell(key) for key in records[0]})
         for record in records:
-            writer.writerow({key: _exact(value) for key, value in record.items()})
+            writer.writerow({key: cell(value) for key, value in record.items()})
     return out.getvalue()
 
 
@@ -104,5 +106,10 @@ def _escaped(text: str) -> str:
     return " ".join(text.split())
 
 
-def _exact(value: Any) -> Any:
-    return "" if value is None else repr(value) if isinstance(value, float) else value
+def _with_code(text: str) -> str:
+    """A sentence with one piece of code, between backticks, whatever that piece holds."""
+    before, _, rest = " ".join(text.split()).partition("`")
+    code, _, after = rest.rpartition("`")
+    fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
+    space = " " if "`" in code else ""
+    return f"{before}{fence}{space}{code}{space}{fence}{after}"

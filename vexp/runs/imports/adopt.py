@@ -17,6 +17,7 @@ from vexp.files import new_folder, write_json, write_text
 from vexp.runs import evaluations
 from vexp.runs.imports import lmms_eval, own_rows
 from vexp.runs.imports.measured import Foreign
+from vexp.runs.imports.reading import plain
 from vexp.runs.provenance import RECORD
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder, RunStore
@@ -34,7 +35,7 @@ class Adopted:
 
 def is_foreign(source: Path) -> bool:
     """Whether this is something that `adopt` reads, and not an export of vexp."""
-    if source.is_file() and source.suffix in (".csv", ".json"):
+    if source.is_file() and source.suffix.lower() in (".csv", ".json"):
         return True
     exported = (source / "export.json").is_file()
     return source.is_dir() and not exported and bool(lmms_eval.files(source))
@@ -50,8 +51,8 @@ def adopt(store: RunStore, source: Path, *, run: str | None = None) -> Adopted:
             conflict with what is there.
     """
     own = source.is_file() and not source.name.endswith(lmms_eval.ENDING)
-    found = own_rows.read(source) if own else lmms_eval.read(source)
-    report = Adopted()
+    found, remarks = (own_rows.read(source), []) if own else lmms_eval.read(source)
+    report = Adopted(remarks=remarks)
     planned = [(_owner(store, result, run), result) for result in found]
     for folder, result in planned:
         _check(folder, result)
@@ -92,7 +93,8 @@ def _named_by_model(store: RunStore, result: Foreign) -> str | None:
     model = str(result.about.get("model") or "")
     found = re.search(r"(?:pretrained|model)=([^,]+)", model)
     parts = Path(found[1]).parts if found else ()
-    return next((part for part in parts if part in store.names()), None)
+    names = store.names()
+    return next((part for part in parts if part in names), None)
 
 
 def _content(folder: RunFolder, result: Foreign) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _content(folder: RunFolder, result: Foreign) -> dict[str, Any]:
         "evaluator": "imported",
         "key": digest(identity),
         "checkpoint": checkpoint,
-        "protocol": json.loads(json.dumps(protocol, default=str)),
+        "protocol": plain(protocol),
         "vexp": __version__,
         "samples": result.n,
         "metrics": {result.metric: {"value": result.value, "stderr": result.stderr, "n": result.n}},
@@ -157,4 +159,4 @@ def _provenance(result: Foreign) -> dict[str, Any]:
     about = {k: v for k, v in asdict(result).items() if k not in ("verdicts", "source")}
     content = hashlib.sha256(result.source.read_bytes()).hexdigest()
     imported = {"source": str(result.source), "sha256": content, "at": now(), "vexp": __version__}
-    return json.loads(json.dumps({"imported": imported, **about}, default=str))  # type: ignore[no-any-return]
+    return {"imported": imported, **plain(about)}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vexp.errors import ConfigError, Problem, suggest
+from vexp.runs.imports.lmms_eval import as_float
 from vexp.runs.imports.measured import Foreign
+from vexp.runs.imports.reading import json_of, name_problem, shown, text_of
 
 REQUIRED = ("run", "benchmark", "value")
 OPTIONAL = ("metric", "stderr", "n", "version", "decoding", "scale")
+_TEXTS = ("run", "benchmark", "metric", "version", "decoding", "scale")
+_NAMES = ("run", "benchmark")
+_MORE = "\0more"  # key of the cells behind the last column
 SCALES = {"share": 1.0, "percent": 0.01, "points": 1.0}
 
 
@@ -48,20 +53,33 @@ def read(path: Path) -> list[Foreign]:
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        text = path.read_text("utf-8")
-        if path.suffix == ".csv":
-            reader = csv.DictReader(text.splitlines())
-            for row in reader:
-                filled = {str(k): v for k, v in row.items() if v not in ("", None)}
-                yield f"{path}:{reader.line_num}", filled
+        text = text_of(path, noun="file")
+        if path.suffix.lower() == ".csv":
+            yield from _csv_rows(path, text)
             return
-        content = json.loads(text)
-    except (OSError, ValueError, csv.Error) as error:
+        content = json_of(text)
+    except (ValueError, csv.Error) as error:
         what = f"this file is damaged: {error}"
         raise ConfigError(Problem(what, where=str(path), accepted=_accepted())) from error
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ConfigError(Problem("expected a list of rows", where=str(path), accepted=_accepted()))
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(content, start=1))
+    for number, row in enumerate(content, start=1):
+        yield f"{path}: row {number}", _filled(row)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows of a CSV text, each with the line that it ends in; a quoted cell may hold line ends."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_MORE)
+    names = list(reader.fieldnames or ())
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        what = f"two columns are called {', '.join(map(repr, twice))}"
+        raise ConfigError(Problem(what, where=f"{path}:1", accepted=_accepted()))
+    for row in reader:
+        yield f"{path}:{reader.line_num}", _filled(row)
+
+
+def _filled(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in row.items() if value not in ("", None)}
 
 
 def _accepted() -> str:
@@ -69,28 +87,46 @@ def _accepted() -> str:
 
 
 def _wrong(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in row.keys() - {*REQUIRED, *OPTIONAL}:
-        yield f"there is no column {name!r}", suggest(name, (*REQUIRED, *OPTIONAL))
+    if more := row.get(_MORE):
+        cells = f"{len(more)} cell{'s' * (len(more) > 1)}"
+        yield (
+            f"this row has {cells} more than there are columns",
+            "quote a value with a comma in it",
+        )
+    for name in sorted(row.keys() - {*REQUIRED, *OPTIONAL, _MORE}):
+        yield f"there is no column {shown(name)}", suggest(name, (*REQUIRED, *OPTIONAL))
     for name in REQUIRED:
-        if row.get(name) in (None, ""):
+        if name not in row:
             yield f"{name!r} is missing", _accepted()
+    for name in _TEXTS:
+        if isinstance(row.get(name), list | dict | bool):
+            yield f"{name} is {shown(row[name])}, which is no text", ""
+        elif name in _NAMES and name in row and (problem := name_problem(row[name], f"a {name}")):
+            yield problem.what, problem.accepted
     scale = str(row.get("scale", "share"))
     if scale not in SCALES:
-        yield f"{scale!r} is not a scale", suggest(scale, SCALES)
+        yield f"{shown(scale)} is not a scale", suggest(scale, SCALES)
     for name in ("value", "stderr", "n"):
-        if row.get(name) in (None, ""):
-            continue
-        number = _float(row[name])
-        if number is None or not math.isfinite(number):
-            yield f"{name} is {row[name]!r}, which is no number", ""
-        elif name == "value" and scale != "points" and not 0 <= number * SCALES.get(scale, 1) <= 1:
-            top = "0 to 1" if scale == "share" else "0 to 100"
-            yield f"value is {number:g}, but its scale is {scale}", f"{scale}: {top}; or `points`"
+        if name in row:
+            yield from _wrong_number(name, row[name], scale)
+
+
+def _wrong_number(name: str, value: object, scale: str) -> Iterator[tuple[str, str]]:
+    number = as_float(value)
+    if number is None or not math.isfinite(number):
+        yield f"{name} is {shown(value)}, which is no number", ""
+    elif name == "n" and not (1 <= number <= 1 << 53 and number.is_integer()):
+        yield f"n is {shown(value)}, which is no count of samples", "a whole number from 1"
+    elif name == "stderr" and number < 0:
+        yield f"stderr is {number:g}, which is below zero", ""
+    elif name == "value" and scale != "points" and not 0 <= number * SCALES.get(scale, 1) <= 1:
+        top = "0 to 1" if scale == "share" else "0 to 100"
+        yield f"value is {number:g}, but its scale is {scale}", f"{scale}: {top}; or `points`"
 
 
 def _foreign(row: Mapping[str, Any], path: Path) -> Foreign:
     factor = SCALES[str(row.get("scale", "share"))]
-    stderr = _float(row.get("stderr"))
+    stderr = as_float(row.get("stderr"))
     return Foreign(
         benchmark=str(row["benchmark"]),
         metric=str(row.get("metric", "score")),
@@ -103,10 +139,3 @@ def _foreign(row: Mapping[str, Any], path: Path) -> Foreign:
         source=path,
         about={"tool": "a file of one's own"},
     )
-
-
-def _float(value: Any) -> float | None:
-    try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vexp import masking
 from vexp.config.identity import digest
 from vexp.config.schema import build, to_dict
 from vexp.errors import ConfigError, RunError
@@ -254,7 +255,7 @@ def study_key(sweep: Sweep, corner: RunSpec, corner_hash: str) -> str:
 
 
 def _pairs(overrides: Iterable[Override]) -> tuple[tuple[str, str], ...]:
-    return tuple((override.text, override.source) for override in overrides)
+    return tuple((masking.by_name(each.text), masking.by_name(each.source)) for each in overrides)
 
 
 def _overrides(pairs: Iterable[tuple[str, str]]) -> tuple[Override, ...]:
