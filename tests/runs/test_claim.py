@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import signal
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.runs.processes import kill, output, start, wait_for
 from vexp.errors import ClaimLost, Interrupted
-from vexp.runs.claim import Busy, acquire, attempt_folder, live_file, read_marks
+from vexp.runs.claim import Busy, acquire, attempt_folder, live_file, read_marks, read_owner
 from vexp.runs.heartbeat import Timing, Watch, beat
 from vexp.runs.owner import Owner
 
@@ -85,9 +87,58 @@ def test_a_recycled_process_number_is_not_mistaken_for_the_owner(tmp_path):
 def test_nothing_is_concluded_from_process_numbers_of_another_host_or_container():
     mine = Owner.here(1).to_dict()
     dead = 2**22 + 1  # larger than any process number
-    for other in ({"host": "elsewhere"}, {"boot_id": "other"}, {"pid_space": "pid:[1]"}):
+    elsewhere = ({"host": "elsewhere"}, {"boot_id": "b", "machine": "m"}, {"pid_space": "pid:[1]"})
+    for other in elsewhere:
         assert not Owner(**(mine | {"pid": dead} | other)).gone()
     assert Owner(**(mine | {"pid": dead})).gone()
+
+
+@pytest.mark.parametrize("machine", ["", Owner.here(1).machine])
+def test_no_process_outlives_a_restart_of_its_host(machine):
+    mine = Owner.here(1).to_dict() | {"machine": machine}
+    assert Owner(**(mine | {"boot_id": "of yesterday"})).gone()
+
+
+def test_an_owner_before_a_restart_gets_three_heartbeats_for_copies_share_their_names(tmp_path):
+    """Two machines from one image, on one file system: the twin's owner lives."""
+    now = [0.0]
+    twin = Owner(**(Owner.here(1).to_dict() | {"boot_id": "b", "interval_s": 2, "expiry_s": 60}))
+    heartbeat = tmp_path / "heartbeat"
+    watch = Watch(Timing(poll_s=0.5), clock=lambda: now[0])
+
+    def verdicts(seconds: int, beats: bool) -> list[str]:
+        found = []
+        for count in range(2 * seconds):
+            now[0] += 0.5
+            if beats:
+                beat(heartbeat, count)
+            found.append(watch.judge(twin, heartbeat))
+        return found
+
+    assert set(verdicts(100, beats=True)[1:]) == {"alive"}
+    assert verdicts(6, beats=False).index("dead") == 11
+
+
+def test_an_owner_is_judged_by_what_its_claim_says(tmp_path):
+    claim = acquire(tmp_path, timing=Timing(interval_s=0.05, expiry_s=7.0))
+    owner = read_owner(tmp_path, 1)
+    assert (owner.interval_s, owner.expiry_s) == (0.05, 7.0)
+    claim.release("stopped")
+    now = [0.0]
+    watch = Watch(Timing(expiry_s=1e9, poll_s=0.25), clock=lambda: now[0])
+    for _ in range(30):
+        verdict = watch.judge(dataclasses.replace(owner, host="elsewhere"), tmp_path / "none")
+        now[0] += 0.25
+    assert verdict == "dead"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"expiry_s": "long"}, {"expiry_s": math.inf}, {"pid": "1"}, {"host": 3}, [], "x", None, {}],
+)
+def test_a_claim_with_nonsense_belongs_to_nobody_that_is_known(record):
+    given = Owner.here(1).to_dict() | record if isinstance(record, dict) and record else record
+    assert str(Owner.read(given, 3)) == "an unknown host"
 
 
 def test_a_silent_owner_elsewhere_expires_and_a_moving_one_does_not(tmp_path):

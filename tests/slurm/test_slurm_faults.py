@@ -80,14 +80,17 @@ def test_jobs_killed_without_a_word_are_found_gone_and_submitted_again(project, 
     }
 
 
-def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project, undisturbed):
+def test_a_frozen_job_is_taken_over_and_its_late_writes_reach_nothing(project, undisturbed):
+    """The task is frozen as well: else it would end its process, which hangs."""
     project.hold(crawl_s=10)
     project.write(seeds=1, cpus=4)
     project.vexp("launch", "s.yaml")
     project.wait_all_at_work(1, step=5)
     (run,) = project.runs()
     owner = read_owner(run.folder, 1)
-    os.kill(owner.pid, signal.SIGSTOP)
+    frozen = [_parent(owner.pid), owner.pid]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
     other = subprocess.Popen(
         [sys.executable, "-m", "vexp", "_run", str(run.folder)],
         env=os.environ
@@ -102,12 +105,32 @@ def test_a_frozen_worker_is_taken_over_and_its_late_writes_reach_nothing(project
     finally:
         other.kill()
         other.wait()
-        os.kill(owner.pid, signal.SIGCONT)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
     project.wait(lambda: not project.cluster.ask("squeue", "-h"))
     assert owner.gone() or not Path(f"/proc/{owner.pid}").exists()
     assert _content(run.folder) == before
     published_once(project)
     undisturbed()
+
+
+def test_a_run_that_hangs_in_its_job_is_ended_by_its_task_and_goes_on(project, undisturbed):
+    project.hold()
+    project.write(seeds=1)
+    project.vexp("launch", "s.yaml")
+    project.wait_all_at_work(1, step=5)
+    (run,) = project.runs()
+    os.kill(read_owner(run.folder, 1).pid, signal.SIGSTOP)
+    project.release()
+    project.wait_done()
+    assert project.ends(run) == ["infra"]
+    assert project.tasks() == 1  # requeued
+    published_once(project)
+    undisturbed()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_launch_killed_at_any_moment(project, undisturbed):

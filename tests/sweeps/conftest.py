@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from tests.sweeps.fabricate import Fabricate
 from vexp.launcher.local import Local
 from vexp.runs.store import RunStore
+from vexp.sweeps import slurm
+from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 
@@ -98,6 +101,9 @@ def local(monkeypatch):
         eventually(lambda state=state: not launchers[0].alive(state))
 
 
+ONE = "rows: {a: {stages: [rl]}}\nseeds: [1]"
+
+
 class Nobody:
     """A launcher that starts nothing."""
 
@@ -114,6 +120,35 @@ def eventually(condition, timeout_s: float = 180.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A function that makes a command print something; each call of it is noted in `calls`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(name: str, says: str = "", code: int = 0) -> None:
+        path = folder / name
+        (folder / f"{name}.says").write_text(says)
+        path.write_text(
+            f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\ncat {path}.says\nexit {code}\n'
+        )
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    for name in slurm.COMMANDS:
+        make(name)
+    make("sacct", code=1)
+    make.calls = folder / "calls"
+    return make
+
+
+@pytest.fixture
+def folder(plan, fabricate, store):
+    """The folder of a run that was launched, and its sweep's state."""
+    launch(plan(ONE), Nobody())
+    return plan(ONE).state, store.runs()[0]
 
 
 @pytest.fixture

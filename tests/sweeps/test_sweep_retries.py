@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -13,55 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.sweeps.conftest import ONE, Nobody
 from vexp.launcher.base import Retry, Worker
 from vexp.launcher.slurm import Slurm
 from vexp.runs.claim import acquire, attempt_folder, read_marks
 from vexp.sweeps import arrays, slurm
+from vexp.sweeps import supervise as module
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
 from vexp.sweeps.launch import launch
 from vexp.sweeps.policy import Policy, ends
 from vexp.sweeps.supervise import Ended, Standstill, supervise
 from vexp.sweeps.task import why_told
-
-ONE = "rows: {a: {stages: [rl]}}\nseeds: [1]"
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """A function that makes a command print something; each call of it is noted in `calls`."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def make(name: str, says: str = "", code: int = 0) -> None:
-        path = folder / name
-        (folder / f"{name}.says").write_text(says)
-        path.write_text(
-            f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\ncat {path}.says\nexit {code}\n'
-        )
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-    for name in slurm.COMMANDS:
-        make(name)
-    make("sacct", code=1)
-    make.calls = folder / "calls"
-    return make
-
-
-@pytest.fixture
-def folder(plan, fabricate, store):
-    """The folder of a run that was launched, and its sweep's state."""
-    launch(plan(ONE), Quiet())
-    return plan(ONE).state, store.runs()[0]
-
-
-class Quiet:
-    def start(self, state, pending):
-        return []
-
-    def alive(self, state):
-        return []
 
 
 def ended(run, kind, count):
@@ -91,7 +52,7 @@ def test_each_kind_is_counted_by_itself_and_only_since_the_last_retry(folder):
 
 def test_the_policy_that_a_launch_writes_is_the_one_that_workers_read(plan):
     before = plan(ONE)
-    launch(before, Quiet())
+    launch(before, Nobody())
     launcher = before.points[0].run.launcher
     assert Policy.read(before.state.folder) == Policy.of(launcher)
     assert Policy.read(before.state.folder).stuck_after_s == 3600
@@ -131,6 +92,44 @@ def test_an_attempt_that_failed_keeps_its_own_record(folder, fabricate, plan):
 
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+FREEZES = """
+import os, signal, sys
+from pathlib import Path
+from vexp.runs.claim import acquire
+from vexp.runs.heartbeat import Timing
+acquire(Path(sys.argv[1]), timing=Timing(0.05, float(sys.argv[2]), 0.02))
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Who watches looks ten times as often."""
+    monkeypatch.setattr(module, "_LOOK_S", 0.1)
+    monkeypatch.setattr(module, "_DYING_S", 0.3)
+
+
+def test_a_process_that_hangs_is_killed_when_its_claim_says_and_counts_as_infra(tmp_path, often):
+    freezes = [sys.executable, "-c", FREEZES, str(tmp_path), "0.5"]
+    found = supervise(freezes, tmp_path, stopping=lambda: False, stuck_after_s=3600)
+    assert found.code == -signal.SIGKILL
+    assert 0.5 <= found.hung_s < 1.5
+    kind, message = found.seen()
+    assert (kind, message[:24]) == ("infra", "killed: its process hung")
+
+
+def test_a_process_that_even_sigkill_does_not_end_is_left_behind(tmp_path, often, monkeypatch):
+    """One that waits for a dead mount: who watches must not wait with it."""
+    freezes = [sys.executable, "-c", FREEZES, str(tmp_path), "0.2"]
+    kill, kept = subprocess.Popen.kill, []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda self: kept.append(self))
+    try:
+        assert supervise(freezes, tmp_path, stopping=lambda: False).code == -signal.SIGKILL
+    finally:
+        kill(kept[0])
+        kept[0].wait()
 
 
 def test_a_stuck_process_is_stopped_and_a_deaf_one_killed(tmp_path):

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from vexp.cli.status import SHOWN, command
 from vexp.files import write_json
+from vexp.runs.heartbeat import duration
 from vexp.sweeps import status
 from vexp.sweeps.show import failures_text, progress_data, progress_table, size
-from vexp.sweeps.status import duration, failures, foremost, progress, signature
+from vexp.sweeps.status import failures, foremost, progress, signature
 
 FIVE = "rows: {a: []}\nseeds: [1, 2, 3, 4, 5]"
 

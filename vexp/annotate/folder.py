@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from vexp.dataset.base import Dataset, Item
 from vexp.endpoint.request import pixels_digest
-from vexp.errors import ConfigError, Problem, RunError
+from vexp.errors import ConfigError, Problem, RunError, StorageError
 from vexp.files import fsync_folder, storage_errors, write_bytes
+from vexp.runs.lock import try_lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +42,7 @@ def growing(output: Path) -> Iterator[Path]:
     Raises:
         ConfigError: if `output` exists already.
         RunError: if another process works on it.
-        StorageError: if the disk refuses.
+        StorageError: if the disk refuses, or has no locks.
     """
     if output.exists():
         remedy = "name a new folder, or delete this one first"
@@ -52,14 +52,19 @@ def growing(output: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("ab")
     with lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        locked = try_lock(lock.fileno())
+        if locked is None:
+            raise StorageError(
+                "this file system has no locks, which keep two processes from one annotation",
+                where=str(folder),
+                remedy="name a folder on another file system",
+            )
+        if not locked:
             raise RunError(
                 "another process works on this annotation",
                 where=str(folder),
                 remedy="wait for it, or stop it and run the same command",
-            ) from error
+            )
         yield folder
 
 

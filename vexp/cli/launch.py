@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from vexp.cli.options import json_option
 from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments, workers_option
-from vexp.launcher.base import STOPPING
+from vexp.launcher.base import SILENT, STOPPING
 
 if TYPE_CHECKING:
     from vexp.sweeps.launch import Launched
@@ -82,11 +83,14 @@ def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
 
     from vexp.sweeps import show
     from vexp.sweeps.status import failures
+    from vexp.sweeps.takeover import Takeover
     from vexp.sweeps.watch import watch
 
     console = Console(stderr=quiet)
     try:
-        plan = watch(plan, launcher_of(plan), console)
+        launcher = launcher_of(plan)
+        note = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        plan = watch(plan, launcher, console, takeover=Takeover(launcher, note))
     except KeyboardInterrupt:
         click.echo("\nno longer waiting; the runs go on", err=quiet)
         click.echo(f"watch them:  {_command(told, 'status')} --live", err=quiet)
@@ -122,15 +126,16 @@ def _report(
         lines.append(f"  would leave {done.pending} runs to workers; nothing was done")
         return [*lines, f"next: {_command(told, 'launch')}"]
     stopping = [worker for worker in done.alive if worker.state == STOPPING]
-    if len(done.alive) > len(stopping):
-        at_work = [worker for worker in done.alive if worker not in stopping]
+    silent = [worker for worker in done.alive if worker.state == SILENT]
+    if len(done.alive) > len(stopping) + len(silent):
+        at_work = [worker for worker in done.alive if worker not in (*stopping, *silent)]
         lines.append(f"  {_count(at_work, 'worker')} at work already")
     if stopping:
         lines.append(f"  {_count(stopping, 'worker')} still stopping; others wait to take over")
     if done.started:
         logs = done.started[0].log.parent
         lines.append(f"  started {_count(done.started, 'worker')}, logs in {logs}")
-    lines += [f"  {line}" for line in show.silent_lines(plan)]
+    lines += [f"  {line}" for line in (*show.workers_lines(silent, {}), *show.silent_lines(plan))]
     counts = plan.counts()
     if counts["failed"] and not done.pending:
         lines.append(f"  {counts['failed']} failed; `{_command(told, 'retry')}` runs them again")

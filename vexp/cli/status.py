@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -31,10 +32,14 @@ def command(
     Of many runs, those that are at work or need attention are shown.
     """
     from vexp.sweeps import show
+    from vexp.sweeps.plan import refreshed
     from vexp.sweeps.status import failures, foremost, progress
 
     plan = plan_of(sweep, overrides, config_dirs)
-    workers = launcher_of(plan).alive(plan.state.folder)
+    launcher = launcher_of(plan)
+    workers = launcher.alive(plan.state.folder)
+    if launcher.settles:
+        plan = refreshed(plan)
     if as_json:
         content = {
             "sweep": plan.sweep.name,
@@ -62,8 +67,8 @@ def command(
         except KeyboardInterrupt:
             click.echo("\nno longer watching; the runs go on")
             return
-    else:
-        rows = progress(plan, foremost(plan.runs, None if every else SHOWN))
+    rows = progress(plan, foremost(plan.runs, None if every else SHOWN))
+    if not live:
         console.print(show.progress_table(plan, rows, "; --all shows them"))
     console.print(show.failures_text(failures(plan.runs)), end="")
     click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
@@ -73,7 +78,8 @@ def command(
         click.echo(line)
     workers = launcher_of(plan).alive(plan.state.folder)
     labels = {run.name: run.training.label for run in plan.runs}
-    for line in show.workers_lines(workers, labels):
+    lines = (show.lost_lines(rows), show.silent_lines(plan), show.workers_lines(workers, labels))
+    for line in itertools.chain.from_iterable(lines):
         click.echo(line)
     counts = plan.counts()
     if plan.complete:

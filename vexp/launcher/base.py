@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 STOPPING = "stopping"  # the state of a worker that was asked to stop and is saving
+SILENT = "silent"  # of one whose heartbeat is long ago: watched, and replaced if it stays so
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Launcher(Component):
 
     kind: ClassVar[str] = "launcher"
     searches: ClassVar[bool] = False  # whether its workers propose the trials of a search
+    settles: ClassVar[bool] = False  # whether `alive` records what became of lost runs
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
@@ -147,6 +149,9 @@ class Launcher(Component):
     @abstractmethod
     def alive(self, state: Path) -> Sequence[Worker]:
         """The workers that are serving the sweep now, or wait to begin."""
+
+    def end(self, worker: Worker) -> None:
+        """End a worker that hangs, as far as that is not done by taking its run away."""
 
     @abstractmethod
     def stop(self, state: Path) -> Sequence[Worker]:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from vexp.config.types import PositiveInt
 from vexp.errors import ConfigError
 from vexp.launcher import _gpus
-from vexp.launcher.base import STOPPING, Launcher, Worker
+from vexp.launcher.base import SILENT, STOPPING, Launcher, Worker
 from vexp.registry import register
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
+    from vexp.sweeps.slots import Holder
 
 # Read by OpenMP, MKL and OpenBLAS, and through them by torch and numpy.
-_STATES = {False: "running", True: STOPPING}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -52,7 +52,7 @@ class Local(Launcher):
         folder = state.resolve() / "workers"
         slots = [Slot(folder, number) for number in range(1, self.workers + 1)]
         holders = [slot.holder() for slot in slots]
-        leaving = [holder for holder in holders if holder is not None and holder.stopping]
+        leaving = [h for h in holders if h is not None and (h.stopping or h.looks_silent)]
         free = [
             slot
             for slot, holder in zip(slots, holders, strict=True)
@@ -68,10 +68,7 @@ class Local(Launcher):
         from vexp.sweeps.slots import held_slots
 
         holders = held_slots(state.resolve() / "workers")
-        return [
-            Worker(holder.slot.name, holder.slot.log, state=_STATES[holder.stopping])
-            for holder in holders
-        ]
+        return [_worker(holder) for holder in holders]
 
     def stop(self, state: Path) -> Sequence[Worker]:
         from vexp.sweeps.slots import held_slots
@@ -108,6 +105,14 @@ class Local(Launcher):
                 env=self.variables_of(number),
                 start_new_session=True,
             )
+
+
+def _worker(holder: Holder) -> Worker:
+    """A worker as its slot tells; of a silent one, who it is and for how long."""
+    slot = holder.slot
+    if holder.looks_silent:
+        return Worker(slot.name, slot.log, state=SILENT, reason=holder.silence)
+    return Worker(slot.name, slot.log, state=STOPPING if holder.stopping else "running")
 
 
 def _cores() -> int:

@@ -36,6 +36,7 @@ class Slurm(Launcher):
     """
 
     searches = True
+    settles = True
 
     workers: PositiveInt = 16  # runs at the same time, of one submission or of a search
     partition: str | None = None  # null: the cluster's default
@@ -119,6 +120,11 @@ class Slurm(Launcher):
         from vexp.sweeps.state import SweepState
 
         return arrays.watched(SweepState(state.resolve())) if slurm.here() else ()
+
+    def end(self, worker: Worker) -> None:
+        from vexp.sweeps import slurm
+
+        slurm.ask("scancel", worker.name)
 
     def stop(self, state: Path) -> Sequence[Worker]:
         from vexp.sweeps import arrays, slurm

@@ -225,7 +225,7 @@ def acquire(
 
 def _take(folder: Path, attempt: int, timing: Timing) -> Claim | None:
     """Try to become attempt number `attempt`; None if another process was faster."""
-    owner = Owner.here(attempt)
+    owner = Owner.here(attempt, interval_s=timing.interval_s, expiry_s=timing.expiry_s)
     target = live_file(folder, attempt)
     inode = _link(target, owner)
     if inode is None:

@@ -6,6 +6,7 @@ own monotonic clock for how long the count has stood still.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -21,7 +22,10 @@ Verdict = Literal["alive", "dead", "unknown"]
 
 @dataclass(frozen=True)
 class Timing:
-    """How often an owner gives a sign of life, and after which silence it counts as dead."""
+    """How often an owner gives a sign of life, and after which silence it counts as dead.
+
+    An owner says both in its claim, and is judged by that; one that does not, by the watcher's.
+    """
 
     interval_s: float = 2.0
     expiry_s: float = 60.0
@@ -29,6 +33,7 @@ class Timing:
 
 
 DEFAULT = Timing()
+BEATS = 3  # heartbeats; whoever waits for one that is dead goes on so long after it is known
 
 
 class Heartbeat:
@@ -74,6 +79,46 @@ def read_beat(path: Path) -> bytes:
         return b""
 
 
+def age_s(*signs: Path) -> float | None:
+    """Seconds since the first of `signs` that exists was written; negative: ahead of our clock.
+
+    By two clocks, so a hint that it is worth watching, and never a reason to take over.
+    """
+    for sign in signs:
+        with contextlib.suppress(OSError):
+            return time.time() - sign.stat().st_mtime
+    return None
+
+
+def looks_silent(age: float | None) -> bool:
+    """Whether an owner whose heartbeat has such an age is worth watching.
+
+    One from the future says nothing of when it was written: that owner is, too.
+    """
+    return age is not None and abs(age) > DEFAULT.expiry_s
+
+
+def silence(age: float | None) -> str:
+    """Such an age in words."""
+    if age is None:
+        return "without a heartbeat"
+    if age < 0:
+        return f"with a heartbeat {duration(-age)} ahead of this machine's clock"
+    return f"silent for {duration(age)}"
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m10s`, `2h05m`, `3d04h`."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m{rounded % 60:02d}s"
+    if rounded < 86400:
+        return f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"
+    return f"{rounded // 86400}d{rounded % 86400 // 3600:02d}h"
+
+
 class Watch:
     """Judges one owner after the other by looking again and again."""
 
@@ -85,11 +130,18 @@ class Watch:
         self._looked_at = 0.0
         self._silent_s = 0.0
 
+    @property
+    def silent_s(self) -> float:
+        """For how long the count has stood still under our eyes."""
+        return self._silent_s
+
     def judge(self, owner: Owner, heartbeat: Path) -> Verdict:
         """`dead` at once for a process of this host that is gone, else after silence; `alive` when
         the count has moved under our eyes; `unknown` until one of them is certain.
+
+        One that this host's restart ended gets three heartbeats: copies of a machine share a name.
         """
-        if owner.gone():
+        if owner.here_too() and owner.gone():
             return "dead"
         now, seen = self._clock(), read_beat(heartbeat)
         if owner.token != self._token:
@@ -102,4 +154,10 @@ class Watch:
         if seen != self._seen:
             self._seen, self._silent_s = seen, 0.0
             return "alive"
-        return "dead" if self._silent_s >= self._timing.expiry_s else "unknown"
+        return "dead" if self._silent_s >= self._allowed_s(owner) else "unknown"
+
+    def _allowed_s(self, owner: Owner) -> float:
+        """The silence that an owner is granted."""
+        if owner.gone():
+            return BEATS * (owner.interval_s or self._timing.interval_s)
+        return owner.expiry_s or self._timing.expiry_s

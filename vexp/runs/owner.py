@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import secrets
 import socket
@@ -24,10 +25,13 @@ class Owner:
     started: float  # when the process started, in clock ticks since boot (elsewhere: epoch seconds)
     token: str  # random, so that one process may own several things one after the other
     job: str = ""  # in Slurm: the job it runs in, `12` or `12_3`
+    machine: str = ""  # the installation: two hosts may have one name; empty: not known
+    interval_s: float = 0.0  # between two of its heartbeats; 0: it does not say
+    expiry_s: float = 0.0  # after so long without one it counts as gone; 0: it does not say
 
     @classmethod
-    def here(cls, attempt: int) -> Owner:
-        """This process."""
+    def here(cls, attempt: int, *, interval_s: float = 0.0, expiry_s: float = 0.0) -> Owner:
+        """This process, with what it promises about its heartbeat."""
         return cls(
             attempt=attempt,
             host=socket.gethostname(),
@@ -37,16 +41,22 @@ class Owner:
             started=_process(os.getpid()) or 0.0,
             token=secrets.token_hex(8),
             job=slurm_job(),
+            machine=_machine(),
+            interval_s=interval_s,
+            expiry_s=expiry_s,
         )
 
     @classmethod
     def read(cls, record: Any, attempt: int) -> Owner:
         """From the JSON of a claim; a record that cannot be read belongs to an unknown host."""
-        known = {field.name for field in fields(cls)}
+        known = {field.name: field.type for field in fields(cls)}
         try:
-            return cls(**{key: value for key, value in record.items() if key in known})
+            given = {key: value for key, value in record.items() if key in known}
+            if all(_is_a(value, str(known[key])) for key, value in given.items()):
+                return cls(**given)
         except (AttributeError, TypeError):
-            return cls(attempt, "an unknown host", "", "", 0, 0.0, "")
+            pass
+        return cls(attempt, "an unknown host", "", "", 0, 0.0, "")
 
     def to_dict(self) -> Mapping[str, Any]:
         return asdict(self)
@@ -57,14 +67,22 @@ class Owner:
         return bool(self.boot_id) and same == (socket.gethostname(), _boot_id(), _pid_space())
 
     def gone(self) -> bool:
-        """Certainly dead: same host, same boot, and no such process any more.
+        """Certainly dead: same host, and it has restarted since or has no such process any more.
 
         False for a process elsewhere, of which nothing is known.
         """
+        if self._before_restart():
+            return True
         if not self.here_too():
             return False
         found = _process(self.pid)
         return found is None or found != self.started
+
+    def _before_restart(self) -> bool:
+        """Whether this host has restarted since: no process outlives that."""
+        unlike = bool(self.machine and _machine() and self.machine != _machine())
+        same_host = self.host == socket.gethostname() and not unlike
+        return same_host and bool(self.boot_id and _boot_id()) and self.boot_id != _boot_id()
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}" if self.pid else self.host
@@ -74,6 +92,13 @@ def slurm_job() -> str:
     """The Slurm job that this process runs in, as squeue names it; empty outside of one."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    """Whether a value of JSON is of a field's type."""
+    if kind == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value).__name__ == kind
 
 
 def _process(pid: int) -> float | None:
@@ -103,6 +128,14 @@ def _boot_id() -> str:
         import psutil
 
         return f"boot-{psutil.boot_time():.0f}"
+
+
+@functools.cache
+def _machine() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
 
 
 @functools.cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from vexp import __version__, masking
 from vexp.errors import ConfigError, RunError, suggest
 from vexp.files import check_folder, new_folder, read_json, write_json
 from vexp.runs import trust
-from vexp.runs.claim import DONE, attempt_folder, attempt_name, marks_of, read_owner
+from vexp.runs.claim import DONE, attempt_folder, attempt_name, live_file, marks_of, read_owner
+from vexp.runs.heartbeat import age_s
 from vexp.runs.owner import Owner
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunStatus:
     state: State
     attempts: int = 0  # started so far
     owner: Owner | None = None  # of a running run
-    silent_s: float | None = None  # since the owner's last sign of life; by clocks, so a hint only
+    silent_s: float | None = None  # since the owner's last heartbeat; by clocks, so a hint only
     progress: Mapping[str, Any] | None = None  # of a running run
     failure: Mapping[str, Any] | None = None  # of a failed run
     switched: bool = False  # it went on with another engine than it was declared with
@@ -347,7 +347,8 @@ def _status(folder: Path, names: list[str]) -> RunStatus:
             return status("stopped", attempts)
         here = attempt_folder(folder, marks.live)
         progress = read_json(here / "progress.json")
-        return status("running", attempts, owner, _silence(here), progress)
+        silent_s = age_s(here / "heartbeat", live_file(folder, marks.live))
+        return status("running", attempts, owner, silent_s, progress)
     if not marks.endings:
         return status("new")
     last = max(marks.endings)
@@ -355,10 +356,3 @@ def _status(folder: Path, names: list[str]) -> RunStatus:
         failure = read_json(attempt_folder(folder, last) / "failure.json")
         return status("failed", attempts, failure=failure)
     return status("pruned" if marks.endings[last] == "pruned" else "stopped", attempts)
-
-
-def _silence(attempt: Path) -> float | None:
-    try:
-        return max(0.0, time.time() - (attempt / "heartbeat").stat().st_mtime)
-    except FileNotFoundError:
-        return None

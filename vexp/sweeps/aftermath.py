@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from vexp import masking
-from vexp.files import read_json, write_json
+from vexp.files import fsync_folder, read_json, storage_errors, write_json
 from vexp.runs import failure
 from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
 from vexp.runs.failure import Failure, Kind
@@ -23,16 +23,17 @@ class Aftermath:
     policy: Policy
     since: int = 0  # attempts up to this number are forgiven
 
-    def again(self, kind: Kind, message: str, first: int) -> bool:
+    def again(self, kind: Kind, message: str, first: int, output: str = "") -> bool:
         """Whether the run goes on by itself after such an end; if not, it is a failed one now.
 
-        `first` is the lowest number that an attempt of the process can have.
+        `first` is the lowest number that an attempt of the process can have; `output` is kept as
+        the log of a failed one.
         """
         self._close(first, failure.observed(kind, message, now()))
         if self.policy.goes_on(self.run.folder, kind, self.since):
             return True
         if self.run.status().state != "failed":
-            self.fail(self.policy.exhausted(kind, message))
+            self.fail(self.policy.exhausted(kind, message), output)
         return False
 
     def lost(self, first: int) -> tuple[Kind, str] | None:
@@ -45,6 +46,25 @@ class Aftermath:
         if last < first or not isinstance(record, dict) or record.get("kind") != "infra":
             return None
         return "infra", str(record.get("message", ""))
+
+    def take(self, attempt: int, kind: Kind, message: str) -> bool:
+        """Take the run from an owner that is gone: a failed one now, if that was once too often.
+
+        False if it has ended meanwhile, or another process was faster.
+        """
+        home = attempt_folder(self.run.folder, attempt)
+        if read_json(home / failure.RECORD) is None:
+            write_json(home / failure.RECORD, failure.observed(kind, message, now()).to_dict())
+        if not end_lost(self.run.folder, attempt):
+            return False
+        over = kind != "interrupted" and not self.policy.goes_on(self.run.folder, kind, self.since)
+        if over:
+            self._record(attempt, self.policy.exhausted(kind, message))
+            with storage_errors(self.run.folder), contextlib.suppress(FileNotFoundError):
+                ended = self.run.folder / f"claim-{attempt:04d}.expired"
+                ended.rename(ended.with_suffix(".failed"))
+                fsync_folder(self.run.folder)
+        return True
 
     def fail(self, record: Failure, output: str = "") -> None:
         """Make the run a failed one by a new attempt at it; `output` is kept as that one's log."""

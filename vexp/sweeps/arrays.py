@@ -1,47 +1,46 @@
 """The runs of a sweep as Slurm job arrays: which are submitted, which are missing, who is alive.
 
-    jobs/<batch>.json     one submission: its runs, in the order of the array's tasks
-    jobs/<batch>/         the submitted script, and a log of each task
-    jobs/<batch>/<task>.json   the run that a task has gone on to: of a search, see search/chain.py
+    jobs/<batch>…         one submission: see vexp.sweeps.batch
     jobs/submitting/      the claim of whoever is submitting
 
-The batch is written before Slurm is asked, and its name is part of the job's name. So a process
-that is killed in the middle of a submission leaves either nothing in the queue, or jobs whose runs
-everybody finds by that name. What counts as taken is what Slurm says: a job that is gone has no
-run any more, whatever was written about it.
+What counts as taken is what Slurm says: a job that is gone has no run any more, whatever was
+written about it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from vexp.errors import RunError
-from vexp.files import fsync_folder, read_json, storage_errors, write_json
+from vexp.errors import Interrupted, RunError, StorageError
+from vexp.files import read_json, storage_errors
 from vexp.launcher.base import Worker
-from vexp.runs.claim import acquire, attempt_folder, end_lost
-from vexp.runs.failure import RECORD, observed
+from vexp.runs.claim import Claim, acquire, end_lost
+from vexp.runs.heartbeat import BEATS, DEFAULT, duration
+from vexp.runs.owner import Owner
 from vexp.runs.store import RunFolder, RunStatus
-from vexp.runs.workspace import now
 from vexp.sweeps import slurm, snapshot
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.batch import Batch, batches, home, logs
 from vexp.sweeps.search.propose import entries, filled
 from vexp.sweeps.search.study import Study
+from vexp.sweeps.settle import settle
 from vexp.sweeps.state import Entry, SweepState
-
-FORMAT = 1
+from vexp.sweeps.supervise import Standstill
 
 _FRESH_S = 5.0  # for so long an answer of squeue serves who is only watching
-_PATIENCE_S = 300.0  # and for so long the last one, while the controller does not answer
-
-
-_watched: dict[Path, tuple[float, list[Worker]]] = {}
+_GLANCE_S = 1.0  # for so long a watcher that has an answer waits for the next one
+_PATIENCE_S = 300.0  # and for so long the last one serves while the controller does not answer
+# So long may another process submit without a sign of getting on: three calls of Slurm.
+_TURN_S = 3 * slurm.LIMIT_S + BEATS * DEFAULT.interval_s
 
 
 class Submitter(Protocol):
@@ -65,43 +64,6 @@ class Submitter(Protocol):
         """The job id of an array called `name`, of `count` tasks that run `vexp WORK`."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One submission."""
-
-    name: str
-    runs: tuple[str, ...]  # the run of each task
-    code: str  # name of the folder with the code that runs it
-    job: str | None = None  # None: whoever submitted it has not lived to write it down
-
-    @classmethod
-    def read(cls, state: SweepState, name: str) -> Batch | None:
-        record = read_json(_home(state) / f"{name}.json")
-        if not isinstance(record, dict) or record.get("format", FORMAT + 1) > FORMAT:
-            return None
-        return cls(name, tuple(record["runs"]), record["code"], record.get("job"))
-
-    def write(self, state: SweepState) -> None:
-        content = {"format": FORMAT, "job": self.job, "code": self.code, "at": now()}
-        write_json(_home(state) / f"{self.name}.json", content | {"runs": list(self.runs)})
-
-    def run(self, state: SweepState, task: int) -> str:
-        """The run that a task is at."""
-        moved = read_json(_logs(state, self.name) / f"{task}.json")
-        return str(moved["run"]) if isinstance(moved, dict) else self.runs[task]
-
-    def move(self, state: SweepState, task: int, run: str) -> None:
-        """Say that a task has gone on to another run."""
-        write_json(_logs(state, self.name) / f"{task}.json", {"run": run})
-
-    def log(self, state: SweepState, job: str) -> Path:
-        """Where the task that Slurm knows as `job` prints."""
-        return _log(state, self.name, job)
-
-    def code_folder(self, state: SweepState) -> Path:
-        return state.folder / "code" / self.code
-
-
 def submit_missing(state: SweepState, submitter: Submitter) -> list[Worker]:
     """Submit what is due and not in the queue; two processes that try take turns.
 
@@ -115,8 +77,8 @@ def submit_missing(state: SweepState, submitter: Submitter) -> list[Worker]:
     if not wanted and not search:
         return []
     for asked in [asked for _, asked in _arrays(wanted, len(wanted))] or [{}]:
-        _asking(submitter, asked).check(_home(state))
-    with submitting(state):
+        _asking(submitter, asked).check(home(state))
+    with submitting(state) as turn:
         living = live(state)
         due = missing(state, living)
         if search:
@@ -125,27 +87,35 @@ def submit_missing(state: SweepState, submitter: Submitter) -> list[Worker]:
         if not due:
             return []
         code = snapshot.take(state.folder / "code", _plugins(state, due))
-        return submit(state, submitter, due, code)
+        return submit(state, submitter, due, code, turn)
 
 
 def submit(
-    state: SweepState, submitter: Submitter, runs: Sequence[Entry], code: Path
+    state: SweepState, submitter: Submitter, runs: Sequence[Entry], code: Path, turn: Claim
 ) -> list[Worker]:
-    """Submit runs that are nobody's, while `submitting`.
+    """Submit runs that are nobody's, while `submitting`, whose `turn` it is.
 
     Raises:
+        ClaimLost: another process has taken over; nothing more was submitted.
         SlurmError: Slurm is not there, or takes no such jobs.
     """
     started: list[Worker] = []
     for some, asked in _arrays(runs, slurm.max_array_size()):
         batch = Batch(secrets.token_hex(5), tuple(entry.run for entry in some), code.name)
         batch.write(state)
+        turn.ensure()  # a submitter that was frozen, and is thought dead, submits nothing
         work = ["_task", str(state.folder), batch.name]
-        logs, name = _logs(state, batch.name), job_name(state, batch.name)
-        job = _asking(submitter, asked).submit(logs, name, code, work, len(some))
+        place, name = logs(state, batch.name), job_name(state, batch.name)
+        try:
+            job = _asking(submitter, asked).submit(place, name, code, work, len(some))
+        except slurm.SlurmError:
+            known = Batch.read(state, batch.name)
+            if known is None or known.job is None:
+                raise
+            job = known.job  # it has come and gone while nobody answered
         Batch(batch.name, batch.runs, batch.code, job).write(state)
         started += [
-            Worker(f"{job}_{task}", _log(state, batch.name, f"{job}_{task}"), run, "pending")
+            Worker(f"{job}_{task}", batch.log(state, f"{job}_{task}"), run, "pending")
             for task, run in enumerate(batch.runs)
         ]
     return started
@@ -171,66 +141,83 @@ def live(state: SweepState) -> list[Worker]:
     Raises:
         SlurmError: Slurm does not answer; nothing is known then.
     """
-    batches: dict[str, Batch | None] = {}
+    known: dict[str, Batch | None] = {}
     found = []
     for job in slurm.jobs():
         name = job.name.partition(".")[0].removeprefix("vexp-")
         if not job.name.startswith("vexp-"):
             continue
-        if name not in batches:
-            batches[name] = Batch.read(state, name)
-        batch, number = batches[name], job.id.partition("_")[2]
+        if name not in known:
+            known[name] = _named(state, name, job.id.partition("_")[0])
+        batch, number = known[name], job.id.partition("_")[2]
         task = int(number) if number.isdecimal() else -1
         if batch is not None and 0 <= task < len(batch.runs):
             found.append(
                 Worker(
-                    job.id, _log(state, name, job.id), batch.run(state, task),
+                    job.id, batch.log(state, job.id), batch.run(state, task),
                     job.state.lower(), job.node, "" if job.runs else job.reason,
                 )
             )  # fmt: skip
     return found
 
 
+def _named(state: SweepState, name: str, job: str) -> Batch | None:
+    """The batch that a job in the queue names; its id is noted if its submitter got no answer."""
+    batch = Batch.read(state, name)
+    if batch is not None and batch.job is None:
+        batch = replace(batch, job=job)
+        with contextlib.suppress(StorageError, OSError):  # whoever only looks may not write
+            batch.write(state)
+    return batch
+
+
 def watched(state: SweepState) -> list[Worker]:
     """As `live`, for who looks often: asks Slurm seldom, and bears with a controller that restarts.
 
-    What became of jobs that are gone is recorded, so that nobody waits for them.
+    What became of jobs that are gone is recorded, so that nobody waits for them. Slurm is asked in
+    a thread: whoever has an answer does not hang with it.
     """
-    at, found = _watched.get(state.folder, (float("-inf"), []))
-    age_s = time.monotonic() - at
-    if age_s < _FRESH_S:
-        return found
-    try:
-        found = live(state)
-    except slurm.SlurmError:
-        if age_s > _PATIENCE_S:
-            raise
-        return found
-    with contextlib.suppress(RunError):  # no queue yet: never launched
-        settle(state, found)
-    _watched[state.folder] = (time.monotonic(), found)
-    return found
+    return _answers.setdefault(state.folder, _Answer(state)).now()
 
 
-def settle(state: SweepState, living: Iterable[Worker]) -> None:
-    """Record what became of runs whose job has ended without a word: killed for memory, say.
+@dataclass
+class _Answer:
+    """What Slurm last said of a sweep's jobs."""
 
-    Only what Slurm says counts, and only for jobs of this sweep; so nobody's clock is asked.
-    """
-    policy, here = Policy.read(state.folder), {worker.name for worker in living}
-    ours = {batch.job for batch in _batches(state)}
-    silent: dict[str, tuple[Entry, RunStatus]] = {}
-    for entry in entries(state, state.queue()):
-        status = state.status(entry.run)
-        if status is None or status.state != "running" or status.owner is None:
-            continue
-        job = status.owner.job
-        if job and job not in here and job.partition("_")[0] in ours:
-            silent[job] = (entry, status)
-    for job, last in slurm.ended(silent).items() if silent else ():
-        if job in silent and last not in ("PENDING", "RUNNING", "NODE_FAIL"):
-            entry, status = silent[job]
-            _end(status, entry, policy, job, last)
+    state: SweepState
+    at: float = float("-inf")
+    workers: list[Worker] = field(default_factory=list)
+    error: BaseException | None = None
+    thread: threading.Thread | None = None
+
+    def now(self) -> list[Worker]:
+        if time.monotonic() - self.at < _FRESH_S:
+            return self.workers
+        if self.thread is None or not self.thread.is_alive():
+            self.error = None
+            self.thread = threading.Thread(target=self._ask, name="vexp-squeue", daemon=True)
+            self.thread.start()
+        answered = self.at > float("-inf")
+        self.thread.join(_GLANCE_S if answered else None)
+        late = time.monotonic() - self.at > _PATIENCE_S
+        if self.error is not None and (late or not isinstance(self.error, slurm.SlurmError)):
+            raise self.error
+        if late:
+            raise slurm.unanswered("squeue", _PATIENCE_S)
+        return self.workers
+
+    def _ask(self) -> None:
+        try:
+            workers = live(self.state)
+            with contextlib.suppress(RunError, StorageError):  # never launched; or only to look at
+                settle(self.state, workers)
+        except Exception as error:  # noqa: BLE001  (raised in the thread that asked)
+            self.error = error
+        else:
+            self.workers, self.at = workers, time.monotonic()
+
+
+_answers: dict[Path, _Answer] = {}
 
 
 def cancel(state: SweepState) -> list[Worker]:
@@ -239,7 +226,17 @@ def cancel(state: SweepState) -> list[Worker]:
     waiting = [worker.name for worker in found if worker.reason or worker.state == "pending"]
     running = [worker.name for worker in found if worker.name not in waiting]
     slurm.cancel(waiting, running)
+    _note_cancelled(state, waiting)
     return found
+
+
+def _note_cancelled(state: SweepState, jobs: Collection[str]) -> None:
+    """Say of waiting jobs that somebody wanted their end."""
+    for batch in batches(state):
+        for task in range(len(batch.runs)):
+            if f"{batch.job}_{task}" in jobs:
+                with contextlib.suppress(StorageError, OSError):
+                    batch.settle(state, task)
 
 
 def job_name(state: SweepState, batch: str) -> str:
@@ -262,7 +259,7 @@ def submitted_runs(state: SweepState) -> set[str]:
     """Every run that a task was ever given: what is taken where Slurm cannot be asked."""
     return {
         run
-        for batch in _batches(state)
+        for batch in batches(state)
         for task, first in enumerate(batch.runs)
         for run in (first, batch.run(state, task))
     }
@@ -290,39 +287,46 @@ def _abandoned(status: RunStatus, jobs: set[str], state: SweepState) -> bool:
     owner = status.owner
     if status.state != "running" or owner is None or not owner.job or owner.job in jobs:
         return False
-    return owner.job.partition("_")[0] in {batch.job for batch in _batches(state)}
-
-
-def _end(status: RunStatus, entry: Entry, policy: Policy, job: str, last: str) -> None:
-    """Make the live claim of a job that has ended an ended attempt, failed if that is enough."""
-    attempt = status.owner.attempt if status.owner else 0
-    kind = slurm.kind_of(last)
-    message = f"job {job} ended in Slurm as {last}, without a record"
-    home = attempt_folder(status.folder, attempt)
-    if read_json(home / RECORD) is None:
-        write_json(home / RECORD, observed(kind, message, now()).to_dict())
-    if not end_lost(status.folder, attempt):
-        return
-    if kind != "interrupted" and not policy.goes_on(status.folder, kind, entry.retry_until or 0):
-        write_json(home / RECORD, policy.exhausted(kind, message).to_dict())
-        with storage_errors(status.folder), contextlib.suppress(FileNotFoundError):
-            ended = status.folder / f"claim-{attempt:04d}.expired"
-            ended.rename(ended.with_suffix(".failed"))
-            fsync_folder(status.folder)
+    return owner.job.partition("_")[0] in {batch.job for batch in batches(state)}
 
 
 @contextlib.contextmanager
-def submitting(state: SweepState) -> Iterator[None]:
-    """Run the block in one process at a time, on whichever machine; a dead one's turn is over."""
-    home = _home(state) / "submitting"
-    with storage_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-    claim = acquire(home, wait=True)
-    assert claim is not None  # nothing here is ever done
+def submitting(state: SweepState) -> Iterator[Claim]:
+    """Run the block in one process at a time, on whichever machine; its claim, for `ensure`.
+
+    A dead one's turn is over, and so is that of one that lives but does not get on.
+    """
+    place = home(state) / "submitting"
+    with storage_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+    claim = None
+    while claim is None:
+        claim = _turn(state, place)
     try:
-        yield
+        yield claim
     finally:
         claim.release("stopped")
+
+
+def _turn(state: SweepState, place: Path) -> Claim | None:
+    """The claim to submit; None after the turn of one that hangs was ended."""
+    met: list[Owner] = []
+    still = Standstill(home(state), signs=lambda jobs: sorted(os.listdir(jobs)))  # noqa: PTH208
+
+    def note(owner: Owner) -> None:
+        met.append(owner)
+        sys.stderr.write(
+            f"waiting for {owner}, which is submitting jobs of this sweep; if it does not get on "
+            f"for {duration(_TURN_S)}, this one goes on\n"
+        )
+
+    try:
+        return acquire(place, wait=True, told=note, stopping=lambda: still.seconds() > _TURN_S)
+    except Interrupted:
+        owner = met[-1]
+        sys.stderr.write(f"{owner} did not get on for {duration(_TURN_S)}: going on without it\n")
+        end_lost(place, owner.attempt)
+        return None
 
 
 def _plugins(state: SweepState, entries: Iterable[Entry]) -> set[Path]:
@@ -334,22 +338,3 @@ def _plugins(state: SweepState, entries: Iterable[Entry]) -> set[Path]:
             config = RunFolder(state.results_dir / "runs" / entry.run).config
         found |= set(config.get("plugins", ()))
     return {Path(plugin) for plugin in found}
-
-
-def _batches(state: SweepState) -> Iterator[Batch]:
-    for path in sorted(_home(state).glob("*.json")):
-        batch = Batch.read(state, path.stem)
-        if batch is not None:
-            yield batch
-
-
-def _home(state: SweepState) -> Path:
-    return state.folder / "jobs"
-
-
-def _logs(state: SweepState, batch: str) -> Path:
-    return _home(state) / batch
-
-
-def _log(state: SweepState, batch: str, job: str) -> Path:
-    return _logs(state, batch) / f"{job}_0_log.out"

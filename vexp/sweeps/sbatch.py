@@ -7,7 +7,8 @@ command of ours: no function and no state travels in a pickle (docs/decisions/00
 from __future__ import annotations
 
 import os
-import subprocess
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +16,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
-from submitit.slurm.slurm import SlurmExecutor
+from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from vexp.errors import suggest
+from vexp.files import write_text
 from vexp.sweeps import slurm
-from vexp.sweeps.slurm import Partition, SlurmError
+from vexp.sweeps.slurm import Partition, SlurmError, Unanswered
 
+SCRIPT = "submission.sh"
+_LOGS = "/folder of the logs"  # stands for it in submitit's text; its spaces have it quoted
 # What `sbatch --test-only` says of jobs that would wait instead of starting now.
 _ONLY_BUSY = ("nodes are busy", "node not available", "down, drained or reserved")
 # It says so of jobs that no node is large enough for, but also while all those nodes are drained.
@@ -37,26 +40,44 @@ class ArrayExecutor(SlurmExecutor):
     def submit_tasks(self, command: str, count: int) -> str:
         """The job id of `count` tasks that each run `command`, a line of shell.
 
+        Where sbatch fails or does not answer although it did submit, the job is found by its name.
+
         Raises:
-            SlurmError: Slurm refuses.
+            SlurmError: Slurm refuses, or does not answer.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters["map_count"] = count
+        script = self.folder / SCRIPT
+        write_text(script, self._make_submission_file_text(command, ""))
         with _outside_of_jobs(self.handed):
             try:
-                return str(self._submit_command(command).job_id)
-            except (FailedJobError, FailedSubmissionError) as error:
-                said = [line for line in str(error).splitlines() if line.strip()]
-                raise refused(said[-1] if said else "no reason given") from error
+                done = slurm.call("sbatch", str(script))
+            except Unanswered as error:
+                if job := slurm.named(self.parameters["job_name"]):
+                    return job
+                raise SlurmError(
+                    f"{error.problem.what}, and its job is not in the queue (yet)",
+                    remedy="the same command finds the job if it comes, and submits nothing twice",
+                ) from error
+            given = re.search(rb"job (\d+)", done.stdout)
+            if done.returncode == 0 and given:
+                return given[1].decode()
+            if job := slurm.named(self.parameters["job_name"]):
+                return job
+        lines = [line for line in slurm.complaint(done).splitlines() if line.strip()]
+        raise refused(lines[-1] if done.returncode else f"sbatch says {done.stdout!r}")
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        """submitit's script, with the folder of the logs as it is: `%` would begin a pattern."""
+        logs = shlex.quote(f"{_LOGS} {self.folder}")[len(_LOGS) + 2 : -1].replace("%", "%%")
+        text = _make_sbatch_string(command=command, folder=_LOGS, **self.parameters)
+        return text.replace(_LOGS, logs)
 
     def would_take(self, command: str) -> str:
         """Why Slurm would never run such a job; empty if it would."""
         script = self._make_submission_file_text(command, "")
         with _outside_of_jobs():
-            done = subprocess.run(
-                ["sbatch", "--test-only"], input=script.encode(), capture_output=True, check=False
-            )
-        said = done.stderr.decode(errors="replace").strip()
+            done = slurm.call("sbatch", "--test-only", script=script.encode())
+        said = slurm.complaint(done)
         busy = any(text in said.lower() for text in _ONLY_BUSY)
         return "" if done.returncode == 0 or busy else said.replace("\n", "; ")
 
@@ -75,6 +96,7 @@ def check(made: ArrayExecutor, partition: str | None, time_min: int) -> None:
     """
     if not slurm.here():
         raise slurm.no_slurm()
+    _check_path(made.folder)
     known = slurm.partitions()
     names = {entry.name for entry in known}
     if partition is not None and (unknown := set(partition.split(",")) - names):
@@ -101,6 +123,17 @@ def refused(said: str, there: list[Partition] | None = None) -> SlurmError:
         accepted="; ".join(map(str, there or ())),
         remedy="" if there is None else "nothing was submitted",
     )
+
+
+def _check_path(logs: Path) -> None:
+    """Slurm writes no log to such a path, or Python reads no code from it: jobs die without one."""
+    bad = {"\\": "a backslash", ":": "a colon", "\n": "a line break", "\r": "a line break"}
+    if names := [name for character, name in bad.items() if character in str(logs)]:
+        raise SlurmError(
+            f"jobs cannot work in a folder with {names[0]} in its name",
+            where=repr(str(logs)),
+            remedy="choose another results_dir",
+        )
 
 
 def _wanted(made: ArrayExecutor) -> tuple[int, int, int]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vexp.launcher.base import Worker
+from vexp.launcher.base import SILENT, Worker
+from vexp.runs.heartbeat import DEFAULT, duration, silence
 from vexp.sweeps.disk import Need, total
 from vexp.sweeps.plan import Plan
-from vexp.sweeps.status import Failures, Progress, duration
+from vexp.sweeps.status import Failures, Progress
 from vexp.sweeps.worker import is_silent
 
 if TYPE_CHECKING:  # those who want JSON need no rich
@@ -113,14 +114,20 @@ def held_text(plan: Plan, told: str) -> str:
 
 
 def silent_lines(plan: Plan) -> list[str]:
-    """Runs whose owner has given no sign of life for long: a stale claim, or a stuck machine."""
+    """Runs whose owner looks silent: a stale claim, a machine that hangs, or clocks that differ."""
     return [
-        f"{run.training.label} is claimed by {run.status.owner}, which has given no sign of life "
-        f"for {duration(run.status.silent_s)}: it is tried again"
+        f"{run.training.label} is claimed by {run.status.owner}, {silence(run.status.silent_s)}: "
+        f"the next launch watches it, and takes it over when no heartbeat comes for "
+        f"{duration(run.status.owner.expiry_s or DEFAULT.expiry_s)}"
         for run in plan.runs
-        if run.status is not None and run.state == "running"
-        and run.status.silent_s is not None and is_silent(run.status)
+        if run.status is not None and run.status.owner is not None
+        and run.state == "running" and is_silent(run.status)
     ]  # fmt: skip
+
+
+def lost_lines(rows: Sequence[Progress]) -> list[str]:
+    """How runs were lost that go on by themselves, each with the way to its log if there is one."""
+    return [f"{row.run.training.label}: {row.lost}" for row in rows if row.lost]
 
 
 def progress_data(row: Progress) -> dict[str, Any]:
@@ -143,6 +150,7 @@ def progress_data(row: Progress) -> dict[str, Any]:
         "failure": dict(status.failure) if status and status.failure else None,
         "mixed": row.mixed or None,
         "remark": row.remark or None,
+        "lost": row.lost or None,
     }
 
 
@@ -211,14 +219,20 @@ def failure_data(group: Failures) -> dict[str, Any]:
 
 def workers_lines(workers: Sequence[Worker], labels: Mapping[str, str]) -> list[str]:
     """Who works at what, and which jobs wait for what."""
+    silent = [worker for worker in workers if worker.state == SILENT]
+    lines = [
+        f"worker {worker.name} ({worker.reason}): another takes its place at the next launch, when "
+        f"no heartbeat comes for {duration(DEFAULT.expiry_s)}"
+        for worker in silent
+    ]
+    workers = [worker for worker in workers if worker not in silent]
     busy = [worker for worker in workers if worker.node or not worker.reason]
-    lines = []
     for worker in busy:
         if worker.run is not None:
             node = f" on {worker.node}" if worker.node else ""
             label = labels.get(worker.run, worker.run)
             lines.append(f"job {worker.name} {worker.state}{node}: {label}, log {worker.log}")
-    if len(lines) < len(busy):
+    if len(lines) - len(silent) < len(busy):
         lines.append(f"{len(busy)} at work; logs in {busy[0].log.parent}")
     reasons = Counter(worker.reason for worker in workers if worker not in busy)
     for reason, count in reasons.most_common():

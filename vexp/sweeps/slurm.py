@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -13,7 +16,7 @@ from vexp.errors import RunError
 from vexp.runs.failure import Kind
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
-_TIMEOUT_S = 60.0
+LIMIT_S = 60.0  # for each of them
 _SOME = 200  # job ids that are put into one command line
 
 # What a job's last state says about the run in it; what is missing here says nothing.
@@ -32,6 +35,10 @@ _KINDS: dict[str, Kind] = {
 
 class SlurmError(RunError):
     """Slurm is missing, does not answer, or refuses."""
+
+
+class Unanswered(SlurmError):
+    """A command did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +100,56 @@ def ask(*command: str) -> str:
     Raises:
         SlurmError: it is not there, fails, or does not answer in time.
     """
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
-    except FileNotFoundError as error:
-        raise no_slurm() from error
-    except subprocess.TimeoutExpired as error:
-        raise SlurmError(
-            f"Slurm does not answer: `{command[0]}` took {_TIMEOUT_S:.0f} s"
-        ) from error
+    done = call(*command)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise SlurmError(
-            f"`{command[0]}` failed: {said}",
+            f"`{command[0]}` failed: {complaint(done)}",
             remedy="is the controller up? (`scontrol ping`) The same command can be tried again",
         )
     return done.stdout.decode(errors="replace")
+
+
+def call(*command: str, script: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a Slurm command to its end, with `script` as its input; with all it started, it is killed
+    where that takes too long.
+
+    Raises:
+        SlurmError: it is not there.
+        Unanswered: it does not end in time.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise no_slurm() from error
+    with process:
+        try:
+            out, err = process.communicate(script, timeout=LIMIT_S)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise unanswered(command[0], LIMIT_S) from error
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The complaint of a command that failed."""
+    return done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+
+
+def unanswered(command: str, seconds: float) -> Unanswered:
+    """The message for a command that does not end."""
+    return Unanswered(
+        f"Slurm does not answer: `{command}` did not end in {seconds:.0f} s",
+        remedy="is the controller up? (`scontrol ping`) The same command can be tried again",
+    )
 
 
 def no_slurm() -> SlurmError:
@@ -126,6 +168,11 @@ def jobs() -> list[Job]:
     return [Job(id, name, state, node, reason) for id, state, node, reason, name in rows]  # noqa: A001
 
 
+def named(name: str) -> str | None:
+    """The id of this user's job or array with that name which waits or runs."""
+    return next((job.id.partition("_")[0] for job in jobs() if job.name == name), None)
+
+
 def ended(ids: Collection[str]) -> dict[str, str]:
     """State by id of jobs that have ended, as far as anybody remembers: `OUT_OF_MEMORY`, …"""
     found: dict[str, str] = {}
@@ -133,13 +180,40 @@ def ended(ids: Collection[str]) -> dict[str, str]:
         try:
             fields = ("-X", "-n", "-P", "-o", "JobID,State")
             text = ask("sacct", *fields, *(f"-j{each}" for each in some))
+        except Unanswered:
+            break
         except SlurmError:  # a cluster without accounting: its controller remembers for a while
-            found |= {each: state for each in some if (state := show(each).get("JobState"))}
+            found |= {each: state for each in some if (state := _remembered(each))}
             continue
         for line in text.splitlines():
             name, _, state = line.partition("|")
             found[name] = state.split(" ")[0]
     return found
+
+
+def last_states(ids: Collection[str]) -> dict[str, str]:
+    """As `ended`, with an empty state for jobs of which nobody knows any more.
+
+    What cannot be asked now is left out.
+    """
+    states = ended(ids)
+    for each in sorted(set(ids) - states.keys()):
+        state = _remembered(each)
+        if state is None:
+            break
+        states[each] = state
+    return states
+
+
+def _remembered(job: str) -> str | None:
+    """The state of a job that the controller knows, empty if it knows none; None: no answer."""
+    try:
+        done = call("scontrol", "show", "job", "-o", job)
+    except SlurmError:
+        return None
+    if done.returncode:
+        return "" if "invalid job id" in complaint(done).lower() else None
+    return _fields(done.stdout.decode(errors="replace")).get("JobState")
 
 
 def kind_of(state: str) -> Kind:
@@ -153,6 +227,11 @@ def show(job: str) -> dict[str, str]:
         text = ask("scontrol", "show", "job", "-o", job)
     except SlurmError:
         return {}
+    return _fields(text)
+
+
+def _fields(text: str) -> dict[str, str]:
+    """The settings in the first line of what scontrol shows."""
     return dict(re.findall(r"(\S+?)=(\S*)", text.splitlines()[0] if text else ""))
 
 

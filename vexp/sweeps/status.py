@@ -13,11 +13,15 @@ from typing import Any
 from vexp.files import read_json
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.store import RunFolder
+from vexp.runs.failure import RECORD
+from vexp.runs.heartbeat import silence
+from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.switch import effective, mixed
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
 from vexp.sweeps.hold import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
+from vexp.sweeps.policy import SURVIVABLE
+from vexp.sweeps.worker import is_silent
 
 _TAIL = 8192  # bytes read from the end of a growing file
 _RECENT = 5  # steps whose mean time is taken for the pace
@@ -52,6 +56,11 @@ class Progress:
         return "; ".join(filter(None, (self._remark(), self.mixed)))
 
     @property
+    def lost(self) -> str:
+        """Why a run that is stopped was lost; empty for one that was stopped on request."""
+        return _lost(self.run.status) if self.run.state == "stopped" else ""
+
+    @property
     def mixed(self) -> str:
         """Which engines the run went on with, where it was switched."""
         status = self.run.status
@@ -61,8 +70,8 @@ class Progress:
         status = self.run.status
         if self.run.state == "failed" and status and status.failure:
             return first_line(str(status.failure.get("message", "")))
-        if self.run.state == "running" and status and status.silent_s and status.silent_s > 60:
-            return f"no sign of life for {duration(status.silent_s)}"
+        if self.run.state == "running" and status and is_silent(status):
+            return f"{silence(status.silent_s)}; the next launch takes it over"
         if self.run.state == "done":
             return self._evaluation_remark()
         if self.run.state == "stopped":
@@ -136,18 +145,6 @@ def _failed(runs: Iterable[Planned]) -> Iterator[_Failed]:
                 yield _Failed(f"evaluation {name} of {run.training.label}", unit.failure, unit.log)
 
 
-def duration(seconds: float) -> str:
-    """`42s`, `3m10s`, `2h05m`, `3d04h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
 def _progress(run: Planned, end: Mapping[str, Any], workers: Path) -> Progress:
     if run.status is None or not run.status.attempts:
         return Progress(run, metrics={})
@@ -165,6 +162,15 @@ def _progress(run: Planned, end: Mapping[str, Any], workers: Path) -> Progress:
         exit_code=end.get("exit_code"),
         log=workers / f"{end['worker']}.log" if "worker" in end else None,
     )
+
+
+def _lost(status: RunStatus | None) -> str:
+    if status is None or not status.attempts:
+        return ""
+    record = read_json(attempt_folder(status.folder, status.attempts) / RECORD)
+    if not isinstance(record, dict) or record.get("kind") not in SURVIVABLE:
+        return ""
+    return first_line(str(record.get("message", "")))
 
 
 def _evaluated(run: Planned) -> float | None:

@@ -12,10 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vexp.runs.claim import attempt_folder, read_marks
+from vexp.runs.claim import attempt_folder, read_marks, read_owner
 from vexp.runs.failure import Kind
+from vexp.runs.heartbeat import BEATS, DEFAULT, Timing, Watch
 
 _POLL_S = 0.2
+_DYING_S = BEATS * DEFAULT.interval_s  # what a killed process gets to be gone
+_LOOK_S = 1.0  # between two looks at a heartbeat
+# Slurm signals every process of a job step. Those that have not said what SIGUSR2 means to them,
+# libraries' helpers say, must not die of it.
+_WITHOUT_USR2 = ("sh", "-c", 'trap "" USR2; exec "$@"', "vexp")
 _SAVING_S = 120.0  # what a stuck process gets to save and end, before it is killed
 # Ended on request: the run goes on from its checkpoint.
 _STOPPED = {128 + n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)} | {
@@ -33,6 +39,7 @@ class Ended:
     code: int  # as subprocess has it: -9 for SIGKILL
     stuck_s: float | None = None  # it was ended because nothing had moved for so long
     out_of_memory: bool = False
+    hung_s: float | None = None  # it was killed because its heart had stood still for so long
 
     @property
     def stopped(self) -> bool:
@@ -41,6 +48,8 @@ class Ended:
 
     def seen(self) -> tuple[Kind, str] | None:
         """What only a watcher can know about the end; None if the process knew best itself."""
+        if self.hung_s is not None:
+            return "infra", f"killed: its process hung, without a heartbeat for {self.hung_s:.0f} s"
         if self.stuck_s is not None:
             return "infra", f"stopped: no progress for {self.stuck_s / 60:.0f} min"
         if self.out_of_memory:
@@ -66,11 +75,10 @@ def supervise(
     somebody enforces that.
     """
     kills = oom_kills()
-    # Slurm signals every process of a job step. Those that have not said what SIGUSR2 means to
-    # them, libraries' helpers say, must not die of it.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_ignore_usr2)
-    still = Standstill(run)
-    passed_on, stuck_s, killed_at = False, None, float("inf")
+    process = subprocess.Popen([*_WITHOUT_USR2, *command], stdin=subprocess.DEVNULL)
+    still, heart = Standstill(run), Heart(run, process.pid)
+    passed_on, stuck_s, hung_s, killed_at = False, None, None, float("inf")
+    left_at = float("inf")
     while True:
         if stopping() and not passed_on:
             process.send_signal(signal.SIGTERM)
@@ -79,20 +87,56 @@ def supervise(
             stuck_s = still.seconds()
             process.send_signal(signal.SIGTERM)
             killed_at = time.monotonic() + min(_SAVING_S, stuck_after_s)
+        if hung_s is None and (hung_s := heart.silent_s()) is not None:
+            process.kill()  # a process that hangs hears nothing else
+            left_at = time.monotonic() + _DYING_S
+        if time.monotonic() > left_at:  # in a call of the kernel that does not end: a dead mount
+            code = -signal.SIGKILL
+            break
         if time.monotonic() > killed_at:
             process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(timeout=_POLL_S)
             break
-    at_fault = code in _KILLED and stuck_s is None
-    return Ended(code, stuck_s, at_fault and (oom_kills() > kills or _at_limit(memory_bytes)))
+    at_fault = code in _KILLED and stuck_s is None and hung_s is None
+    out_of_memory = at_fault and (oom_kills() > kills or _at_limit(memory_bytes))
+    return Ended(code, stuck_s, out_of_memory, hung_s)
+
+
+class Heart:
+    """The heartbeat of a process of this host that owns a run's folder, or will."""
+
+    def __init__(self, run: Path, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._pid = pid
+        self._clock = clock
+        self._watch = Watch(Timing(poll_s=_LOOK_S), clock)
+        self._looked_at = clock()
+
+    def silent_s(self) -> float | None:
+        """For how long it has stood still, once that is longer than the claim allows."""
+        if self._clock() - self._looked_at < _LOOK_S:
+            return None
+        self._looked_at = self._clock()
+        live = read_marks(self._run).live
+        owner = read_owner(self._run, live) if live is not None else None
+        if live is None or owner is None or owner.pid != self._pid or not owner.here_too():
+            return None
+        verdict = self._watch.judge(owner, attempt_folder(self._run, live) / "heartbeat")
+        return self._watch.silent_s if verdict == "dead" and not owner.gone() else None
 
 
 class Standstill:
-    """For how long nothing has moved in a run's folder, by this process's own clock."""
+    """For how long nothing has moved in a folder, a run's, by this process's own clock."""
 
-    def __init__(self, run: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._run = run
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        signs: Callable[[Path], object] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._signs = signs or signs_of_progress
         self._clock = clock
         self._seen: object = None
         self._since = self._looked_at = clock()
@@ -101,7 +145,7 @@ class Standstill:
         now = self._clock()
         if now - self._looked_at >= 1.0 or self._seen is None:
             self._looked_at = now
-            seen = signs_of_progress(self._run)
+            seen = self._signs(self._folder)
             if seen != self._seen:
                 self._seen, self._since = seen, now
         return now - self._since
@@ -158,7 +202,3 @@ def _children(folder: Path) -> list[Path]:
         return [folder / name for name in os.listdir(folder)]  # noqa: PTH208
     except OSError:
         return []
-
-
-def _ignore_usr2() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -24,7 +24,7 @@ from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
 from vexp.sweeps import slurm
 from vexp.sweeps.aftermath import Aftermath
-from vexp.sweeps.arrays import Batch
+from vexp.sweeps.batch import Batch
 from vexp.sweeps.hold import held
 from vexp.sweeps.policy import SURVIVABLE, Policy
 from vexp.sweeps.search.propose import entries
@@ -54,6 +54,7 @@ def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -
     batch = Batch.read(state, batch_name)
     if batch is None or task >= len(batch.runs):
         raise RunError("this job's list of runs is missing or damaged", where=str(state.folder))
+    batch.began(state, task)
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     name: str | None = batch.run(state, task)
     ended = Outcome(0, False)

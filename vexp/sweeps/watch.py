@@ -1,4 +1,7 @@
-"""Showing a sweep while its workers are at it. Watching decides nothing: it may end at any time."""
+"""Showing a sweep while its workers are at it. Watching may end at any time: the runs go on.
+
+It decides nothing, unless it is given what takes over from the dead.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,35 @@ from vexp.launcher.base import Launcher
 from vexp.sweeps.plan import Plan, Planned, refreshed
 from vexp.sweeps.show import counts_line, progress_table
 from vexp.sweeps.status import Progress, foremost, progress
+from vexp.sweeps.takeover import Takeover
 
 # So long may nobody be at a sweep that has work left, before watching gives up: a worker needs a
 # moment to start.
 _GRACE_S = 15.0
 
 
-def watch(plan: Plan, launcher: Launcher, console: Console, *, interval_s: float = 1.0) -> Plan:
+def watch(
+    plan: Plan,
+    launcher: Launcher,
+    console: Console,
+    *,
+    interval_s: float = 1.0,
+    takeover: Takeover | None = None,
+) -> Plan:
     """Show progress until nothing is left to do or nobody is left to do it; the last plan.
 
     On a terminal a table is redrawn; elsewhere each change of a state is one line.
     """
     if not console.is_terminal or console.is_dumb_terminal:
         lines = _Lines(console)
-        return _follow(plan, launcher, lines.show, interval_s)
+        return _follow(plan, launcher, lines.show, interval_s, takeover)
     with Live(console=console, auto_refresh=False) as live:
 
         def draw(now: Plan) -> None:
             shown = foremost(now.runs, console.height - 6)
             live.update(progress_table(now, progress(now, shown)), refresh=True)
 
-        return _follow(plan, launcher, draw, interval_s)
+        return _follow(plan, launcher, draw, interval_s, takeover)
 
 
 def settled(plan: Plan) -> bool:
@@ -53,7 +64,11 @@ def _settled(run: Planned, retry_until: int) -> bool:
 
 
 def _follow(
-    plan: Plan, launcher: Launcher, show: Callable[[Plan], None], interval_s: float
+    plan: Plan,
+    launcher: Launcher,
+    show: Callable[[Plan], None],
+    interval_s: float,
+    takeover: Takeover | None,
 ) -> Plan:
     idle_since: float | None = None
     while True:
@@ -61,8 +76,9 @@ def _follow(
         show(plan)
         if settled(plan):
             return plan
-        busy = launcher.alive(plan.state.folder) or any(run.state == "running" for run in plan.runs)
-        if busy:
+        workers = launcher.alive(plan.state.folder)
+        taken_over = takeover is not None and takeover.look(plan, workers)
+        if taken_over or workers or any(run.state == "running" for run in plan.runs):
             idle_since = None
         elif idle_since is None:
             idle_since = time.monotonic()

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from vexp.runs import failure
 from vexp.runs.claim import read_marks
-from vexp.runs.heartbeat import Timing
+from vexp.runs.heartbeat import BEATS, DEFAULT, looks_silent
+from vexp.runs.lock import turn
 from vexp.runs.signals import StopRequest
 from vexp.runs.store import RunFolder, RunStatus
 from vexp.runs.workspace import now
@@ -24,7 +25,7 @@ from vexp.sweeps.hold import held
 from vexp.sweeps.policy import Policy
 from vexp.sweeps.search.propose import entries, propose
 from vexp.sweeps.search.study import record_of
-from vexp.sweeps.slots import Hold, Slot, exclusive, held_slots
+from vexp.sweeps.slots import Hold, Slot, held_slots
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
 
@@ -33,7 +34,7 @@ RUN = (sys.executable, "-m", "vexp", "_run")
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 # Killed from outside, perhaps for memory: also goes on from its checkpoint.
 _KILLED = (-signal.SIGKILL, -signal.SIGHUP)
-_SILENT_S = 2 * Timing().expiry_s  # a run without a sign of life for so long is tried
+_TURN_S = BEATS * DEFAULT.interval_s  # so long a worker waits for another one that chooses
 Served = tuple[str, int]  # a run, and the number of the launch that asked for it
 _TAIL = 4000  # bytes of a crashed process's output that are kept as its traceback
 
@@ -73,7 +74,7 @@ def is_silent(status: RunStatus) -> bool:
 
     By clocks, so this is a hint: the process that tries it watches the heartbeat itself.
     """
-    return status.silent_s is not None and status.silent_s > _SILENT_S
+    return looks_silent(status.silent_s)
 
 
 def next_entry(
@@ -135,9 +136,15 @@ class _Worker:
             self._run(entry)
 
     def _take(self) -> Entry | None:
-        """Choose the next run and say so in the slot, one worker at a time."""
-        with exclusive(self.state.workers / "choosing.lock"):
-            taken = {holder.run for holder in held_slots(self.state.workers) if holder.run}
+        """Choose the next run and say so in the slot, one worker at a time.
+
+        Two that choose at once may choose alike; then one of them finds the run claimed.
+        """
+        with turn(self.state.workers / "choosing.lock", _TURN_S, lambda: bool(self.stop)):
+            if self.stop or not self.hold.mine():
+                return None
+            holders = held_slots(self.state.workers)
+            taken = {holder.run for holder in holders if holder.run and not holder.looks_silent}
             entry = _next(self.state, self.served, taken)
             self.hold.at(entry.run if entry else None)
         return entry

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from vexp.launcher.base import Worker
+from vexp.runs.claim import Claim
 from vexp.runs.owner import slurm_job
 from vexp.sweeps import arrays, slurm
-from vexp.sweeps.arrays import Batch, Submitter
+from vexp.sweeps.arrays import Submitter
+from vexp.sweeps.batch import Batch
 from vexp.sweeps.hold import held
 from vexp.sweeps.search.propose import entries, filled
 from vexp.sweeps.search.study import Study
@@ -26,7 +28,7 @@ def hand_over(state: SweepState, batch: Batch, task: int) -> str | None:
     study = Study.load(state)
     if study is None:
         return None
-    with arrays.submitting(state):
+    with arrays.submitting(state) as turn:
         others = _others(state)
         if held(state, entries(state, state.queue())) is not None:
             return None
@@ -37,17 +39,17 @@ def hand_over(state: SweepState, batch: Batch, task: int) -> str | None:
         if others is not None:
             if len(arrays.at_work(state, others)) >= launcher.workers:
                 return None
-            if launcher.successor == "submit" and _submitted(state, launcher, found, batch):
+            if launcher.successor == "submit" and _submitted(state, launcher, found, batch, turn):
                 return None
         batch.move(state, task, found[0].run)
         return found[0].run
 
 
 def _submitted(
-    state: SweepState, launcher: Submitter, found: Sequence[Entry], batch: Batch
+    state: SweepState, launcher: Submitter, found: Sequence[Entry], batch: Batch, turn: Claim
 ) -> bool:
     try:
-        arrays.submit(state, launcher, found, batch.code_folder(state))
+        arrays.submit(state, launcher, found, batch.code_folder(state), turn)
     except slurm.SlurmError as error:
         print(f"no job could be submitted from here: {error}", flush=True)  # noqa: T201
         return False

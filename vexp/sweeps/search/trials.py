@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ import msgspec
 
 from vexp.errors import Problem
 from vexp.files import fsync_folder, read_json, storage_errors, write_bytes, write_json
+from vexp.runs.lock import turn
 from vexp.runs.store import RunStore
 from vexp.search.base import Search
 from vexp.sweeps.search.study import Study
@@ -156,25 +155,11 @@ def is_marked(study: Study, trial: Trial, run: TrialRun) -> bool:
 def locked(study: Study, patience_s: float) -> Iterator[bool]:
     """One process at a time, on all machines whose file system shares locks.
 
-    False after `patience_s` without it: its holder is frozen, or far slower than it should be. The
-    lock only spares work: numbers are owned by files, and the journal is mended.
+    False without it: its holder is frozen, or far slower than it should be, or there are no locks.
+    The lock only spares work: numbers are owned by files, and the journal is mended.
     """
-    with storage_errors(study.lock):
-        study.lock.parent.mkdir(parents=True, exist_ok=True)
-        file = study.lock.open("ab")
-    with file:
-        end = time.monotonic() + patience_s
-        while not (held := _try_lock(file.fileno())) and time.monotonic() < end:
-            time.sleep(0.02)
+    with turn(study.lock, patience_s) as held:
         yield held
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _path(study: Study, number: int) -> Path:
