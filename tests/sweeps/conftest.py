@@ -107,6 +107,9 @@ ONE = "rows: {a: {stages: [rl]}}\nseeds: [1]"
 class Nobody:
     """A launcher that starts nothing."""
 
+    def check_runs(self, runs):
+        pass
+
     def start(self, state, pending):
         return []
 

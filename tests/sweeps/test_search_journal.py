@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tests.sweeps.conftest import Nobody
 from tests.sweeps.fabricate import publish, score
 from tests.sweeps.test_search_chain import search, table
 from vexp.config.identity import training_id
@@ -30,14 +31,6 @@ from vexp.sweeps.search.outcome import outcome
 from vexp.sweeps.search.trials import locked, read_trials
 
 PRUNER = "pruner: {name: median, metric: reward, every: 1, startup_trials: 2}"
-
-
-class Nobody:
-    def start(self, state, pending):
-        return []
-
-    def alive(self, state):
-        return []
 
 
 def ours(study):

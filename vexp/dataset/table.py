@@ -43,8 +43,7 @@ class Table(Dataset):
     path: Annotated[str, UNHASHED] = ""  # .jsonl or .parquet, relative to where vexp is started
     dev_path: Annotated[str | None, UNHASHED] = None  # a file of its own for dev
     test_path: Annotated[str | None, UNHASHED] = None  # a file of its own for test
-    # Column of the image; may be missing. null: the questions are meant without images.
-    image: str | None = "image"
+    image: str | None = "image"  # column of the image; may be missing; null: no images are meant
     question: str = "question"  # column of the question
     answer: str = "answer"  # column of the gold answer
     boxes: str = "boxes"  # column of the evidence boxes; may be missing
@@ -59,8 +58,8 @@ class Table(Dataset):
     split_column: str | None = None  # column that says train, dev or test; null: by hash
     dev_fraction: Fraction = 0.1  # share of rows for dev, by hash of the id
     test_fraction: Fraction = 0.1  # share of rows for test, by hash of the id
-    # Whose hash shares rows out; `image` keeps all questions about an image in one split.
-    split_by: Annotated[Literal["id", "image"], Neutral("id")] = "id"
+    # `image` keeps all questions about an image in one split.
+    split_by: Annotated[Literal["id", "image"], Neutral("id")] = "id"  # whose hash shares rows out
 
     def __post_init__(self) -> None:
         for name in ("path", "dev_path", "test_path"):  # workers may be started elsewhere
