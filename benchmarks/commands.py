@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def vexp(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vexp", *arguments]
 
 
-def timed(command: list[str], folder: Path, times: int = 3) -> Took:
-    """The median of some starts.
+def timed(command: list[str], folder: Path, times: int = 3, codes: Collection[int] = (0,)) -> Took:
+    """The median of some starts that end with one of these exit codes.
 
     Raises:
         RuntimeError: if it fails; the message ends with what it printed.
@@ -35,7 +36,7 @@ def timed(command: list[str], folder: Path, times: int = 3) -> Took:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
+        if done.returncode not in codes:
             raise RuntimeError(f"{command} failed:\n{done.stderr.decode()[-2000:]}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         taken.append(Took(wall, cpu))

@@ -30,6 +30,8 @@ LAYERS = (
         "masking",
         "network",
         "csv_cells",
+        "record_json",
+        "records",
     ),
     ("config", "probe", "endpoint"),
     KINDS,

@@ -93,6 +93,28 @@ class RunError(VexpError):
     """A run folder that cannot be used as asked: another config, another owner, or damage."""
 
 
+class Damaged(RunError):
+    """A file that vexp wrote and that is no longer what it was; names the file and the field.
+
+    `fault` is what is wrong with the content; `content` is false where that may be in order and
+    only cannot be read here.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        accepted: str = "",
+        remedy: str = "",
+        fault: str = "",
+        content: bool = True,
+    ) -> None:
+        super().__init__(what, where=where, accepted=accepted, remedy=remedy)
+        self.fault = fault or what
+        self.content = content
+
+
 class ClaimLost(RunError):
     """Another worker took this run over; nothing more may be written to it."""
 

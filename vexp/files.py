@@ -7,6 +7,7 @@ killed process leaves the former content whole. Failures become `StorageError` w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -15,9 +16,14 @@ import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from vexp.errors import StorageError
+import msgspec
+
+from vexp.errors import Damaged, StorageError
+from vexp.record_json import decoded
+
+T = TypeVar("T")
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space (`vexp clean` lists what can go)"),
@@ -28,6 +34,8 @@ _REASONS = {
 }
 
 _AT_ONCE = 1 << 16  # bytes read at a time
+_MOST = 1 << 28  # bytes of a record; far more than any that vexp writes
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 @contextlib.contextmanager
@@ -157,6 +165,31 @@ def _rename_new(source: Path, target: Path) -> None:
         raise
 
 
+def replace_folder(aside: Path, target: Path) -> None:
+    """Rename a folder to `target`; one that is there goes, at no moment is there none.
+
+    Where the file system cannot exchange two folders, there is none for a moment.
+    """
+    if target.exists() and not _exchanged(aside, target):
+        former = _aside(target)
+        target.rename(former)
+        aside.rename(target)
+        shutil.rmtree(former, ignore_errors=True)
+    elif not target.exists():
+        aside.rename(target)
+    fsync_folder(target.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names at once, as Linux can."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    here = _AT_FDCWD
+    code: int = call(here, os.fsencode(one), here, os.fsencode(other), _RENAME_EXCHANGE)
+    return code == 0
+
+
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line in a single write; a torn last line is recognised by `read_lines`."""
     line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
@@ -164,17 +197,75 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(line.encode("utf-8"))
 
 
+def read(path: Path | str, kind: type[T]) -> T | None:
+    """The record in a JSON file, checked against `kind` of `vexp.records`; None if it is missing.
+
+    Raises:
+        Damaged: if it cannot be read, or is no such record; names the file and what is wrong.
+    """
+    try:
+        content = read_bytes(path, _MOST)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(error, path) from error
+    return decoded(content, kind, path)
+
+
+def unreadable(error: OSError, path: Path | str) -> Damaged:
+    """What is wrong with a file that is there and cannot be read."""
+    foreign = error.errno in (errno.EACCES, errno.EPERM)
+    return Damaged(
+        f"{Path(path).name} cannot be read: {(error.strerror or str(error)).lower()}",
+        where=str(path),
+        remedy="ask its owner for leave to read it, or move its folder away"
+        if foreign
+        else "move its folder away, or restore it from a backup",
+        content=False,
+    )
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """The names in a folder; none if it does not exist.
+
+    Raises:
+        Damaged: if it cannot be listed.
+    """
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (ten thousand folders: names are enough)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(error, folder) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file and this user may know it."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int | None]:
-    """The complete JSON lines before the first damaged one, and its number (from 1) or None."""
+    """The complete JSON lines before the first damaged one, and its number (from 1) or None.
+
+    Raises:
+        Damaged: if the file is there and cannot be read.
+    """
     rows: list[dict[str, Any]] = []
-    if not path.exists():
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
         return rows, None
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    except OSError as error:
+        raise unreadable(error, path) from error
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line:
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = msgspec.json.decode(line)
+        except (ValueError, RecursionError):
             return rows, number
         if not isinstance(row, dict):
             return rows, number
@@ -200,16 +291,19 @@ def read_text(path: Path | str) -> str:
     return read_bytes(path).decode("utf-8")
 
 
-def read_bytes(path: Path | str) -> bytes:
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
     """A file's content, in a third of the time that `open` takes: some are read by the thousand.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if it cannot be read, or holds more than `most` bytes.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Without O_NONBLOCK a named pipe in place of the file would be waited for for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         parts = [os.read(handle, _AT_ONCE)]
         while len(parts[-1]) == _AT_ONCE:  # a file gives less only at its end
+            if most is not None and len(parts) * _AT_ONCE > most:
+                raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
             parts.append(os.read(handle, _AT_ONCE))
     finally:
         os.close(handle)

@@ -13,7 +13,8 @@ from tests.train.test_stages import RL, resumed, weights_of, whole
 from vexp.errors import CheckpointError
 from vexp.registry import KINDS, REGISTRY, Component
 from vexp.train import checkpoint
-from vexp.train.checkpoint import MEMORY, State
+from vexp.train.checkpoint import State
+from vexp.train.manifest import MEMORY, damage
 from vexp.train.memory import initial, joined, split
 
 # Kinds whose memory the loop hands over; one that is not here must not remember anything.
@@ -99,7 +100,7 @@ MEMORIES = {
 def test_tensors_and_plain_values_come_back_bit_by_bit(tmp_path):
     policy, optimizer = trained()
     folder = checkpoint.save(tmp_path, State(2, memory=MEMORIES), policy, optimizer)
-    assert checkpoint.damage(folder) is None
+    assert damage(folder) is None
     same(dict(State.read(folder).memory), MEMORIES)
 
 
@@ -139,7 +140,7 @@ def test_nothing_resumes_a_finished_run_so_its_memory_goes_with_the_moments(tmp_
     folder = checkpoint.save(tmp_path, State(2, memory=MEMORIES), policy, optimizer)
     checkpoint.drop_optimizer(folder)
     assert not (folder / MEMORY).exists()
-    assert checkpoint.damage(folder) is None
+    assert damage(folder) is None
     assert State.read(folder).step == 2
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vexp.files import new_folder, write_json
 from vexp.train import checkpoint
-from vexp.train.checkpoint import OPTIMIZER, State, damage, write_manifest
+from vexp.train.checkpoint import State
+from vexp.train.manifest import OPTIMIZER, damage, write_manifest
 from vexp.train.workspace import stopped
 
 

@@ -16,7 +16,7 @@ from vexp.runs.rows import rows
 
 
 def listing(store) -> dict[str, str]:
-    return {str(item.path.relative_to(store.root)): item.why for item in removable(store)}
+    return {str(item.path.relative_to(store.root)): item.why for item in removable(store).items}
 
 
 def everything(store) -> set[str]:
@@ -58,7 +58,7 @@ def test_what_can_go_is_listed_with_sizes_and_deleted_only_on_request(stub_run, 
         "runs/.grpo-x-0000.12345678.tmp": "left over by a process that died",
         "stages/warm_start-unused": "a shared stage that no run refers to",
     }  # fmt: skip
-    sizes = {item.path.name: item.size for item in removable(store)}
+    sizes = {item.path.name: item.size for item in removable(store).items}
     assert sizes["optimizer.safetensors"] == 1000 and sizes[orphan.name] == 10
     assert clean(store) == removable(store)
     assert everything(store) == before

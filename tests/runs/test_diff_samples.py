@@ -12,6 +12,7 @@ from scipy import stats
 from tests.runs.conftest import Recorder
 from vexp.cli.main import Commands
 from vexp.errors import RunError
+from vexp.records import Metric, Results
 from vexp.runs.execute import execute
 from vexp.runs.responses import are_numbered, split_id
 from vexp.tables.pair import Compared, NotCompared, compare
@@ -31,6 +32,8 @@ def rewritten(run, correct, ids=None):
     for row, name in zip(rows, ids or [], strict=False):
         row["id"] = name
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"samples": len(rows)}))
 
 
 def test_accuracies_difference_and_exact_test(finished):
@@ -85,11 +88,11 @@ def test_a_sharp_in_an_id_is_part_of_it(finished):
         ("lmms_eval", {"drawn": {"k": 1}}, False),
         ("lmms_eval", {"drawn": {"k": 3}}, True),
         ("imported", {"k": 8}, False),
-        ("heldout", None, False),
+        ("heldout", {}, False),
     ],
 )
 def test_the_protocol_says_whose_number_ends_an_id(evaluator, protocol, numbered):
-    results = {"evaluator": evaluator, "protocol": protocol}
+    results = Results(1, "it", "key", {"accuracy": Metric(1.0)}, "", evaluator, protocol)
     assert are_numbered(results) is numbered
     whole = split_id("p.jpg#1#0", numbered=numbered)
     assert whole == (("p.jpg#1", "0") if numbered else ("p.jpg#1#0", ""))

@@ -47,7 +47,7 @@ def filled(stub_run, store):
 @pytest.mark.parametrize("name", ["results.zip", "folder"])
 def test_the_round_trip_gives_the_same_rows_and_verdicts(filled, tmp_path, name):
     target = tmp_path / "out" / name
-    assert sorted(export(filled, target)) == [run.name for run in filled.runs()]
+    assert sorted(export(filled, target).runs) == [run.name for run in filled.runs()]
     other = RunStore(tmp_path / "other")
     report = import_(other, target)
     assert len(report.runs) == 3 and report.evaluations == 6 and not report.skipped
@@ -98,7 +98,7 @@ def test_rows_for_people(filled, tmp_path):
 def test_some_runs_only_and_an_earlier_export_is_replaced(filled, tmp_path):
     first, second, _ = (run.name for run in filled.runs())
     export(filled, tmp_path / "folder")
-    assert export(filled, tmp_path / "folder", [first]) == [first]
+    assert export(filled, tmp_path / "folder", [first]).runs == [first]
     index = json.loads((tmp_path / "folder" / "export.json").read_text())
     assert index["runs"] == [first]
     assert not (tmp_path / "folder" / "runs" / f"{second}.json").exists()

@@ -108,8 +108,8 @@ def test_a_failed_run_says_why_and_goes_on_from_its_checkpoint(
         execute(stub_run(), reporter=reporter, store=store)
     (status,) = store.statuses()
     assert status.state == "failed"
-    assert status.failure["kind"] == "code"
-    assert status.failure["signature"].startswith("ValueError at stub_training.py:")
+    assert status.failure.kind == "code"
+    assert status.failure.signature.startswith("ValueError at stub_training.py:")
     log = status.folder / "attempts" / "0001" / "log.txt"
     assert str(log) in str(caught.value)
     assert "Traceback (most recent call last)" in log.read_text()

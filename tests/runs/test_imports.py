@@ -15,10 +15,12 @@ from vexp.errors import ConfigError, RunError, VexpError
 from vexp.evaluator.benchmarks import catalogue
 from vexp.files import write_json
 from vexp.runs.claim import acquire
-from vexp.runs.evaluations import read_results, read_samples
+from vexp.runs.evaluations import read_content as read_results
+from vexp.runs.evaluations import read_samples
 from vexp.runs.imports.adopt import adopt, is_foreign
 from vexp.runs.rows import evaluation_folders
-from vexp.runs.store import RESULT, RunStore
+from vexp.runs.status import RESULT
+from vexp.runs.store import RunStore
 
 SMALL = ["warm_start.steps=1", "rl.steps=1"]
 

@@ -162,7 +162,7 @@ def test_a_corrupt_line_of_samples_is_scored_again(stub_run, store, reporter):
     run = stub_run()
     execute(run, reporter=reporter, store=store, evaluate=False)
     (folder,) = store.runs()
-    (unit,) = units(run, folder.result()["checkpoint_hash"])
+    (unit,) = units(run, folder.result().checkpoint_hash)
     claim = acquire(work_area(folder.evaluations_dir / unit.folder_name))
     work = claim.attempt_dir / "work"
     work.mkdir()

@@ -10,12 +10,14 @@ import sys
 import pytest
 
 from tests.runs.processes import ROOT, output, start
+from vexp import records
 from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import RunError
 from vexp.runs.claim import acquire, attempt_folder
-from vexp.runs.store import RunFolder, RunStore, check_same_science, flattened
+from vexp.runs.record import check_same_science, flattened
+from vexp.runs.store import RunFolder, RunStore
 
 HERE = [f"seed={seed}" for seed in range(3)]
 
@@ -99,15 +101,17 @@ def test_states_are_read_from_names(store, timing):
     acquire(folders[1], timing=timing).release("stopped")
     acquire(folders[2], timing=timing).release("failed")
     (attempt_folder(folders[2], 1) / "failure.json").write_text('{"kind": "oom"}')
-    acquire(folders[3], timing=timing).publish()
+    done = acquire(folders[3], timing=timing)
+    (done.attempt_dir / "result.json").write_text('{"checkpoint": null, "checkpoint_hash": "c"}')
+    done.publish()
     claim = acquire(folders[4], timing=timing)
     (claim.attempt_dir / "progress.json").write_text('{"step": 3}')
     found = {status.folder: status for status in store.statuses()}
     states = [found[folder].state for folder in folders]
     assert states == ["new", "stopped", "failed", "done", "running"]
     assert [found[folder].attempts for folder in folders] == [0, 1, 1, 1, 1]
-    assert found[folders[2]].failure == {"kind": "oom"}
-    assert found[folders[4]].progress == {"step": 3}
+    assert found[folders[2]].failure == records.Failure(kind="oom")
+    assert found[folders[4]].progress == records.Progress(step=3)
     assert found[folders[4]].owner == claim.owner
     assert found[folders[4]].silent_s < 60
     claim.release("stopped")
@@ -159,7 +163,7 @@ def test_differing_keys_are_named_with_both_values(store, run):
     inputs["algorithm"]["name"] = "dapo"
     inputs["seed"] = 1.0
     with pytest.raises(RunError) as caught:
-        check_same_science(folder, dataclasses.replace(identity, inputs=inputs))
+        check_same_science(folder.folder, dataclasses.replace(identity, inputs=inputs))
     text = str(caught.value)
     assert 'algorithm.name: "grpo" there, "dapo" here' in text
     assert "rollout.top_p: 1.0 there, not set here" in text

@@ -19,7 +19,8 @@ from vexp.runs.exchange import export
 from vexp.runs.execute import evaluate_run, execute
 from vexp.runs.failure import RunFailed
 from vexp.runs.imports.exported import import_
-from vexp.runs.store import SWITCHES, RunStore
+from vexp.runs.status import SWITCHES
+from vexp.runs.store import RunStore
 
 DECLARED = "engine=vllm"
 HELDOUT = "evaluator.real={name:heldout,size:4}"

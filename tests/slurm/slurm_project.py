@@ -149,7 +149,9 @@ def science(project: Project) -> dict[str, bytes]:
     for run in project.runs():
         attempt = attempt_folder(run.folder, run.published() or 0)
         found[f"{run.name}/metrics"] = (attempt / "metrics.jsonl").read_bytes()
-        model = run.model(run.result() or {})
+        result = run.result()
+        model = run.model(result) if result is not None else None
+        assert model is not None
         for path in [*model.rglob("*"), *run.evaluations_dir.rglob("*")]:
             if path.is_file() and path.name != "provenance.json":
                 inside = path.relative_to(model if model in path.parents else run.evaluations_dir)

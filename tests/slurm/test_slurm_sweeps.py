@@ -126,8 +126,8 @@ def test_time_limits_are_survived_only_so_often(project):
     project.wait(lambda: project.states() == ["failed"], 120)
     (run,) = project.runs()
     failure = run.status().failure
-    assert failure["kind"] == "timeout"
-    assert "launcher.retry.timeout" in failure["message"]
+    assert failure.kind == "timeout"
+    assert "launcher.retry.timeout" in failure.message
     project.wait(lambda: not project.jobs(), 30)
     assert "(timeout)" in project.vexp("status", "s.yaml")
 
@@ -138,7 +138,7 @@ def test_a_stuck_run_is_stopped_and_tried_again_a_few_times(project):
     project.wait(lambda: project.states() == ["failed"], 120)
     (run,) = project.runs()
     assert project.ends(run).count("infra") >= 2
-    assert "no progress" in run.status().failure["message"]
+    assert "no progress" in run.status().failure.message
 
 
 def test_two_launches_at_once_submit_nothing_twice(project, undisturbed):

@@ -11,7 +11,8 @@ from vexp.runs import failure
 from vexp.runs.build import build_once
 from vexp.runs.claim import Claim, acquire
 from vexp.runs.evaluations import units
-from vexp.runs.store import RESULT, RunStore
+from vexp.runs.status import RESULT
+from vexp.runs.store import RunStore
 
 METRICS = {"accuracy": 0.5, "accuracy/single": 0.6}
 

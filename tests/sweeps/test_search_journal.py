@@ -171,7 +171,7 @@ def test_a_trial_that_went_on_with_another_engine_has_its_score(worked, plan, fa
     assert outcome(study, trial).state == "complete"
     write_record(folder.folder, [Switch(2, {"name": "hf"}, {"name": "vllm"}, "now")])
     assert outcome(study, trial).state == "live"  # it has to be evaluated with the engine it has
-    found = units(effective(declared, folder), folder.result()["checkpoint_hash"])
+    found = units(effective(declared, folder), folder.result().checkpoint_hash)
     for unit in found:
         results = {"format": 1, "name": unit.label, "key": unit.key}
         results |= {"metrics": {"accuracy": {"value": 0.25}}}

@@ -172,7 +172,7 @@ def test_a_metric_that_runs_do_not_have_is_said_with_those_they_have(judged):
 
 
 def test_pruned_runs_are_due_for_others_only(fabricate, plan):
-    from vexp.runs.store import RunStatus
+    from vexp.runs.status import RunStatus
     from vexp.sweeps.state import Entry
 
     status = RunStatus(plan("rows: {a: []}").state.folder, "pruned", 1)

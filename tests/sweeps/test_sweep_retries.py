@@ -69,9 +69,9 @@ def test_an_end_too_many_makes_a_failed_run_that_says_what_to_do(folder, plan):
         claim.release("stopped")
         assert aftermath.again("oom", "killed: out of memory", first) == allowed
     failure = plan(ONE).runs[0].status.failure
-    assert failure["kind"] == "oom"
-    assert "end number 2 of this kind" in failure["message"]
-    assert "micro_batch_size" in failure["message"]
+    assert failure.kind == "oom"
+    assert "end number 2 of this kind" in failure.message
+    assert "micro_batch_size" in failure.message
 
 
 def test_ends_before_the_run_was_claimed_count_too(folder, plan):
@@ -87,7 +87,7 @@ def test_an_attempt_that_failed_keeps_its_own_record(folder, fabricate, plan):
     first = read_marks(run.folder).next
     fabricate.failed(plan(ONE).runs[0].training.run, MemoryError("at step 3"))
     assert not Aftermath(run, Policy()).again("oom", "x", first)
-    assert run.status().failure["message"] == "at step 3"
+    assert run.status().failure.message == "at step 3"
     assert run.status().attempts == 1
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vexp.cli.status import SHOWN, command
 from vexp.files import write_json
+from vexp.records import Failure
 from vexp.runs.heartbeat import duration
 from vexp.sweeps import status
 from vexp.sweeps.show import failures_text, progress_data, progress_table, size
@@ -122,11 +123,11 @@ def test_failures_are_grouped_by_what_they_have_in_common(plan, fabricate):
 
 
 def test_different_messages_at_one_place_stay_apart():
-    place = {"signature": "ValueError at x.py:3"}
-    same = signature(place | {"message": "3 rows"}) == signature(place | {"message": "14 rows"})
-    other = signature(place | {"message": "3 rows"}) == signature(place | {"message": "3 columns"})
-    assert same
-    assert not other
+    def of(message):
+        return signature(Failure(signature="ValueError at x.py:3", message=message))
+
+    assert of("3 rows") == of("14 rows")
+    assert of("3 rows") != of("3 columns")
 
 
 def test_remarks_say_what_the_state_does_not(plan, fabricate):

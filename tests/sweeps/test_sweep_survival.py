@@ -130,7 +130,7 @@ def test_a_launch_killed_at_any_moment_is_made_good_by_the_next(
         killed += process.wait() == -signal.SIGKILL
         process.communicate()
         for run in store.runs():
-            assert run.record["config"]  # a run folder is there whole or not at all
+            assert run.record.config  # a run folder is there whole or not at all
     assert killed >= 3
     launch(plan(TEN), local(workers=3))
     eventually(lambda: plan(TEN).complete)

@@ -42,22 +42,22 @@ def test_a_worker_does_everything_once_and_ends(serve):
     plan = serve(SEEDS)
     assert plan.complete
     assert started(plan) == [run.name for run in plan.runs]
-    assert plan.state.ends()[plan.runs[0].name]["exit_code"] == 0
+    assert plan.state.ends()[plan.runs[0].name].exit_code == 0
 
 
 def test_a_crashing_run_is_recorded_and_does_not_stop_the_worker(serve, capfd):
     plan = serve(SEEDS, seed1="exit 7")
     assert [run.state for run in plan.runs] == ["failed", "done", "done"]
     status = plan.runs[0].status
-    assert status.failure["error"] == "Crash"
-    assert "exit code 7" in status.failure["message"]
-    assert status.failure["kind"] == "code"
+    assert status.failure.error == "Crash"
+    assert "exit code 7" in status.failure.message
+    assert status.failure.kind == "code"
 
 
 def test_a_run_that_records_its_failure_is_left_at_that(serve):
     plan = serve(SEEDS, seed2="fails")
     assert [run.state for run in plan.runs] == ["done", "failed", "done"]
-    assert plan.runs[1].status.failure["error"] == "RuntimeError"
+    assert plan.runs[1].status.failure.error == "RuntimeError"
     assert len(started(plan)) == 3
 
 
@@ -75,7 +75,7 @@ def test_failed_runs_are_run_again_only_when_asked_and_once(serve):
 def test_a_killed_run_goes_on_at_the_next_launch(serve):
     plan = serve(SEEDS, seed3="killed")
     assert [run.state for run in plan.runs] == ["done", "done", "stopped"]
-    assert plan.state.ends()[plan.runs[2].name]["exit_code"] == -9
+    assert plan.state.ends()[plan.runs[2].name].exit_code == -9
     plan = serve(SEEDS, seed3="done")
     assert plan.complete
     assert len(started(plan)) == 4
@@ -86,8 +86,8 @@ def test_a_stuck_run_is_tried_again_as_often_as_allowed(serve):
     plan = serve(SEEDS + launcher, seed2="slow")
     assert [run.state for run in plan.runs] == ["done", "failed", "done"]
     assert started(plan).count(plan.runs[1].name) == 2
-    assert plan.runs[1].status.failure["kind"] == "infra"
-    assert "no progress" in plan.runs[1].status.failure["message"]
+    assert plan.runs[1].status.failure.kind == "infra"
+    assert "no progress" in plan.runs[1].status.failure.message
 
 
 def test_a_run_that_another_process_works_on_is_passed_over(serve, plan, fabricate):
@@ -161,7 +161,7 @@ def test_a_crash_keeps_the_end_of_its_output(plan, fabricate):
         run = RunFolder(before.state.results_dir / "runs" / before.runs[0].name)
         worker._record_failure(run, -11, len("an earlier run\n"))
     status = plan("rows: {a: []}").runs[0].status
-    assert status.failure["signature"] == "process ended: killed by SIGSEGV"
+    assert status.failure.signature == "process ended: killed by SIGSEGV"
     log = attempt_folder(status.folder, status.attempts) / "log.txt"
     assert log.read_text() == "Segmentation fault\n"
 

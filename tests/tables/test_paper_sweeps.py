@@ -13,7 +13,7 @@ from vexp.config.scalars import read_scalar
 from vexp.config.schema import to_dict
 from vexp.paths import shipped
 from vexp.registry import REGISTRY
-from vexp.runs.store import flattened
+from vexp.runs.record import flattened
 from vexp.sweeps.find import find_sweep
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.points import points

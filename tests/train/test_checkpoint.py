@@ -14,6 +14,7 @@ from vexp.errors import CheckpointError, StorageError
 from vexp.spec import Keep, Optimization
 from vexp.train import checkpoint
 from vexp.train.checkpoint import State
+from vexp.train.manifest import damage
 from vexp.train.optimizer import make_optimizer
 
 
@@ -54,7 +55,7 @@ def test_moments_come_back_bit_by_bit(tmp_path):
     policy, optimizer = trained()
     folder = checkpoint.save(tmp_path, State(3, 30, 3, {"reward": 0.5}), policy, optimizer)
     assert folder.name == "step-000003"
-    assert checkpoint.damage(folder) is None
+    assert damage(folder) is None
     assert State.read(folder) == State(3, 30, 3, {"reward": 0.5})
     fresh = make_optimizer(policy, Optimization(learning_rate=0.1))
     checkpoint.load_optimizer(folder, policy, fresh)
@@ -132,14 +133,14 @@ def test_a_failed_write_leaves_the_former_checkpoints_and_no_rest(tmp_path, monk
     with pytest.raises(StorageError, match="disk is full"):
         checkpoint.save(tmp_path, State(2), policy, optimizer)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
-    assert checkpoint.damage(tmp_path / "step-000001") is None
+    assert damage(tmp_path / "step-000001") is None
 
 
 def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "step-000001" / "state.json").write_text("{")
     save(tmp_path, 1)
-    assert checkpoint.damage(tmp_path / "step-000001") is None
+    assert damage(tmp_path / "step-000001") is None
 
 
 def test_latest_and_every_nth_are_kept(tmp_path):
@@ -196,7 +197,7 @@ def test_without_optimizer_state_it_still_holds_the_model_but_cannot_be_resumed(
     checkpoint.drop_optimizer(tmp_path / "step-000002")
     checkpoint.drop_optimizer(tmp_path / "step-000002")
     assert not (tmp_path / "step-000002" / "optimizer.safetensors").exists()
-    assert checkpoint.damage(tmp_path / "step-000002") is None
+    assert damage(tmp_path / "step-000002") is None
     notes = []
     assert checkpoint.newest([tmp_path], 2, notes.append) == tmp_path / "step-000002"
     assert notes == []

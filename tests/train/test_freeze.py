@@ -16,9 +16,10 @@ from vexp.config.compose import resolve
 from vexp.config.identity import stage_key, training_id
 from vexp.errors import ConfigError
 from vexp.spec import Optimization
-from vexp.train.checkpoint import OPTIMIZER, State
+from vexp.train.checkpoint import State
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
+from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import freeze, make_optimizer
 from vexp.train.stages import train
 from vexp.train.timing import Clock

@@ -18,9 +18,10 @@ from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import CheckpointError, ConfigError
 from vexp.train import lora
-from vexp.train.checkpoint import OPTIMIZER, State
+from vexp.train.checkpoint import State
 from vexp.train.learner import load_trained, make_learner
 from vexp.train.loop import train_step
+from vexp.train.manifest import OPTIMIZER
 from vexp.train.stages import train
 from vexp.train.timing import Clock
 

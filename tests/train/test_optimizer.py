@@ -16,8 +16,8 @@ from vexp.config.compose import resolve
 from vexp.config.identity import training_id
 from vexp.errors import ConfigError, Diverged
 from vexp.spec import Compute, Optimization
-from vexp.train.checkpoint import OPTIMIZER
 from vexp.train.device import arithmetic, device_name, make_accelerator
+from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import apply_gradients, learning_rate, make_optimizer
 
 

@@ -20,9 +20,10 @@ from tests.train.test_parallel import _joined, in_two
 from vexp.probe.attention import Probe
 from vexp.spec import Compute, Optimization
 from vexp.train import checkpoint, lora, parallel, sharding
-from vexp.train.checkpoint import OPTIMIZER, State
+from vexp.train.checkpoint import State
 from vexp.train.device import make_accelerator
 from vexp.train.experience import forward
+from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import apply_gradients, make_optimizer
 from vexp.train.policy import Reading
 

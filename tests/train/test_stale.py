@@ -15,9 +15,10 @@ from vexp.config.identity import training_id
 from vexp.engine.hf import HF
 from vexp.errors import CheckpointError, ConfigError
 from vexp.train import stale
-from vexp.train.checkpoint import FORMER, State
+from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import make_learner
+from vexp.train.manifest import FORMER
 from vexp.train.timing import Clock
 
 STALE = (*RL, "rl.staleness=1")

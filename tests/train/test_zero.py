@@ -19,8 +19,9 @@ from vexp.errors import ConfigError, Diverged
 from vexp.runs.processes import span_of
 from vexp.spec import Compute, Optimization
 from vexp.train import checkpoint, parallel, sharding, zero
-from vexp.train.checkpoint import OPTIMIZER, State
+from vexp.train.checkpoint import State
 from vexp.train.device import make_accelerator
+from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import apply_gradients, make_optimizer
 
 CPU = Compute(device="cpu")

@@ -112,7 +112,14 @@ def check_architecture(folder: Path, expected: PreTrainedConfig) -> None:
             where=str(folder / "config.json"),
             remedy=_REMEDY,
         )
-    found = type(expected)(**content).to_dict()
+    try:
+        found = type(expected)(**content).to_dict()
+    except Exception as error:  # its checks of values raise errors of many kinds
+        raise CheckpointError(
+            f"config.json of the checkpoint is damaged: {str(error).strip().splitlines()[0]}",
+            where=str(folder / "config.json"),
+            remedy=_REMEDY,
+        ) from error
     differences = sorted(_differences(found, expected.to_dict()), key=len)  # plain ones first
     if differences:
         shown = "; ".join(differences[:6]) + ("; …" if len(differences) > 6 else "")
@@ -160,7 +167,7 @@ def check_report(folder: Path, report: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise CheckpointError(
             f"{path.name} of the checkpoint {what}",

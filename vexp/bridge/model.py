@@ -23,7 +23,8 @@ from vexp.spec import Prompt
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.train import manifest
+from vexp.train.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ class VexpModel(lmms):  # type: ignore[misc]
     def _loaded(self, device: str) -> Policy:
         if self._policy is None:
             compute = self.run.compute
+            if self._checkpoint is not None:
+                manifest.check_if_listed(self._checkpoint)
             self._policy = self.run.backbone.load(
                 self._checkpoint,
                 device=device,

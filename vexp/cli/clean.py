@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vexp.cli.options import json_option, results_option
+from vexp.cli.sweeps import say_damage
 
 
 @click.command("clean")
@@ -22,7 +23,9 @@ def command(results_dir: Path, yes: bool, as_json: bool) -> None:
     from vexp.runs.clean import clean
     from vexp.runs.store import RunStore
 
-    found = clean(RunStore(results_dir), yes=yes)
+    cleaning = clean(RunStore(results_dir), yes=yes)
+    say_damage(cleaning.damage)
+    found = cleaning.items
     if as_json:
         rows = [{"path": str(i.path), "why": i.why, "bytes": i.size} for i in found]
         click.echo(json.dumps({"deleted": yes, "items": rows}, indent=2))

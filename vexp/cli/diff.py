@@ -36,7 +36,7 @@ def command(first: str, second: str, samples: bool, results_dir: Path, as_json: 
 
     store = RunStore(results_dir)
     left, right = store.load(first), store.load(second)
-    decisive = set(differing(left.record["science"], right.record["science"]))
+    decisive = set(differing(left.record.science, right.record.science))
     found = differing(left.config, right.config)
     rows = [
         {"key": key, "first": a, "second": b, "science": key in decisive}

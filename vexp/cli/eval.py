@@ -57,7 +57,8 @@ def command(
     from vexp.cli.run import summary
     from vexp.config.compose import resolve
     from vexp.config.grammar import quoted
-    from vexp.runs.store import RECORD, RunStore
+    from vexp.runs.record import RECORD
+    from vexp.runs.store import RunStore
 
     overrides = (*_of_benchmarks(benchmarks, data), *overrides)
     store = RunStore(results_dir)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vexp.cli.options import json_option
-from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments, workers_option
+from vexp.cli.sweeps import (
+    again,
+    launcher_of,
+    plan_of,
+    say_damage,
+    sweep_arguments,
+    workers_option,
+)
 from vexp.launcher.base import SILENT, STOPPING
 
 if TYPE_CHECKING:
@@ -65,15 +72,17 @@ def reconcile(
     `settings` go to `vexp.sweeps.launch.launch`.
     """
     from vexp.sweeps.launch import launch
-    from vexp.sweeps.plan import refreshed
+    from vexp.sweeps.plan import look_up_evaluations, refreshed
 
     notes = plan.notes()  # before this launch writes whose the folder is
+    look_up_evaluations(plan)
     done = launch(plan, launcher_of(plan), dry_run=dry_run, **settings)
     if as_json:
         click.echo(json.dumps(_data(plan, done, dry_run), indent=2))
     else:
         for line in _report(plan, done, told, dry_run, wait, notes):
             click.echo(line)
+    say_damage({f"run {name}": wrong for name, wrong in done.refused.items()} | plan.damage())
     if wait and not dry_run:
         _wait(refreshed(plan), told, quiet=as_json)
 
@@ -156,6 +165,7 @@ def _data(plan: Plan, done: Launched, dry_run: bool) -> dict[str, object]:
         "created": list(done.created),
         "pending": done.pending,
         "held": done.held,
+        "refused": {name: str(problem) for name, problem in done.refused.items()},
         "started": [worker.name for worker in done.started],
         "alive": [worker.name for worker in done.alive],
     }

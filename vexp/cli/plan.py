@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vexp.cli.options import json_option
-from vexp.cli.sweeps import again, plan_of, sweep_arguments
+from vexp.cli.sweeps import again, plan_of, say_damage, sweep_arguments
 
 
 @click.command("plan")
@@ -23,8 +23,9 @@ def command(
     """
     from vexp.sweeps import show
     from vexp.sweeps.disk import needs
+    from vexp.sweeps.plan import look_up_evaluations
 
-    plan = plan_of(sweep, overrides, config_dirs)
+    plan = look_up_evaluations(plan_of(sweep, overrides, config_dirs))
     disk = needs(plan)
     if as_json:
         click.echo(json.dumps(show.plan_data(plan, disk), indent=2))
@@ -54,5 +55,6 @@ def command(
     if plan.orphaned_evaluations:
         click.echo(f"  {plan.orphaned_evaluations} evaluations are no longer declared, kept")
     click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
+    say_damage(plan.damage())
     following = "table" if plan.complete else "launch"
     click.echo(f"next: {again(following, sweep, overrides)}")

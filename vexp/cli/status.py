@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vexp.cli.options import json_option
-from vexp.cli.sweeps import again, launcher_of, plan_of, sweep_arguments
+from vexp.cli.sweeps import again, launcher_of, plan_of, say_damage, sweep_arguments
+
+if TYPE_CHECKING:
+    from vexp.sweeps.plan import Plan
+    from vexp.sweeps.status import Progress
 
 SHOWN = 100  # runs that are shown unless all are wanted: more than anybody reads
 
@@ -32,20 +37,20 @@ def command(
     Of many runs, those that are at work or need attention are shown.
     """
     from vexp.sweeps import show
-    from vexp.sweeps.plan import refreshed
+    from vexp.sweeps.plan import look_up_evaluations, refreshed
     from vexp.sweeps.status import failures, foremost, progress
 
     plan = plan_of(sweep, overrides, config_dirs)
     launcher = launcher_of(plan)
     workers = launcher.alive(plan.state.folder)
-    if launcher.settles:
-        plan = refreshed(plan)
+    plan = look_up_evaluations(refreshed(plan) if launcher.settles else plan)
     if as_json:
         content = {
             "sweep": plan.sweep.name,
             "trainings": {"declared": len(plan.runs), **plan.counts()},
             "evaluations": show.evaluations_data(plan),
             "held": plan.held,
+            "damaged": {name: str(problem) for name, problem in plan.damage().items()},
             "trials": plan.search.counts() if plan.search else None,
             "failed_trials": plan.search.reasons() if plan.search else {},
             "workers": [worker.name for worker in workers],
@@ -61,6 +66,7 @@ def command(
     from vexp.sweeps.watch import watch
 
     console = Console()
+    rows: list[Progress] = []
     if live:
         try:
             plan = watch(plan, launcher_of(plan), console)
@@ -81,13 +87,26 @@ def command(
     lines = (show.lost_lines(rows), show.silent_lines(plan), show.workers_lines(workers, labels))
     for line in itertools.chain.from_iterable(lines):
         click.echo(line)
+    unread = {f"progress of run {row.run.name}": row.unread for row in rows if row.unread}
+    say_damage(plan.damage() | unread)
     counts = plan.counts()
     if plan.complete:
         following = again("table", sweep, overrides)
     elif workers or counts["running"]:
         following = again("status", sweep, overrides) + " --live"
     else:
-        more = counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
-        only_failed = counts["failed"] and not more
-        following = again("retry" if only_failed else "launch", sweep, overrides)
+        following = again(_next(plan), sweep, overrides)
     click.echo(f"next: {following}")
+
+
+def _next(plan: Plan) -> str:
+    """The command that goes on with a sweep at which nobody is at work."""
+    counts = plan.counts()
+    due = sum(unit.state in ("new", "stopped") for run in plan.runs if run.state == "done"
+              for unit in run.units.declared.values())  # fmt: skip
+    due += sum(run.status is not None and run.status.mends for run in plan.runs)
+    due += counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
+    if counts["failed"] and not due:
+        return "retry"
+    # What is damaged and cannot be mended is named above; without it, all is done.
+    return "launch" if due or not plan.damage() else "table"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,22 @@ def launcher_of(plan: Plan) -> Launcher:
             )
         )
     return plan.launcher
+
+
+def say_damage(damage: Mapping[str, Problem]) -> None:
+    """Name what cannot be read, on stderr; the rest of the command is about everything else."""
+    for line in damage_lines(damage):
+        click.echo(line, err=True)
+
+
+def damage_lines(damage: Mapping[str, Problem], most: int = 20) -> list[str]:
+    """What cannot be read, by what it is of, and what to do about each; the first `most`."""
+    lines = []
+    for name, problem in list(damage.items())[:most]:
+        what, *rest = str(problem).splitlines()
+        lines += [f"damaged: {name}: {what}", *rest]
+    left = len(damage) - most
+    return [*lines, f"… and {left:,} more that are damaged"] if left > 0 else lines
 
 
 def again(command: str, sweep: str, overrides: Sequence[str]) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vexp.cli.options import UserPath
-from vexp.cli.sweeps import again, plan_of, sweep_arguments
-from vexp.errors import ConfigError, Problem, suggest
+from vexp.cli.sweeps import again, plan_of, say_damage, sweep_arguments
+from vexp.errors import ConfigError, Problem, StorageError, suggest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +53,7 @@ def command(
     gc.disable()  # millions of small objects, none of them garbage: collecting takes a quarter
     plan = plan_of(sweep, overrides, config_dirs)
     frame = _frame(plan)
+    say_damage(frame.damage)
     empty = bool(plan.points) and not frame.finished
     if empty:
         click.echo("nothing is evaluated yet, so no file is written", err=True)
@@ -64,7 +65,10 @@ def command(
     if empty:
         return
     tables = plan.state.results_dir / "tables"
-    _write(sheet, {"md"}, tables, quiet=printed)
+    try:
+        _write(sheet, {"md"}, tables, quiet=printed)
+    except StorageError as error:  # results that one may only look at are shown all the same
+        click.echo(f"note: {error}", err=True)
     if not printed:
         _write(sheet, set(chosen) - ({"md"} if output is None else set()), output or tables)
 

@@ -11,6 +11,7 @@ from vexp.cli.options import UserPath, results_option
 from vexp.errors import ConfigError, Problem, RunError, suggest
 
 if TYPE_CHECKING:
+    from vexp.records import Results
     from vexp.runs.store import RunFolder
 
 
@@ -64,10 +65,10 @@ def _kept(run: RunFolder, wanted: str | None) -> tuple[str, list[dict[str, Any]]
     found: dict[str, tuple[str, list[dict[str, Any]]]] = {}
     for folder in evaluation_folders(run):
         results = read_results(folder)
-        if results["evaluator"] == "credit":
+        if results.evaluator == "credit":
             samples = read_samples(folder)
             if any(sample.get("tokens") for sample in samples):
-                found[results["name"]] = (results["protocol"]["credit"]["name"], samples)
+                found[results.name] = (_method(results), samples)
     if not found:
         raise RunError(
             "no evaluation of this run has kept tokens",
@@ -86,3 +87,9 @@ def _kept(run: RunFolder, wanted: str | None) -> tuple[str, list[dict[str, Any]]
             remedy="name one of them",
         )
     return found[wanted]
+
+
+def _method(results: Results) -> str:
+    """The name of the credit method whose weights an evaluation by `credit` has kept."""
+    credit = results.protocol.get("credit")
+    return str(credit.get("name", "unknown")) if isinstance(credit, dict) else "unknown"

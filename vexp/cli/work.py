@@ -47,7 +47,8 @@ def run(
     from vexp.runs import trust
     from vexp.runs.execute import execute
     from vexp.runs.processes import Span
-    from vexp.runs.store import RECORD, RunFolder, RunStore
+    from vexp.runs.record import RECORD
+    from vexp.runs.store import RunFolder, RunStore
 
     here = RunFolder(folder)
     if config is None:

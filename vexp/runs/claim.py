@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from vexp.errors import ClaimLost, Interrupted, RunError, StorageError
-from vexp.files import fsync_folder, read_json, storage_errors, write_bytes
+from vexp.files import fsync_folder, names_in, read_json, storage_errors, write_bytes
 from vexp.runs.heartbeat import DEFAULT, Heartbeat, Timing, Watch
 from vexp.runs.owner import Owner
 
@@ -76,11 +76,12 @@ def live_file(folder: Path, attempt: int) -> Path:
 
 
 def read_marks(folder: Path) -> Marks:
-    """Read the names in a folder; one that does not exist has no marks."""
-    try:
-        return marks_of(os.listdir(folder))  # noqa: PTH208  (only names are wanted)
-    except FileNotFoundError:
-        return marks_of(())
+    """Read the names in a folder; one that does not exist has no marks.
+
+    Raises:
+        Damaged: if it cannot be listed.
+    """
+    return marks_of(names_in(folder))
 
 
 def marks_of(names: Collection[str]) -> Marks:
@@ -287,6 +288,13 @@ def end_lost(folder: Path, attempt: int, ending: Ending = "expired") -> bool:
             return False
         fsync_folder(folder)
     return True
+
+
+def unpublish(folder: Path, attempt: int) -> None:
+    """Have the published attempt, number `attempt`, count as expired: the next one is claimed."""
+    with storage_errors(folder), contextlib.suppress(FileNotFoundError):  # another was faster
+        (folder / DONE).rename(folder / f"claim-{attempt:04d}.expired")
+        fsync_folder(folder)
 
 
 def fsync_tree(folder: Path) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vexp.errors import VexpError
-from vexp.files import read_json, storage_errors
+from vexp.errors import Damaged, Problem, VexpError
+from vexp.files import names_in, read, storage_errors
 from vexp.runs.claim import attempt_folder, read_marks, read_owner
 from vexp.runs.store import RunFolder, RunStore
 from vexp.runs.workspace import CHECKPOINTS, STAGES
-from vexp.train.checkpoint import OPTIMIZER, drop_optimizer
+from vexp.train.checkpoint import drop_optimizer
+from vexp.train.manifest import OPTIMIZER
 
 _OLD_S = 3600.0  # a temporary folder this old belongs to nobody
 
@@ -28,22 +29,34 @@ class Removable:
     size: int  # bytes on disk; what is hard-linked elsewhere counts, too
 
 
-def removable(store: RunStore) -> list[Removable]:
+@dataclass(frozen=True)
+class Cleaning:
+    """What can go, and the runs that cannot be read: nothing of theirs goes, nor any stage."""
+
+    items: list[Removable]
+    damage: dict[str, Problem]  # by what it is of
+
+
+def removable(store: RunStore) -> Cleaning:
     """Everything that can go, runs that are being worked on left out; nothing is deleted."""
-    runs = store.runs()
-    idle = [run for run in runs if not _working(run.folder)]
+    runs, broken = store.readable()
+    damage = {f"run {name}": problem for name, problem in broken.items()}
     found = [*_leftovers(store.runs_dir), *_leftovers(store.stages_dir)]
     found += _leftovers(store.evaluations_dir)
-    for run in idle:
-        found += _of_run(run)
-    found += _unused_stages(store, runs)
-    return sorted(found, key=lambda item: str(item.path))
+    for run in runs:
+        try:
+            found += [] if _working(run.folder) else list(_of_run(run))
+        except Damaged as error:
+            damage[f"run {run.name}"] = error.problem
+    if not damage:  # a run that cannot be read may need any stage
+        found += _unused_stages(store, runs)
+    return Cleaning(sorted(found, key=lambda item: str(item.path)), damage)
 
 
-def clean(store: RunStore, *, yes: bool = False) -> list[Removable]:
+def clean(store: RunStore, *, yes: bool = False) -> Cleaning:
     """List what can go; delete it only with `yes`."""
     found = removable(store)
-    for item in found if yes else ():
+    for item in found.items if yes else ():
         _delete(item.path)
     return found
 
@@ -69,7 +82,7 @@ def _of_run(run: RunFolder) -> Iterator[Removable]:
     published, result = run.published(), run.result()
     if published is None or result is None:
         return
-    kept = Path(result["checkpoint"] or "").parent.name
+    kept = Path(result.checkpoint or "").parent.name
     for attempt in run.attempts():
         home = attempt_folder(run.folder, attempt) / CHECKPOINTS
         if attempt != published:
@@ -86,12 +99,10 @@ def _of_run(run: RunFolder) -> Iterator[Removable]:
 def _leftovers(folder: Path) -> Iterator[Removable]:
     """Folders and files that were being built when their process died."""
     try:
-        entries = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+        names = names_in(folder)
+    except Damaged:  # what cannot be looked into holds nothing that could go
         return
-    for path in entries:
-        if not path.name.startswith("."):
-            continue
+    for path in (folder / name for name in sorted(names) if name.startswith(".")):
         if path.name.endswith((".tmp", ".deleted")) and _age_s(path) > _OLD_S:
             yield _item(path, "left over by a process that died")
         elif path.name.endswith(".work") and not _working(path):
@@ -120,9 +131,9 @@ def _stages_of(run: RunFolder) -> set[str] | None:
     """Names of the shared stages a run used or will use; None if that cannot be told."""
     from vexp.config.identity import stage_key
 
-    recorded = [attempt_folder(run.folder, n) / STAGES for n in run.attempts()]
-    names = {name for path in recorded for name in read_json(path) or ()}
     try:
+        recorded = [attempt_folder(run.folder, n) / STAGES for n in run.attempts()]
+        names = {name for path in recorded for name in read(path, list[str]) or ()}
         if names or run.imported:
             return names
         spec = run.spec()
@@ -132,8 +143,11 @@ def _stages_of(run: RunFolder) -> set[str] | None:
 
 
 def _working(folder: Path) -> bool:
-    """Whether a process that may be alive owns the folder."""
-    marks = read_marks(folder)
+    """Whether a process that may be alive owns the folder; of one that is unreadable, it may."""
+    try:
+        marks = read_marks(folder)
+    except Damaged:
+        return True
     if marks.done or marks.live is None:
         return False
     owner = read_owner(folder, marks.live)

@@ -12,34 +12,41 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vexp import __version__, masking
-from vexp.errors import CheckpointError, Interrupted, RunError
+from vexp import __version__, masking, records
+from vexp.errors import CheckpointError, Damaged, Interrupted
 from vexp.evaluator.base import Desk, Evaluator, Sample, Scored, SeparateEvaluator
-from vexp.files import append_line, read_json, read_lines, write_json, write_text
+from vexp.files import (
+    append_line,
+    names_in,
+    read,
+    read_bytes,
+    read_lines,
+    unreadable,
+    write_json,
+    write_text,
+)
 from vexp.names import file_name
+from vexp.record_json import as_plain
 from vexp.runs import provenance
 from vexp.runs.build import build_once
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.signals import StopRequest
 from vexp.runs.workspace import Reporter, now
+from vexp.train import manifest
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
     from vexp.train.policy import Policy
 
-FORMAT = 1
+FORMAT = records.Results.newest
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
-_HASH_LENGTH = 16  # hex digits
-_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,7 @@ def _protocol(evaluator: Evaluator, run: RunSpec) -> tuple[Mapping[str, Any], st
 
 def find(home: Path, key: str) -> Path | None:
     """The finished evaluation with this key below `home`, whatever its label."""
-    try:
-        names = os.listdir(home)  # noqa: PTH208
-    except FileNotFoundError:
-        return None
+    names = names_in(home)
     ending = f"-{key}"
     return next((home / n for n in sorted(names) if n.endswith(ending) and n[0] != "."), None)
 
@@ -99,44 +103,63 @@ def missing(run: RunSpec, checkpoint: str, home: Path) -> list[Unit]:
     return [unit for unit in units(run, checkpoint) if find(home, unit.key) is None]
 
 
-def read_results(folder: Path) -> Mapping[str, Any]:
-    """The checked content of an evaluation's results.json.
+def read_results(folder: Path | str) -> records.Results:
+    """An evaluation's results.json.
 
     Raises:
-        RunError: if it is damaged or of a newer format.
+        Damaged: if it is missing, damaged or of a newer format.
     """
-    found = read_json(folder / RESULTS)
-    keys = {"format", "name", "key", "metrics"}
-    if not (isinstance(found, dict) and keys <= found.keys() and isinstance(found["format"], int)):
-        raise RunError(
-            f"{RESULTS} of an evaluation is damaged or missing",
+    found = read(f"{folder}/{RESULTS}", records.Results)
+    if found is None:
+        raise Damaged(
+            f"{RESULTS} of an evaluation is missing",
             where=str(folder),
-            remedy="delete this evaluation's folder and run the same command: it is done again",
-        )
-    if found["format"] > FORMAT:
-        raise RunError(
-            "this evaluation was written by a newer vexp",
-            where=str(folder / RESULTS),
-            accepted=f"formats up to {FORMAT}; this is format {found['format']}",
-            remedy="update vexp",
+            remedy=records.Results.remedy,
         )
     return found
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """The same with all that its evaluator wrote into it.
+
+    Raises:
+        Damaged: as `read_results`.
+    """
+    read_results(folder)
+    path = folder / RESULTS
+    return as_plain(read_bytes(path), records.Results, path)
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
     """The scored samples of a finished evaluation; imported ones hold verdicts, no responses.
 
     Raises:
-        RunError: if a line is damaged.
+        Damaged: if a line is, or if there are more or fewer than results.json says.
     """
-    rows, damaged = read_lines(folder / SAMPLES)
-    if damaged is not None:
-        raise RunError(
-            f"line {damaged} of {SAMPLES} is damaged",
-            where=str(folder),
-            remedy="delete this evaluation's folder and run the same command: it is done again",
-        )
+    path, results = folder / SAMPLES, read_results(folder)
+    # Of an imported result there are as many verdicts as its source has, often none.
+    expected = None if results.evaluator == "imported" else results.samples
+    try:
+        lines = [line for line in read_bytes(path).split(b"\n") if line]
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise unreadable(error, path) from error
+    rows = [_sample(line, number, path) for number, line in enumerate(lines, start=1)]
+    if expected is not None and len(rows) != expected:
+        raise _samples_damaged(f"it has {len(rows)} samples, {RESULTS} says {expected}", path)
     return rows
+
+
+def _sample(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        return as_plain(line, records.Sample, path)
+    except Damaged as error:
+        raise _samples_damaged(f"line {number}: {error.fault}", path) from error
+
+
+def _samples_damaged(fault: str, path: Path) -> Damaged:
+    return Damaged(f"{SAMPLES} is damaged: {fault}", where=str(path), remedy=records.Results.remedy)
 
 
 def checkpoint_hash(folder: Path) -> str:
@@ -148,13 +171,13 @@ def checkpoint_hash(folder: Path) -> str:
         CheckpointError: if there is no model.
     """
     model = model_folder(folder)
-    listed = {
-        path.relative_to(model).as_posix(): _sha256(path)
-        for path in model.rglob("*")
-        if path.is_file() and path.name != _MANIFEST and not path.name.startswith(".")
-    }
-    text = json.dumps(sorted(listed.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+    return manifest.hash_of(
+        {
+            path.relative_to(model).as_posix(): manifest.sha256(path)
+            for path in model.rglob("*")
+            if path.is_file() and manifest.counts(path.name)
+        }
+    )
 
 
 def model_folder(folder: Path) -> Path:
@@ -183,6 +206,7 @@ class Evaluation:
     reporter: Reporter
     stop: StopRequest
     timing: Timing = DEFAULT
+    content: str | None = None  # the checkpoint has to have; None: it was hashed a moment ago
     _loaded: Policy | None = dataclasses.field(default=None, init=False, repr=False)
 
     def results(self, unit: Unit) -> Mapping[str, Any]:
@@ -201,9 +225,12 @@ class Evaluation:
                 stopping=lambda: bool(self.stop),
                 timing=self.timing,
             )
-        return read_results(target)
+        return read_content(target)
 
     def _score(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
+        if self.checkpoint is not None and self.content is not None:
+            manifest.check(model_folder(self.checkpoint), self.content)
+            self.content = None  # once for all units
         if isinstance(unit.evaluator, SeparateEvaluator):
             return self._score_apart(unit, unit.evaluator, work, output, ensure)
         return self._score_here(unit, work, output, ensure)
@@ -331,8 +358,3 @@ class Evaluation:
 
 def _line(sample: Sample) -> str:
     return json.dumps(sample.row(), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vexp import masking
+from vexp import masking, records
 from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import ClaimLost, Interrupted, Pruned, RunError, StorageError
@@ -18,19 +18,22 @@ from vexp.runs import failure, provenance, switch
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folder, units
 from vexp.runs.heartbeat import DEFAULT, Timing
+from vexp.runs.mend import mend
 from vexp.runs.owner import Owner
 from vexp.runs.processes import Span, span_of, together
+from vexp.runs.record import check_same_science
 from vexp.runs.signals import StopRequest
-from vexp.runs.store import RESULT, RunFolder, RunStore, check_same_science
+from vexp.runs.status import RESULT
+from vexp.runs.store import RunFolder, RunStore
 from vexp.runs.workspace import CONFIG, LOG, Judge, Reporter, RunWorkspace, now
-from vexp.train import checkpoint
-from vexp.train.checkpoint import MODEL, drop_optimizer
+from vexp.train import checkpoint, manifest
+from vexp.train.checkpoint import drop_optimizer
+from vexp.train.manifest import MODEL
 
 if TYPE_CHECKING:
     from vexp.engine.base import Engine
     from vexp.spec import RunSpec
 
-RESULT_FORMAT = 1
 Results = dict[str, Mapping[str, Any]]  # content of results.json by label
 
 
@@ -78,7 +81,7 @@ def execute(
         switch.check(run, folder, engine)
     if folder is None:
         folder = store.open(run, training_id(run))
-    check_same_science(folder, training_id(run))
+    check_same_science(folder.folder, training_id(run))
     run = switch.effective(run, folder)
     return _execute(run, folder, reporter, store, evaluate, wait, timing, judge, span, engine)
 
@@ -99,6 +102,7 @@ def _execute(
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
 
     with StopRequest() as stop:
+        mend(folder, reporter.note)
         claim = acquire(
             folder.folder, timing=timing, wait=wait, told=told, stopping=lambda: bool(stop)
         )
@@ -150,6 +154,7 @@ def evaluate_checkpoint(
         Interrupted: stopped on request; scored samples are kept.
     """
     store = store or RunStore(run.results_dir)
+    manifest.check_if_listed(model_folder(path))
     content = checkpoint_hash(path)
     run.backbone.check(model_folder(path))  # also where a former result would be reused
     with StopRequest() as stop:
@@ -176,7 +181,7 @@ def _attempt(
                 workspace.stop,
                 workspace.timing,
             )
-            for unit in units(run, result["checkpoint_hash"]):
+            for unit in units(run, result.checkpoint_hash):
                 found[unit.label] = evaluation.results(unit)
         workspace.log("finished")
         claim.publish()
@@ -204,7 +209,7 @@ def _switched(run: RunSpec, workspace: RunWorkspace, engine: Engine) -> RunSpec:
     return run
 
 
-def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> dict[str, Any]:
+def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> records.Result:
     """Run the stages; what they ended in is written to result.json and returned."""
     from vexp.train.stages import train  # brings torch, which provenance describes
 
@@ -220,13 +225,9 @@ def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> dict[str, Any]:
     if model is not None:
         content = checkpoint_hash(model)
     workspace.claim.ensure()
-    result = {
-        "format": RESULT_FORMAT,
-        "checkpoint": os.path.relpath(model, workspace.run.folder) if model is not None else None,
-        "checkpoint_hash": content,
-        "step": trained.step,
-    }
-    write_json(workspace.folder / RESULT, result)
+    place = os.path.relpath(model, workspace.run.folder) if model is not None else None
+    result = records.Result(place, content, trained.step)
+    write_json(workspace.folder / RESULT, records.plain(result))
     return result
 
 
@@ -246,9 +247,10 @@ def _evaluate(
             remedy="`vexp run` with the same settings finishes it",
         )
     model = folder.model(result)
-    evaluation = Evaluation(run, model, folder.evaluations_dir, reporter, stop, timing)
+    content = result.checkpoint_hash if model is not None else None
+    evaluation = Evaluation(run, model, folder.evaluations_dir, reporter, stop, timing, content)
     found = Results()
-    for unit in units(run, result["checkpoint_hash"]):
+    for unit in units(run, result.checkpoint_hash):
         here = model is None or model.is_dir()
         if find(folder.evaluations_dir, unit.key) is None and not here:
             raise RunError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from vexp import __version__, masking
 from vexp.files import read_json, write_json, write_text
-from vexp.runs.store import flattened
+from vexp.runs.record import flattened
 
 FORMAT = 1
 RECORD = "provenance.json"

@@ -7,13 +7,14 @@ A question's own id may hold the sign as well, so its protocol says which of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from vexp.records import Results
 
 
-def are_numbered(results: Mapping[str, Any]) -> bool:
-    """True where the ids of an evaluation end in a response's number; takes its results.json."""
-    protocol = results.get("protocol")
-    if results.get("evaluator") == "imported" or not isinstance(protocol, Mapping):
+def are_numbered(results: Results) -> bool:
+    """True where the ids of an evaluation end in a response's number."""
+    protocol = results.protocol
+    if results.evaluator == "imported":
         return False
     drawn = protocol.get("drawn")
     of_benchmark = drawn.get("k") if isinstance(drawn, Mapping) else None

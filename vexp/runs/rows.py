@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vexp import records
+from vexp.errors import Damaged
+from vexp.files import names_in
 from vexp.runs.claim import attempt_folder
-from vexp.runs.evaluations import RESULTS, read_results
+from vexp.runs.evaluations import read_results
 from vexp.runs.provenance import RECORD
-from vexp.runs.store import RunFolder, RunStore, flattened
+from vexp.runs.record import flattened
+from vexp.runs.store import RunFolder, RunStore
 
 
 @dataclass(frozen=True)
@@ -48,42 +52,50 @@ def rows(store: RunStore, names: Iterable[str] | None = None) -> Iterator[Row]:
 
 def run_rows(run: RunFolder) -> Iterator[Row]:
     """Rows of the published checkpoint of one run; none while it is unfinished."""
-    result = run.result()
-    if result is None:
-        return
-    config, science = flattened(run.config), flattened(run.record["science"])
-    provenance = attempt_folder(run.folder, run.published() or 0) / RECORD
     for folder in evaluation_folders(run):
-        found = read_results(folder)
-        if found["checkpoint"] != result["checkpoint_hash"]:
-            continue
-        for metric, entry in found["metrics"].items():
-            yield Row(
-                run=run.name,
-                slug=run.slug,
-                hash=run.hash,
-                config=config,
-                science=science,
-                seed=int(config.get("seed", 0)),
-                evaluation=found["name"],
-                evaluation_key=found["key"],
-                checkpoint=found["checkpoint"],
-                metric=metric,
-                value=float(entry["value"]),
-                stderr=_maybe_float(entry.get("stderr")),
-                n=int(entry["n"]) if entry.get("n") is not None else None,
-                folder=folder,
-                provenance=provenance,
-            )
+        yield from evaluation_rows(run, folder)
+
+
+def evaluation_rows(run: RunFolder, folder: Path) -> Iterator[Row]:
+    """Rows of one evaluation; none while the run is unfinished, or if it is of other weights."""
+    result = run.result()
+    found = read_results(folder)
+    if result is None or found.checkpoint != result.checkpoint_hash:
+        return
+    config, science = flattened(run.config), flattened(run.record.science)
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int):
+        raise Damaged(
+            "run.json is damaged: `config.seed` is no number",
+            where=str(run.folder),
+            remedy=records.Run.remedy,
+        )
+    provenance = attempt_folder(run.folder, run.published() or 0) / RECORD
+    for metric, entry in found.metrics.items():
+        yield Row(
+            run=run.name,
+            slug=run.slug,
+            hash=run.hash,
+            config=config,
+            science=science,
+            seed=seed,
+            evaluation=found.name,
+            evaluation_key=found.key,
+            checkpoint=found.checkpoint,
+            metric=metric,
+            value=entry.value,
+            stderr=entry.stderr,
+            n=entry.n,
+            folder=folder,
+            provenance=provenance,
+        )
 
 
 def evaluation_folders(run: RunFolder) -> list[Path]:
-    """Folders of a run's finished evaluations."""
-    if not run.evaluations_dir.is_dir():
-        return []
-    entries = sorted(run.evaluations_dir.iterdir())
-    return [path for path in entries if path.name[0] != "." and (path / RESULTS).is_file()]
+    """Folders of a run's finished evaluations; whether one is damaged is told by reading it.
 
-
-def _maybe_float(value: Any) -> float | None:
-    return None if value is None else float(value)
+    Raises:
+        Damaged: if they cannot be listed.
+    """
+    names = names_in(run.evaluations_dir)
+    return [run.evaluations_dir / name for name in sorted(names) if name[0] != "." and "-" in name]

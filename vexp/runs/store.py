@@ -6,30 +6,27 @@ Everything a run is lies in its folder; no index stands beside them.
 from __future__ import annotations
 
 import functools
-import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-from vexp import __version__, masking
-from vexp.errors import ConfigError, RunError, suggest
-from vexp.files import check_folder, new_folder, read_json, write_json
+from vexp import masking, records
+from vexp.errors import ConfigError, Damaged, Problem, RunError, suggest
+from vexp.files import check_folder, is_file, names_in, new_folder, unreadable, write_json
+from vexp.forked import in_parts
 from vexp.runs import trust
-from vexp.runs.claim import DONE, attempt_folder, attempt_name, live_file, marks_of, read_owner
-from vexp.runs.heartbeat import age_s
-from vexp.runs.owner import Owner
+from vexp.runs.record import RECORD, check_same_science, new_record, read_record
+from vexp.runs.status import RunStatus, published, result_of, status_of
 
 if TYPE_CHECKING:
     from vexp.config.identity import Identity
     from vexp.spec import RunSpec
 
-FORMAT = 1  # of run folders; raised when an older vexp could not read a newer folder
-RECORD = "run.json"
-RESULT = "result.json"
-SWITCHES = "switches.json"
-State = Literal["new", "running", "stopped", "failed", "pruned", "done"]
+
+_RUN = re.compile(r"-[0-9a-f]{8,}$")  # ends the name of a run's folder
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class RunFolder:
         return self.name.rpartition("-")[0]
 
     @functools.cached_property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> records.Run:
         """The content of run.json.
 
         Raises:
@@ -62,12 +59,12 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config with which the run was created."""
-        return cast("dict[str, Any]", self.record["config"])
+        return self.record.config
 
     @property
     def imported(self) -> bool:
         """Brought in by `vexp import`: results only, no checkpoints."""
-        return bool(self.record.get("imported"))
+        return self.record.imported
 
     @property
     def evaluations_dir(self) -> Path:
@@ -84,70 +81,59 @@ class RunFolder:
         from vexp.registry import REGISTRY
         from vexp.spec import StoredRunSpec
 
-        where = str(self.folder / RECORD)
+        where, plugins = str(self.folder / RECORD), self.config.get("plugins", [])
+        if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+            raise Damaged(
+                f"{RECORD} is damaged: `config.plugins` is no list of files",
+                where=where,
+                remedy=records.Run.remedy,
+            )
         if not trusting:
             trust.check(self.folder, self.record, where)
-        REGISTRY.load_plugins(self.config.get("plugins", ()), origin=where)
+        REGISTRY.load_plugins(plugins, origin=where)
         origins: dict[tuple[str, ...], Origin] = {(key,): Origin(where) for key in self.config}
         config = masking.restored(self.config, where)
         return build(StoredRunSpec, config, Reading(origins=origins))
 
     def attempts(self) -> list[int]:
-        """Numbers of the attempts that left a folder, oldest first."""
-        try:
-            names = os.listdir(self.folder / "attempts")  # noqa: PTH208
-        except FileNotFoundError:
-            return []
+        """Numbers of the attempts that left a folder, oldest first.
+
+        Raises:
+            Damaged: if they cannot be listed.
+        """
+        names = names_in(self.folder / "attempts")
         return sorted(int(name) for name in names if name.isdecimal())
 
     def published(self) -> int | None:
-        """Number of the attempt that was published, if one was."""
-        record = read_json(f"{self.folder}/{DONE}")
-        return int(record["attempt"]) if record is not None and "attempt" in record else None
+        """Number of the attempt that was published, if one was.
 
-    def result(self, likely: int | None = None) -> Mapping[str, Any] | None:
+        Raises:
+            Damaged: if done.json is.
+        """
+        return published(self.folder)
+
+    def result(self) -> records.Result | None:
         """What the published attempt ended with: its checkpoint and that checkpoint's hash.
 
-        `likely` is the attempt that a done run's status counts last; where it left a result, no
-        other one did, and done.json need not be read.
+        Raises:
+            Damaged: if done.json or the result is.
         """
-        found = self._result_of(likely) if likely is not None else None
-        if found is None and (attempt := self.published()) is not None:
-            found = self._result_of(attempt)
-        return found
+        return result_of(self.folder)
 
-    def _result_of(self, attempt: int) -> Mapping[str, Any] | None:
-        path = f"{self.folder}/{attempt_name(attempt)}/{RESULT}"
-        return cast("Mapping[str, Any] | None", read_json(path))
-
-    def model(self, result: Mapping[str, Any]) -> Path | None:
+    def model(self, result: records.Result) -> Path | None:
         """The model folder that `result` names; None for a run without stages."""
-        return self.folder / result["checkpoint"] if result["checkpoint"] is not None else None
+        return self.folder / result.checkpoint if result.checkpoint is not None else None
 
     def status(self) -> RunStatus:
-        return _status(self.folder, os.listdir(self.folder))  # noqa: PTH208
+        """Where the run stands.
 
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands, as its files tell."""
-
-    folder: Path
-    state: State
-    attempts: int = 0  # started so far
-    owner: Owner | None = None  # of a running run
-    silent_s: float | None = None  # since the owner's last heartbeat; by clocks, so a hint only
-    progress: Mapping[str, Any] | None = None  # of a running run
-    failure: Mapping[str, Any] | None = None  # of a failed run
-    switched: bool = False  # it went on with another engine than it was declared with
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def hash(self) -> str:
-        return self.name.rpartition("-")[2]
+        Raises:
+            FileNotFoundError: if the folder is gone.
+        """
+        found = status_of(self.folder)
+        if found is None:
+            raise FileNotFoundError(str(self.folder))
+        return found
 
 
 class RunStore:
@@ -170,17 +156,17 @@ class RunStore:
                 return sorted(e.name for e in entries if e.name[0] != "." and e.is_dir())
         except FileNotFoundError:
             return []
-        except NotADirectoryError:
+        except OSError as error:
             check_folder(self.runs_dir)
-            raise
+            raise unreadable(error, self.runs_dir) from error
 
     def find(self, identity: Identity) -> RunFolder | None:
         """The folder of a run, whatever its slug; None if it was never started."""
-        if (self.runs_dir / identity.name / RECORD).is_file():
+        if is_file(self.runs_dir / identity.name / RECORD):
             return RunFolder(self.runs_dir / identity.name)
         ending = f"-{identity.hash}"
         found = [self.runs_dir / name for name in self.names() if name.endswith(ending)]
-        return next((RunFolder(f) for f in found if (f / RECORD).is_file()), None)
+        return next((RunFolder(f) for f in found if is_file(f / RECORD)), None)
 
     def open(self, run: RunSpec, identity: Identity) -> RunFolder:
         """The folder of a run, created if it is missing, checked if it exists.
@@ -197,7 +183,7 @@ class RunStore:
             found = RunFolder(self.runs_dir / identity.name)
             with new_folder(found.folder) as aside:
                 write_json(aside / RECORD, new_record(run, identity))
-        check_same_science(found, identity)
+        check_same_science(found.folder, identity)
         return found
 
     def load(self, reference: str | Path) -> RunFolder:
@@ -207,7 +193,7 @@ class RunStore:
             RunError: if none or several match.
         """
         path = Path(reference)
-        if (path / RECORD).is_file():
+        if is_file(path / RECORD):
             return _checked(RunFolder(path))
         text, names = str(reference), self.names()
         found = [name for name in names if name == text or name.rpartition("-")[2] == text]
@@ -231,128 +217,38 @@ class RunStore:
     def runs(self) -> list[RunFolder]:
         """All run folders with a record; reads none of them."""
         folders = (self.runs_dir / name for name in self.names())
-        return [RunFolder(folder) for folder in folders if (folder / RECORD).is_file()]
+        return [RunFolder(folder) for folder in folders if is_file(folder / RECORD)]
 
-    def statuses(self) -> list[RunStatus]:
-        """State of every run; reads nothing of runs that are done, new or stopped."""
-        found: list[RunStatus] = []
-        home = str(self.runs_dir)
-        for name in self.names():
-            folder = f"{home}/{name}"
-            names = os.listdir(folder)  # noqa: PTH208  (ten thousand folders: names are enough)
-            if RECORD in names:
-                found.append(_status(Path(folder), names))
-        return found
+    def readable(self) -> tuple[list[RunFolder], dict[str, Problem]]:
+        """All run folders that are in order, and what is wrong with the others by name."""
+        found, damage = [], {}
+        for status in self.statuses():
+            if status.problem is None:
+                found.append(RunFolder(status.folder))
+            else:
+                damage[status.name] = status.problem
+        return found, damage
 
+    def statuses(self, hashes: Collection[str] | None = None) -> list[RunStatus]:
+        """State of every run, or of those with these hashes; what is damaged is one that says so.
 
-def status_of(folder: Path) -> RunStatus | None:
-    """Where the run in a folder stands; None if there is no such folder."""
-    try:
-        return RunFolder(folder).status()
-    except FileNotFoundError:
-        return None
+        Ten thousand are read by several processes.
+        """
+        names = self._runs()
+        if hashes is not None:
+            names = [name for name in names if name.rpartition("-")[2] in hashes]
+        looks = in_parts(functools.partial(_statuses, self.runs_dir), names)
+        return [status for part in looks for status in part if status is not None]
 
-
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """The checked content of a folder's run.json.
-
-    Raises:
-        RunError: if it is missing, damaged or of a newer format.
-    """
-    path = folder / RECORD
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"format", "config", "science"} <= record.keys():
-        raise RunError(
-            f"{RECORD} is {'damaged' if path.exists() else 'missing'}",
-            where=str(folder),
-            remedy="restore it from a backup, or move the folder away and run again",
-        )
-    if record["format"] > FORMAT:
-        raise RunError(
-            f"this run folder was written by a newer vexp ({record.get('vexp', 'unknown')})",
-            where=str(path),
-            accepted=f"formats up to {FORMAT}; this is format {record['format']}",
-            remedy="update vexp, or choose another results_dir",
-        )
-    return record
+    def _runs(self) -> list[str]:
+        """Names of all folders that are runs, or were meant to be: one may have lost its record."""
+        return [n for n in self.names() if _RUN.search(n) or is_file(self.runs_dir / n / RECORD)]
 
 
-def new_record(run: RunSpec, identity: Identity) -> dict[str, Any]:
-    """The content of a new run.json."""
-    from vexp.config.schema import to_dict
-
-    return {
-        "format": FORMAT,
-        "id": identity.name,
-        "slug": identity.slug,
-        "hash": identity.hash,
-        "vexp": __version__,
-        "config": masking.stored(to_dict(run)),
-        "science": masking.stored(dict(identity.inputs)),
-    }
-
-
-def check_same_science(found: RunFolder, identity: Identity) -> None:
-    """Raises:
-    RunError: if the folder's run differs in anything that decides the weights; names the keys.
-    """
-    there = flattened(found.record["science"])
-    here = flattened(json.loads(json.dumps(identity.inputs)))
-    hidden = flattened(masking.stored(json.loads(json.dumps(identity.inputs))))
-    lines = [
-        f"{key}: {_shown(there, key)} there, {_shown(here, key)} here"
-        for key in sorted(there.keys() | here.keys())
-        if _shown(there, key) not in (_shown(here, key), _shown(hidden, key))
-    ]
-    if lines:
-        more = f"; {len(lines) - 10} more" if len(lines) > 10 else ""
-        raise RunError(
-            "the run folder with this id was written by another config",
-            where=str(found.folder),
-            accepted="; ".join(lines[:10]) + more,
-            remedy="move that folder away (it was edited or renamed), then run again",
-        )
-
-
-def flattened(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted key; lists and empty mappings are leaves."""
-    if isinstance(tree, Mapping) and (tree or not prefix):
-        found: dict[str, Any] = {}
-        for key, value in tree.items():
-            found |= flattened(value, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return {prefix: tree}
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "not set"
+def _statuses(home: Path, names: Sequence[str]) -> list[RunStatus | None]:
+    return [status_of(home / name) for name in names]
 
 
 def _checked(run: RunFolder) -> RunFolder:
     read_record(run.folder)
     return run
-
-
-def _status(folder: Path, names: list[str]) -> RunStatus:
-    marks = marks_of(names)
-    attempts = marks.next - 1
-    status = functools.partial(RunStatus, folder, switched=SWITCHES in names)
-    if marks.done:
-        return status("done", attempts + 1)
-    if marks.live is not None:
-        owner = read_owner(folder, marks.live)
-        if owner is None:  # it has ended between two looks
-            return RunFolder(folder).status()
-        if owner.gone():
-            return status("stopped", attempts)
-        here = attempt_folder(folder, marks.live)
-        progress = read_json(here / "progress.json")
-        silent_s = age_s(here / "heartbeat", live_file(folder, marks.live))
-        return status("running", attempts, owner, silent_s, progress)
-    if not marks.endings:
-        return status("new")
-    last = max(marks.endings)
-    if marks.endings[last] == "failed":
-        failure = read_json(attempt_folder(folder, last) / "failure.json")
-        return status("failed", attempts, failure=failure)
-    return status("pruned" if marks.endings[last] == "pruned" else "stopped", attempts)

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vexp import records
 from vexp.config.identity import plain
 from vexp.errors import ConfigError, Problem, RunError
-from vexp.files import read_text, write_json
-from vexp.runs.store import SWITCHES
+from vexp.files import read, write_json
+from vexp.record_json import decoded
+from vexp.runs.status import SWITCHES
 
 if TYPE_CHECKING:
     from vexp.engine.base import Engine
     from vexp.runs.store import RunFolder
     from vexp.spec import RunSpec
 
-FORMAT = 1
+FORMAT = records.Switches.newest
 MIXED = "mixed"
 _KEY = "engine"
 
@@ -56,35 +58,21 @@ def switches(folder: Path | str) -> tuple[Switch, ...]:
     Raises:
         RunError: if the record is damaged.
     """
-    path = f"{folder}/{SWITCHES}"
-    try:
-        text = read_text(path)  # of ten thousand runs, none may have one
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    try:
-        return parsed(json.loads(text), path)
-    except ValueError:
-        return parsed(None, path)
+    found = read(f"{folder}/{SWITCHES}", records.Switches)
+    return _switches(found) if found is not None else ()
 
 
 def parsed(record: Any, where: str) -> tuple[Switch, ...]:
     """The switches that a record lists.
 
     Raises:
-        RunError: if it is no such record.
+        Damaged: if it is no such record.
     """
-    try:
-        return tuple(
-            Switch(int(each["step"]), dict(each["from"]), dict(each["to"]), str(each["at"]))
-            for each in record["switches"]
-        )
-    except (KeyError, TypeError, ValueError):
-        raise RunError(
-            f"{SWITCHES} is damaged",
-            where=where,
-            remedy="restore it from a backup; the provenance of the run's last attempt lists the "
-            "same switches",
-        ) from None
+    return _switches(decoded(json.dumps(record).encode(), records.Switches, where))
+
+
+def _switches(found: records.Switches) -> tuple[Switch, ...]:
+    return tuple(Switch(each.step, each.former, each.engine, each.at) for each in found.switches)
 
 
 def mixed(folder: Path | str) -> str:

@@ -9,25 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vexp.errors import RunError
+from vexp.records import Run
 
 TRUSTED = "trusted"  # key in run.json: file -> SHA-256 of what may be loaded
 
 
-def is_foreign(folder: Path, record: Mapping[str, Any]) -> bool:
+def is_foreign(folder: Path, record: Run) -> bool:
     """Whether somebody else may have written what the run's folder says."""
-    if record.get("imported"):
+    if record.imported:
         return True
     return hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()
 
 
-def plugins_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+def plugins_of(record: Run) -> tuple[str, ...]:
     """The files with code that a run's config names."""
-    return tuple(map(str, record["config"].get("plugins") or ()))
+    return tuple(map(str, record.config.get("plugins") or ()))
 
 
 def digests(files: tuple[str, ...]) -> dict[str, str]:
@@ -40,7 +39,7 @@ def digests(files: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def check(folder: Path, record: Mapping[str, Any], origin: str) -> None:
+def check(folder: Path, record: Run, origin: str) -> None:
     """Ask whether the code that a run names may be loaded without being told to.
 
     Raises:
@@ -49,11 +48,11 @@ def check(folder: Path, record: Mapping[str, Any], origin: str) -> None:
     files = plugins_of(record)
     if not files or not is_foreign(folder, record):
         return
-    trusted, here = record.get(TRUSTED) or {}, digests(files)
+    trusted, here = record.trusted, digests(files)
     new = [name for name in files if name not in here or here[name] != trusted.get(name)]
     if not new:
         return
-    owner = "was imported" if record.get("imported") else "belongs to another user"
+    owner = "was imported" if record.imported else "belongs to another user"
     changed = " (changed since it was trusted)" if any(name in trusted for name in new) else ""
     raise RunError(
         f"this run {owner}, and code that it names is not loaded unasked: "

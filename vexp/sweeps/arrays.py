@@ -27,7 +27,8 @@ from vexp.launcher.base import Worker
 from vexp.runs.claim import Claim, acquire, end_lost
 from vexp.runs.heartbeat import BEATS, DEFAULT, duration
 from vexp.runs.owner import Owner
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.status import RunStatus
+from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm, snapshot
 from vexp.sweeps.batch import Batch, batches, home, logs
 from vexp.sweeps.search.propose import entries, filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def _measured(plan: Plan, wanted: Iterable[str]) -> dict[str, list[int]]:
     for key, folder in _finished(plan):
         sizes = found.get(key)
         if sizes is not None and len(sizes) < _SAMPLE:
-            sizes.append(size_of(folder))
+            with contextlib.suppress(OSError):  # it cannot be looked into by this user
+                sizes.append(size_of(folder))
         if all(len(sizes) >= _SAMPLE for sizes in found.values()):
             break
     return found
@@ -103,7 +105,12 @@ def _finished(plan: Plan) -> Iterator[tuple[str, Path]]:
         try:
             if run_folder.published() is not None and not run_folder.imported:
                 yield _alike(run_folder.config), run_folder.folder
-        except (VexpError, KeyError, TypeError):  # damaged, or of another version: not counted
+        except (
+            VexpError,
+            AttributeError,
+            KeyError,
+            TypeError,
+        ):  # damaged, or of another version: not counted
             continue
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from vexp.runs.store import RunStatus
+from vexp import records
+from vexp.runs.status import RunStatus
 from vexp.sweeps.state import Entry, SweepState
 
 HOLD_AFTER = 3
@@ -32,7 +32,7 @@ class Hold:
             if status is not None and status.state == "done":
                 return None
             if status is not None and status.state == "failed" and status.attempts > forgiven:
-                found.append(signature(status.failure or {}))
+                found.append(signature(status.failure or records.Failure()))
         alike = len(set(found)) == 1
         return found[0] if alike and len(found) >= self.after else None
 
@@ -43,16 +43,19 @@ def held(state: SweepState, queue: Iterable[Entry]) -> str | None:
     `queue` is what is to be worked on, the trials of a search among it.
     """
     record = state.record()
-    if record.get("done"):  # at the launch: these runs are not in the queue
+    if record is None:
         return None
-    hold = Hold(int(record.get("hold_after", HOLD_AFTER)), bool(record.get("released")))
+    if record.done:  # at the launch: these runs are not in the queue
+        return None
+    after = HOLD_AFTER if record.hold_after is None else record.hold_after
+    hold = Hold(after, bool(record.released))
     return hold.signature((state.status(entry.run), entry.retry_until or 0) for entry in queue)
 
 
-def signature(failure: Mapping[str, Any]) -> str:
+def signature(failure: records.Failure) -> str:
     """What equal failures have in common: where and what was raised, numbers left out."""
-    place = str(failure.get("signature") or failure.get("error") or "unknown")
-    return f"{place}: {_normalised(first_line(str(failure.get('message', ''))))}"
+    place = failure.signature or failure.error or "unknown"
+    return f"{place}: {_normalised(first_line(failure.message))}"
 
 
 def first_line(text: str) -> str:

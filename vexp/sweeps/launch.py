@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from vexp import masking
+from vexp import masking, records
 from vexp.config.schema import to_dict
+from vexp.errors import Problem, RunError
 from vexp.files import write_json
 from vexp.launcher.base import Launcher, Worker
 from vexp.runs import trust
+from vexp.runs.record import check_same_science
 from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.hold import signature
 from vexp.sweeps.plan import Plan, Planned
@@ -28,9 +29,9 @@ class Failed:
     kinds: tuple[str, ...] = ()
     signature: str = ""  # a part of it
 
-    def __contains__(self, failure: Mapping[str, Any]) -> bool:
-        kind = str(failure.get("kind", "unknown"))
-        return (not self.kinds or kind in self.kinds) and self.signature in signature(failure)
+    def __contains__(self, failure: records.Failure) -> bool:
+        kinds = not self.kinds or failure.kind in self.kinds
+        return kinds and self.signature in signature(failure)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Launched:
     started: tuple[Worker, ...]
     alive: tuple[Worker, ...]  # before this launch
     held: str | None = None  # what the first runs failed with, if that holds the rest
+    refused: Mapping[str, Problem] = field(default_factory=dict)  # runs that cannot be begun
 
 
 def launch(
@@ -57,16 +59,18 @@ def launch(
 
     Called again, it changes nothing unless something is missing. Failed runs stay as they are
     unless `retry_failed`, then those that are in `only`. A sweep that is held starts nothing before
-    a retry or a `release`.
+    a retry or a `release`. A run whose folder is damaged or was written by another config is
+    refused; all others go on.
 
     Raises:
         ConfigError: if the launcher cannot run them here.
-        RunError: if a run's folder was written by another config.
         StorageError: if the results folder cannot be written; nothing was started.
     """
     retry = (only or Failed()) if retry_failed else None
     held = None if release or retry else plan.held
-    missing = in_order(run for run in plan.runs if _unfinished(run))
+    unfinished = [run for run in plan.runs if not run.complete]
+    refused = {run.name: wrong for run in unfinished if (wrong := _refused(run)) is not None}
+    missing = in_order(run for run in unfinished if run.name not in refused)
     pending = [] if held else [run for run in missing if _startable(run, retry)]
     proposals = plan.search.open * max(1, len(plan.sweep.seeds)) if plan.search else 0
     alive = tuple(launcher.alive(plan.state.folder))
@@ -75,10 +79,10 @@ def launch(
     if work and not held:
         launcher.check_runs(plan.specs())
     if dry_run:
-        return Launched(new, work, (), alive, held)
+        return Launched(new, work, (), alive, held, refused)
     store = RunStore(plan.state.results_dir)
     _save_study(plan)
-    number = plan.state.launches() + bool(work)
+    number, former = plan.state.launches() + bool(work), plan.state.record()
     asked = plan.state.retries()
     entries = [
         replace(_entry(run, store, plan.state, retry, asked), launch=number) for run in missing
@@ -88,7 +92,7 @@ def launch(
         plan.sweep.path.resolve(),
         number,
         hold_after=plan.sweep.hold_after,
-        released=int(release or plan.state.record().get("released", False)),
+        released=int(release or bool(former and former.released)),
         done=plan.counts()["done"],
     )
     plan.state.remember({run.name: run.training.label for run in plan.runs})
@@ -96,7 +100,7 @@ def launch(
     # Also with nothing pending: a run that says it is running may be in a job that is gone.
     begin = (missing or work) and held is None
     started = tuple(launcher.start(plan.state.folder, work)) if begin else ()
-    return Launched(new, work, started, alive, held)
+    return Launched(new, work, started, alive, held, refused)
 
 
 def in_order(runs: Iterable[Planned]) -> list[Planned]:
@@ -127,8 +131,18 @@ def _save_study(plan: Plan) -> None:
     take_up(plan.search.study)
 
 
-def _unfinished(run: Planned) -> bool:
-    return not run.complete
+def _refused(run: Planned) -> Problem | None:
+    """Why an unfinished run cannot go on in its folder; None if it can."""
+    status = run.status
+    if status is None:
+        return None
+    if status.problem is not None and not status.mends:
+        return status.problem
+    try:
+        check_same_science(status.folder, run.training.identity)
+    except RunError as error:
+        return error.problem
+    return None
 
 
 def _startable(run: Planned, retry: Failed | None) -> bool:
@@ -136,21 +150,22 @@ def _startable(run: Planned, retry: Failed | None) -> bool:
         return _evaluable(run, retry)
     if run.state == "running":  # unless whoever was at it has fallen silent
         return run.status is not None and is_silent(run.status)
-    return run.state != "failed" or _is_retried(run, retry)
+    return run.state != "failed" or _is_retried(run, retry)  # a damaged one here is to be mended
 
 
 def _evaluable(run: Planned, retry: Failed | None) -> bool:
     """Whether a finished run has evaluations to be done: failed ones only if they are retried."""
     return any(
-        unit.state != "done"
+        unit.state not in ("done", "damaged")
         and (unit.failure is None or (retry is not None and unit.failure in retry))
         for unit in run.units.declared.values()
     )
 
 
 def _is_retried(run: Planned, retry: Failed | None) -> bool:
-    failed = run.status is not None and run.state == "failed"
-    return failed and retry is not None and ((run.status and run.status.failure) or {}) in retry
+    if run.status is None or run.state != "failed" or retry is None:
+        return False
+    return (run.status.failure or records.Failure()) in retry
 
 
 def _entry(

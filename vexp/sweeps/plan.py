@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 
 from vexp.errors import ConfigError, Problem
 from vexp.files import check_folder
-from vexp.runs.store import RunStatus, RunStore, State
+from vexp.runs.status import RunStatus, State
+from vexp.runs.store import RunStore
 from vexp.sweeps.checks import check
 from vexp.sweeps.hold import Hold
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep, shown_path
 from vexp.sweeps.state import SweepState
-from vexp.sweeps.units import Units, finished_of, look
+from vexp.sweeps.units import Units, finished_of, look, look_at
 
 if TYPE_CHECKING:
     from vexp.launcher.base import Launcher
     from vexp.spec import RunSpec
     from vexp.sweeps.search.plan import Searching
 
-STATES: tuple[State, ...] = ("done", "pruned", "running", "failed", "stopped", "new")
+STATES: tuple[State, ...] = (
+    "done", "pruned", "running", "failed", "damaged", "stopped", "new"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ class Planned:
 
     @functools.cached_property
     def units(self) -> Units:
-        """Its evaluations, looked up when somebody asks."""
+        """Its evaluations, looked up when somebody asks; of many runs see `look_up_evaluations`."""
         return look(self.training, self.status)
 
     @property
     def state(self) -> State:
         found = self.status.state if self.status else "new"
-        if self.pruned and found not in ("done", "running"):
+        if self.pruned and found not in ("done", "running", "damaged"):
             return "pruned"
         # Pruned by another sweep's search: for this sweep it goes on from its checkpoint.
         return "stopped" if found == "pruned" else found
@@ -96,14 +99,16 @@ class Plan:
         return (*(search.notes() if search else ()), *_namesake(self.sweep, self.state))
 
     def counts(self) -> dict[str, int]:
-        """How many runs are in each state; only a search has pruned ones."""
+        """How many runs are in each state; pruned and damaged ones only where there may be any."""
         found = Counter(run.state for run in self.runs)
-        return {state: found[state] for state in STATES if state != "pruned" or self.search}
+        never = {"pruned"} if self.search is None else set()
+        never |= set() if found["damaged"] else {"damaged"}
+        return {state: found[state] for state in STATES if state not in never}
 
     def evaluation_counts(self) -> dict[str, int]:
         """How many evaluation units are in each state."""
         found = Counter(unit.state for run in self.runs for unit in run.units.declared.values())
-        return {state: found[state] for state in STATES}
+        return {state: found[state] for state in STATES if state != "damaged" or found[state]}
 
     def shared_with(self) -> dict[str, int]:
         """Other sweeps, and how many of this one's runs they have started and it has not."""
@@ -116,12 +121,23 @@ class Plan:
                 found[other.name] = count
         return found
 
+    def damage(self) -> dict[str, Problem]:
+        """What cannot be read of its runs and their evaluations, by what it is of."""
+        found: dict[str, Problem] = {}
+        for run in self.runs:
+            if run.status is not None and run.status.problem is not None:
+                found[f"run {run.name}"] = run.status.problem
+            for name, unit in run.units.declared.items():
+                if unit.problem is not None:
+                    found[f"evaluation {name} of run {run.name}"] = unit.problem
+        return found
+
     @functools.cached_property
     def held(self) -> str | None:
         """What its first runs all failed with, if that holds the rest."""
         record = self.state.record()
         retries = self.state.retries()
-        hold = Hold(self.sweep.hold_after, bool(record.get("released")))
+        hold = Hold(self.sweep.hold_after, bool(record and record.released))
         return hold.signature((run.status, retries.get(run.name, 0)) for run in self.runs)
 
     @property
@@ -184,12 +200,16 @@ def reconcile(
     store: RunStore,
 ) -> Plan:
     """The plan of resolved points, from the files as they are now; cheap enough to repeat."""
-    by_hash = {status.hash: status for status in store.statuses()}
+    hashes, submitted = {training.identity.hash for training in declared}, state.submitted()
+    wanted = hashes | {name.rpartition("-")[2] for name in submitted}
+    by_hash: dict[str, RunStatus] = {}
+    for found_status in store.statuses(wanted):
+        if found_status.state != "damaged" or found_status.hash not in by_hash:  # a copy beside it
+            by_hash[found_status.hash] = found_status
     runs = [Planned(training, by_hash.get(training.identity.hash)) for training in declared]
-    hashes = {training.identity.hash for training in declared}
     orphans = [
         (name, status.state)
-        for name in state.submitted()
+        for name in submitted
         if (status := by_hash.get(name.rpartition("-")[2])) and status.hash not in hashes
     ]
     return Plan(
@@ -200,6 +220,14 @@ def reconcile(
         orphans=tuple(orphans),
         collapsed=tuple(collapsed(declared)),
     )
+
+
+def look_up_evaluations(plan: Plan) -> Plan:
+    """The same plan with the evaluations of all its runs looked up at once, which is faster."""
+    pairs = [(run.training, run.status) for run in plan.runs]
+    for run, units in zip(plan.runs, look_at(pairs), strict=True):
+        vars(run)["units"] = units
+    return plan
 
 
 def refreshed(plan: Plan) -> Plan:
@@ -232,10 +260,10 @@ def _check_proposes(launcher: Launcher, sweep: Sweep) -> None:
 
 def _namesake(sweep: Sweep, state: SweepState) -> Iterator[str]:
     """Another file of this sweep's name that was launched into the same folder."""
-    file = state.record().get("file")
-    if not isinstance(file, str) or not sweep.path.is_file():
+    record = state.record()
+    if record is None or not record.file or not sweep.path.is_file():
         return
-    other = Path(file)
+    other = Path(record.file)
     if other.is_file() and not other.samefile(sweep.path):
         yield (
             f"{shown_path(other)} was launched under the name {sweep.name}, too: both write one "

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from vexp.files import read_json, write_json
+from vexp import records
+from vexp.errors import Damaged
+from vexp.files import read, write_json
 from vexp.launcher.base import Launcher, Retry
 from vexp.runs import failure
 from vexp.runs.claim import attempt_folder, read_marks
@@ -43,12 +45,14 @@ class Policy:
     @classmethod
     def read(cls, state: Path) -> Policy:
         """What the last launch wrote; the defaults without one."""
-        record = read_json(state / RECORD)
-        if not isinstance(record, dict):
+        try:
+            record = read(state / RECORD, records.RetryPolicy)
+        except Damaged:
+            record = None
+        if record is None:
             return cls()
-        given = record.get("retry", {}).items()
-        allowed = {kind: count for kind, count in given if kind in SURVIVABLE}
-        return cls(Retry(**allowed), record.get("stuck_after_s"))
+        allowed = {kind: count for kind, count in record.retry.items() if kind in SURVIVABLE}
+        return cls(Retry(**allowed), record.stuck_after_s)
 
     def write(self, state: Path) -> None:
         if Policy.read(state) != self or not (state / RECORD).exists():
@@ -81,7 +85,8 @@ def ends(run: Path, since: int = 0) -> list[Kind]:
 
 
 def _kind(run: Path, attempt: int) -> Kind:
-    record = read_json(attempt_folder(run, attempt) / failure.RECORD)
-    return (
-        cast("Kind", record["kind"]) if isinstance(record, dict) and "kind" in record else "infra"
-    )
+    try:
+        record = read(attempt_folder(run, attempt) / failure.RECORD, records.Failure)
+    except Damaged:
+        record = None
+    return "infra" if record is None or record.kind == "unknown" else cast("Kind", record.kind)

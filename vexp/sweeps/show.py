@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vexp.launcher.base import SILENT, Worker
+from vexp.records import plain
 from vexp.runs.heartbeat import DEFAULT, duration, silence
 from vexp.sweeps.disk import Need, total
 from vexp.sweeps.plan import Plan
@@ -21,8 +22,8 @@ if TYPE_CHECKING:  # those who want JSON need no rich
     from vexp.sweeps.search.plan import Searching
 
 _COLOURS = {
-    "done": "green", "pruned": "blue", "running": "cyan", "failed": "red", "stopped": "yellow",
-    "new": "dim",
+    "done": "green", "pruned": "blue", "running": "cyan", "failed": "red", "damaged": "red",
+    "stopped": "yellow", "new": "dim",
 }  # fmt: skip
 
 
@@ -147,7 +148,8 @@ def progress_data(row: Progress) -> dict[str, Any]:
         "metrics": dict(row.metrics),
         "left_s": row.left_s,
         "evaluations": {name: unit.state for name, unit in row.run.units.declared.items()},
-        "failure": dict(status.failure) if status and status.failure else None,
+        "failure": plain(status.failure) if status and status.failure else None,
+        "problem": str(status.problem) if status and status.problem else None,
         "mixed": row.mixed or None,
         "remark": row.remark or None,
         "lost": row.lost or None,
@@ -175,6 +177,7 @@ def plan_data(plan: Plan, disk: Sequence[Need]) -> dict[str, Any]:
         "trials": plan.search.counts() if plan.search else None,
         "evaluations": evaluations_data(plan),
         "held": plan.held,
+        "damaged": {name: str(problem) for name, problem in plan.damage().items()},
         "shared_with": plan.shared_with(),
         "bytes_needed": total(disk),
         "disk": [asdict(need) for need in disk],

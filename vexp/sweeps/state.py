@@ -12,17 +12,29 @@ Everything but the queue can be deleted; a launch writes the queue again.
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from vexp.errors import RunError
-from vexp.files import append_line, read_json, storage_errors, write_json
-from vexp.runs.store import RunStatus, status_of
+from msgspec import structs
 
-FORMAT = 1
+from vexp import records
+from vexp.errors import Damaged, RunError
+from vexp.files import (
+    append_line,
+    read,
+    read_bytes,
+    read_json,
+    storage_errors,
+    write_json,
+)
+from vexp.record_json import decoded
+from vexp.runs.status import RunStatus, status_of
+
+T = TypeVar("T")
+FORMAT = records.Queue.newest
 
 
 @dataclass(frozen=True)
@@ -84,19 +96,19 @@ class SweepState:
             RunError: if the file is missing, damaged or of a newer format.
         """
         path = self.folder / "queue.json"
-        record = self.record()
-        if record.get("format", FORMAT + 1) > FORMAT:
-            raise RunError(
-                "the sweep's queue is missing, damaged or from a newer vexp",
-                where=str(path),
-                remedy="launch the sweep again: it writes a new one",
+        record = read(path, records.Queue)
+        if record is None:
+            raise Damaged(
+                "the sweep's queue is missing", where=str(path), remedy=records.Queue.remedy
             )
-        return [Entry(**entry) for entry in record["runs"]]
+        return [Entry(**structs.asdict(entry)) for entry in record.runs]
 
-    def record(self) -> Mapping[str, Any]:
-        """All that the queue's file says; empty if it is missing or damaged."""
-        record = read_json(self.folder / "queue.json")
-        return record if isinstance(record, dict) else {}
+    def record(self) -> records.Queue | None:
+        """All that the queue's file says; None if it is missing or damaged."""
+        try:
+            return read(self.folder / "queue.json", records.Queue)
+        except Damaged:
+            return None
 
     def write_queue(
         self, entries: Sequence[Entry], file: Path, launch: int = 0, **more: int
@@ -107,12 +119,13 @@ class SweepState:
         """
         path, runs = self.folder / "queue.json", [asdict(entry) for entry in entries]
         content = {"format": FORMAT, "file": str(file), "launch": launch, **more, "runs": runs}
-        if self.record() != content:
+        if read_json(path) != content:
             write_json(path, content)
 
     def launches(self) -> int:
         """The number of the last launch; 0 if that cannot be told."""
-        return int(self.record().get("launch", 0))
+        record = self.record()
+        return record.launch if record is not None else 0
 
     def retries(self) -> dict[str, int]:
         """Failed runs that a launch asked to be done again, and up to which attempt."""
@@ -124,8 +137,8 @@ class SweepState:
 
     def submitted(self) -> dict[str, str]:
         """Every run that was ever launched: folder name -> label."""
-        rows = _readable(self.folder / "submitted.jsonl")
-        return {row["run"]: row["label"] for row in rows if {"run", "label"} <= row.keys()}
+        rows = _readable(self.folder / "submitted.jsonl", records.Submitted)
+        return {row.run: row.label for row in rows}
 
     def remember(self, runs: Mapping[str, str]) -> None:
         """Add runs (folder name -> label) to those that were launched."""
@@ -138,10 +151,10 @@ class SweepState:
         """Note what a worker did."""
         self._append("events.jsonl", row)
 
-    def ends(self) -> dict[str, Mapping[str, Any]]:
+    def ends(self) -> dict[str, records.Event]:
         """How each run last ended under a worker of this sweep, by folder name."""
-        rows = _readable(self.folder / "events.jsonl")
-        return {row["run"]: row for row in rows if row.get("event") == "ended" and "run" in row}
+        rows = _readable(self.folder / "events.jsonl", records.Event)
+        return {row.run: row for row in rows if row.event == "ended"}
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with storage_errors(self.folder):
@@ -149,14 +162,12 @@ class SweepState:
         append_line(self.folder / name, row)
 
 
-def _readable(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a notebook; lines that a kill tore are passed over, they only inform."""
-    if not path.exists():
+def _readable(path: Path, kind: type[T]) -> Iterator[T]:
+    """The rows of a notebook; what a kill tore and what is damaged is passed over: they inform."""
+    try:
+        content = read_bytes(path)
+    except OSError:
         return
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
+    for line in content.split(b"\n"):
+        with contextlib.suppress(Damaged):
+            yield decoded(line, kind, path)

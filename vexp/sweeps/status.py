@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vexp.files import read_json
-from vexp.runs import evaluations
+import msgspec
+
+from vexp import records
+from vexp.errors import Damaged, Problem
+from vexp.files import read
 from vexp.runs.claim import attempt_folder
 from vexp.runs.failure import RECORD
 from vexp.runs.heartbeat import silence
-from vexp.runs.store import RunFolder, RunStatus
-from vexp.runs.switch import effective, mixed
+from vexp.runs.status import RunStatus
+from vexp.runs.switch import mixed
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
 from vexp.sweeps.hold import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
@@ -25,7 +27,7 @@ from vexp.sweeps.worker import is_silent
 
 _TAIL = 8192  # bytes read from the end of a growing file
 _RECENT = 5  # steps whose mean time is taken for the pace
-_ATTENTION = ("running", "failed", "stopped", "new", "pruned", "done")
+_ATTENTION = ("running", "damaged", "failed", "stopped", "new", "pruned", "done")
 _TRACEBACK = 12  # lines shown of a failure
 
 
@@ -41,6 +43,7 @@ class Progress:
     left_s: float | None = None  # of the present stage
     exit_code: int | None = None  # of the last process that a worker gave to it
     log: Path | None = None  # of that worker
+    unread: Problem | None = None  # of its progress.json
 
     @property
     def accuracy(self) -> float | None:
@@ -48,7 +51,10 @@ class Progress:
 
         Of any other run, the one that the stage it is in reports.
         """
-        return _evaluated(self.run) if self.run.state == "done" else self.metrics.get("accuracy")
+        if self.run.state != "done":
+            return self.metrics.get("accuracy")
+        units = self.run.units.declared.values()
+        return next((unit.accuracy for unit in units if unit.accuracy is not None), None)
 
     @property
     def remark(self) -> str:
@@ -64,12 +70,15 @@ class Progress:
     def mixed(self) -> str:
         """Which engines the run went on with, where it was switched."""
         status = self.run.status
-        return mixed(status.folder) if status and status.switched else ""
+        readable = status is not None and status.switched and self.run.state != "damaged"
+        return mixed(status.folder) if status and readable else ""
 
     def _remark(self) -> str:
         status = self.run.status
         if self.run.state == "failed" and status and status.failure:
-            return first_line(str(status.failure.get("message", "")))
+            return first_line(status.failure.message)
+        if status and status.problem:
+            return str(status.problem.what)
         if self.run.state == "running" and status and is_silent(status):
             return f"{silence(status.silent_s)}; the next launch takes it over"
         if self.run.state == "done":
@@ -83,8 +92,11 @@ class Progress:
     def _evaluation_remark(self) -> str:
         units = self.run.units.declared
         failed = [name for name, unit in units.items() if unit.state == "failed"]
-        missing = [name for name, unit in units.items() if unit.state not in ("done", "failed")]
+        damaged = [name for name, unit in units.items() if unit.state == "damaged"]
+        over = ("done", "failed", "damaged")
+        missing = [name for name, unit in units.items() if unit.state not in over]
         told = [f"evaluation failed: {', '.join(failed)}"] if failed else []
+        told += [f"evaluation damaged: {', '.join(damaged)}"] if damaged else []
         told += [f"not evaluated yet: {', '.join(missing)}"] if missing else []
         if missing and not failed and self.exit_code is not None and self.exit_code > 0:
             told.append(f"the last try ended with exit code {self.exit_code}, see {self.log}")
@@ -107,7 +119,7 @@ def progress(plan: Plan, runs: Iterable[Planned] | None = None) -> list[Progress
     """How far these runs are (default: all that are declared, in that order)."""
     ends, workers = plan.state.ends(), plan.state.workers
     chosen = plan.runs if runs is None else runs
-    return [_progress(run, ends.get(run.name, {}), workers) for run in chosen]
+    return [_progress(run, ends.get(run.name), workers) for run in chosen]
 
 
 def foremost(runs: Sequence[Planned], limit: int | None) -> Sequence[Planned]:
@@ -131,7 +143,7 @@ def failures(runs: Iterable[Planned]) -> list[Failures]:
 @dataclass(frozen=True)
 class _Failed:
     label: str
-    failure: Mapping[str, Any]
+    failure: records.Failure
     log: Path
 
 
@@ -139,93 +151,90 @@ def _failed(runs: Iterable[Planned]) -> Iterator[_Failed]:
     for run in runs:
         if run.state == "failed" and run.status:
             log = attempt_folder(run.status.folder, run.status.attempts) / LOG
-            yield _Failed(run.training.label, run.status.failure or {}, log)
+            yield _Failed(run.training.label, run.status.failure or records.Failure(), log)
         for name, unit in run.units.declared.items():
             if unit.failure is not None and unit.log is not None:
                 yield _Failed(f"evaluation {name} of {run.training.label}", unit.failure, unit.log)
 
 
-def _progress(run: Planned, end: Mapping[str, Any], workers: Path) -> Progress:
+def _progress(run: Planned, end: records.Event | None, workers: Path) -> Progress:
     if run.status is None or not run.status.attempts:
         return Progress(run, metrics={})
     attempt = attempt_folder(run.status.folder, run.status.attempts)
-    at = run.status.progress or read_json(attempt / PROGRESS) or {}
-    step, total = at.get("step"), at.get("total")
+    at, unread = run.status.progress, None
+    try:
+        at = at or read(attempt / PROGRESS, records.Progress) or records.Progress()
+    except Damaged as error:
+        at, unread = records.Progress(), error.problem
     rows = _last_rows(attempt / METRICS, 1)
     return Progress(
         run=run,
-        stage=at.get("stage", ""),
-        step=step,
-        total=total,
-        metrics=(rows[0] if rows else {}) | dict(at.get("metrics", {})),
+        stage=at.stage,
+        step=at.step,
+        total=at.total,
+        metrics=(rows[0] if rows else {}) | at.metrics,
         left_s=_left(attempt, at) if run.state == "running" else None,
-        exit_code=end.get("exit_code"),
-        log=workers / f"{end['worker']}.log" if "worker" in end else None,
+        exit_code=end.exit_code if end else None,
+        log=workers / f"{end.worker}.log" if end and end.worker else None,
+        unread=unread,
     )
 
 
 def _lost(status: RunStatus | None) -> str:
     if status is None or not status.attempts:
         return ""
-    record = read_json(attempt_folder(status.folder, status.attempts) / RECORD)
-    if not isinstance(record, dict) or record.get("kind") not in SURVIVABLE:
+    try:
+        found = read(attempt_folder(status.folder, status.attempts) / RECORD, records.Failure)
+    except Damaged:
         return ""
-    return first_line(str(record.get("message", "")))
+    return first_line(found.message) if found and found.kind in SURVIVABLE else ""
 
 
-def _evaluated(run: Planned) -> float | None:
-    folder = RunFolder(run.status.folder) if run.status else None
-    result = folder.result() if folder else None
-    if folder is None or result is None:
-        return None
-    for unit in evaluations.units(effective(run.training.run, folder), result["checkpoint_hash"]):
-        found = evaluations.find(folder.evaluations_dir, unit.key)
-        content = read_json(found / evaluations.RESULTS) if found else None
-        entry = ((content or {}).get("metrics") or {}).get("accuracy")
-        if entry is not None:
-            return float(entry["value"])
-    return None
-
-
-def _left(attempt: Path, at: Mapping[str, Any]) -> float | None:
+def _left(attempt: Path, at: records.Progress) -> float | None:
     """Seconds that the present stage still takes, at the pace of its last steps.
 
     A supervised stage leaves no timings; the pace of the first one is that of the attempt.
     """
-    if not at.get("step") or at.get("total") is None:
+    if not at.step or at.total is None:
         return None
-    rows = _last_rows(attempt / TIMINGS, _RECENT) if at.get("stage") == "rl" else []
+    rows = _last_rows(attempt / TIMINGS, _RECENT) if at.stage == "rl" else []
     seconds = [row["total_s"] for row in rows if "total_s" in row]
-    if at.get("stage") == "warm_start":
-        so_far = datetime.fromisoformat(at["updated"]) - datetime.fromisoformat(at["started"])
-        seconds = [so_far.total_seconds() / at["step"]]
+    if at.stage == "warm_start":
+        seconds = _pace(at, at.step)
     if not seconds:
         return None
-    return float((at["total"] - at["step"]) * sum(seconds) / len(seconds))
+    return (at.total - at.step) * sum(seconds) / len(seconds)
+
+
+def _pace(at: records.Progress, steps: int) -> list[float]:
+    try:
+        so_far = datetime.fromisoformat(at.updated) - datetime.fromisoformat(at.started)
+    except (TypeError, ValueError):  # times only inform
+        return []
+    return [so_far.total_seconds() / steps]
 
 
 def _group(key: str, group: Sequence[_Failed]) -> Failures:
     first = group[0]
     return Failures(
         signature=key,
-        kind=str(first.failure.get("kind", "unknown")),
-        message=str(first.failure.get("message", "")),
+        kind=first.failure.kind,
+        message=first.failure.message,
         runs=tuple(failed.label for failed in group),
         traceback=tuple(_last_lines(first.log, _TRACEBACK)),
         log=first.log,
     )
 
 
-def _last_rows(path: Path, count: int) -> list[dict[str, Any]]:
-    """The last whole JSON rows of a file that may still grow."""
+def _last_rows(path: Path, count: int) -> list[dict[str, float]]:
+    """The numbers in the last whole rows of a file that may still grow."""
     rows = []
     for line in _last_lines(path, count + 1):
         try:
-            row = json.loads(line)
-        except ValueError:  # torn: still being written
+            row = msgspec.json.decode(line, type=dict[str, Any])
+        except (ValueError, RecursionError):  # torn: still being written
             continue
-        if isinstance(row, dict):
-            rows.append(row)
+        rows.append({name: value for name, value in row.items() if type(value) in (int, float)})
     return rows[-count:]
 
 
@@ -234,5 +243,5 @@ def _last_lines(path: Path, count: int) -> list[str]:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             return file.read().decode(errors="replace").splitlines()[-count:]
-    except FileNotFoundError:
+    except OSError:
         return []

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from vexp.errors import RunError
 from vexp.runs.claim import read_marks
@@ -21,7 +22,8 @@ from vexp.runs.failure import Kind
 from vexp.runs.owner import slurm_job
 from vexp.runs.processes import ALONE, Span
 from vexp.runs.signals import StopRequest
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.status import RunStatus
+from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.batch import Batch
@@ -36,7 +38,7 @@ from vexp.sweeps.worker import crash, due
 RUN = (sys.executable, "-P", "-m", "vexp", "_run")
 # How close to its limit a job is that is warned because of it: Slurm may be a minute early.
 _EARLY_S = 90.0
-_ENDED = ("done", "failed", "pruned")
+_ENDED = ("done", "failed", "pruned", "damaged")
 _TAIL = 4000  # bytes of a crashed process's output that are kept
 
 
@@ -155,8 +157,8 @@ class _Task:
         if seen is not None:
             return seen
         if status.state == "failed":
-            found = status.failure or {}
-            return found.get("kind", "code"), str(found.get("message", ""))
+            found = status.failure
+            return _kind_of(status), found.message if found else ""
         if told is not None:
             return why_told(told)
         if lost := self._aftermath.lost(first):
@@ -180,9 +182,15 @@ class _Task:
 def _to_do(status: RunStatus, entry: Entry, restarts: int, policy: Policy) -> bool:
     """Whether there is work left; whether a run that says so truly runs, its process finds out."""
     if status.state == "failed" and restarts:  # requeued after an end that is survived
-        kind = (status.failure or {}).get("kind", "code")
+        kind = _kind_of(status)
         return kind in SURVIVABLE and policy.goes_on(status.folder, kind, entry.retry_until or 0)
     return bool(restarts) or status.state == "running" or due(status, entry)
+
+
+def _kind_of(status: RunStatus) -> Kind:
+    """The kind of failure that a failed run's record has."""
+    found = status.failure
+    return "code" if found is None or found.kind == "unknown" else cast("Kind", found.kind)
 
 
 def why_told(number: int) -> tuple[Kind, str]:

@@ -59,8 +59,10 @@ def settled(plan: Plan) -> bool:
 def _settled(run: Planned, retry_until: int) -> bool:
     if run.state == "failed" and run.status is not None:
         return run.status.attempts > retry_until
+    if run.state == "damaged" and run.status is not None:
+        return not run.status.mends
     states = {unit.state for unit in run.units.declared.values()}
-    return run.complete or (run.state == "done" and states <= {"done", "failed"})
+    return run.complete or (run.state == "done" and states <= {"done", "failed", "damaged"})
 
 
 def _follow(

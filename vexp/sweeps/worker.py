@@ -18,7 +18,8 @@ from vexp.runs.claim import read_marks
 from vexp.runs.heartbeat import BEATS, DEFAULT, looks_silent
 from vexp.runs.lock import turn
 from vexp.runs.signals import StopRequest
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.status import RunStatus
+from vexp.runs.store import RunFolder
 from vexp.runs.workspace import now
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.hold import held
@@ -64,6 +65,8 @@ def due(status: RunStatus | None, entry: Entry) -> bool:
         return entry.retry_until is not None and status.attempts <= entry.retry_until
     if status.state == "running":  # elsewhere; if it truly is silent, the run's process will see
         return is_silent(status)
+    if status.state == "damaged":
+        return status.mends
     if status.state == "pruned":  # for good, unless another sweep wants the whole run
         return entry.trial is None
     return status.state in ("new", "stopped")

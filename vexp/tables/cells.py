@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vexp.errors import RunError, suggest
+from vexp.errors import Problem, RunError, suggest
 from vexp.sweeps.points import Point
 from vexp.sweeps.table import Column, Scale
 from vexp.tables.significance import TTest
@@ -47,6 +47,7 @@ class Measurements:
     decoding: Mapping[str, str] = field(default_factory=dict)  # evaluator or benchmark -> how
     remarks: tuple[str, ...] = ()  # results that are there and do not count, each with the reason
     mixed: str = ""  # which engines it went on with, where it was switched
+    damage: Mapping[str, Problem] = field(default_factory=dict)  # by what it is of
 
 
 Results = Mapping[str, Measurements]  # by the run's hash

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from vexp.errors import Problem
 from vexp.sweeps.conditions import ABSENT
 from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.points import Point
@@ -61,6 +62,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # results that do not count
     argument: str = ""  # what a command takes to mean this sweep
+    damage: Mapping[str, Problem] = field(default_factory=dict)  # by what it is of
 
     @property
     def finished(self) -> int:
@@ -86,6 +88,8 @@ def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Fram
     notes = [*table.notes]
     notes += [f"{row.heading}: {row.note}" for row in sweep.rows if row.note]
     remarks = {remark: None for found in results.values() for remark in found.remarks}
+    damage = {name: wrong for found in results.values() for name, wrong in found.damage.items()}
+    remarks |= {f"damaged: {name}: {wrong.what}": None for name, wrong in damage.items()}
     return Frame(
         sweep=sweep.name,
         title=table.title or sweep.name,
@@ -96,6 +100,7 @@ def build_frame(sweep: Sweep, points: Sequence[Point], results: Results) -> Fram
         reference=table.reference,
         notes=tuple(notes),
         remarks=tuple(sorted(remarks)),
+        damage=damage,
         argument=sweep.argument,
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vexp.runs import evaluations
 from vexp.runs.responses import are_numbered, split_id
+from vexp.runs.rows import evaluation_folders
 from vexp.runs.store import RunFolder
 from vexp.tables.significance import Interval, McNemar, mcnemar, paired_bootstrap
 
@@ -61,15 +62,12 @@ def compare(first: RunFolder, second: RunFolder) -> list[Compared | NotCompared]
 
 def _finished(run: RunFolder) -> Iterator[tuple[tuple[str, str], Path]]:
     """Evaluations of the published checkpoint by name, and by what was asked and how."""
-    result = run.result() or {}
-    if not run.evaluations_dir.is_dir():
-        return
-    for folder in sorted(run.evaluations_dir.iterdir()):
-        if folder.name[0] != "." and folder.is_dir():
-            found = evaluations.read_results(folder)
-            if found.get("checkpoint") == result.get("checkpoint_hash"):
-                asked = [found.get("protocol"), found.get("scorer")]
-                yield (str(found["name"]), json.dumps(asked, sort_keys=True)), folder
+    result = run.result()
+    for folder in evaluation_folders(run):
+        found = evaluations.read_results(folder)
+        if result is not None and found.checkpoint == result.checkpoint_hash:
+            asked = [found.protocol, found.scorer]
+            yield (found.name, json.dumps(asked, sort_keys=True)), folder
 
 
 def _compared(name: str, first: Path, second: Path) -> Compared | NotCompared:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,11 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vexp.errors import CheckpointError
-from vexp.files import new_folder, read_json, storage_errors, write_json
+from vexp import records
+from vexp.errors import CheckpointError, Damaged
+from vexp.files import new_folder, read, storage_errors, write_json
 from vexp.registry import Memory
 from vexp.spec import Keep
 from vexp.train import memory
+from vexp.train.manifest import (
+    FORMER,
+    MANIFEST,
+    MEMORY,
+    MODEL,
+    OPTIMIZER,
+    RESUMING,
+    damage,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +42,7 @@ if TYPE_CHECKING:
 
     from vexp.train.policy import Policy
 
-MODEL, OPTIMIZER, STATE, MANIFEST = "model", "optimizer.safetensors", "state.json", "manifest.json"
-MEMORY, FORMER = "memory.safetensors", "former.safetensors"
-_RESUMING = (OPTIMIZER, MEMORY, FORMER)
+STATE = "state.json"
 COUNT = "#"  # ends the name of a moment that is a plain number
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{6,})$")
@@ -54,14 +61,25 @@ class State:
 
     @classmethod
     def read(cls, folder: Path) -> State:
-        """The state of a verified checkpoint."""
+        """The state of a verified checkpoint.
+
+        Raises:
+            CheckpointError: if there is none.
+            Damaged: if a vexp that wrote something else has written it.
+        """
         from safetensors.torch import load_file
 
-        found = json.loads((folder / STATE).read_text("utf-8"))
+        found = read(folder / STATE, records.TrainingState)
+        if found is None:
+            raise CheckpointError(
+                f"{STATE} is missing",
+                where=str(folder),
+                remedy="delete this checkpoint; the run goes on from the one before it",
+            )
         path = folder / MEMORY
         tensors: dict[str, Tensor] = load_file(path) if path.exists() else {}
-        known = {key: found[key] for key in ("step", "cursor", "updates", "metrics")}
-        return cls(**known, memory=memory.joined(tensors, found.get("memory", {})))
+        remembered = memory.joined(tensors, found.memory)
+        return cls(found.step, found.cursor, found.updates, found.metrics, remembered)
 
 
 def save(
@@ -171,24 +189,6 @@ def newest(homes: Iterable[Path], total: int, note: Callable[[str], None]) -> Pa
     return used
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint or stage folder; None if every file is as it was written."""
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return f"{MANIFEST} is missing or damaged"
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if not isinstance(expected, dict):
-            return f"{MANIFEST} is missing or damaged"
-        if path.stat().st_size != expected.get("size"):
-            return f"{name} has {path.stat().st_size} bytes instead of {expected.get('size')}"
-        if _sha256(path) != expected.get("sha256"):
-            return f"the content of {name} has changed"
-    return None
-
-
 def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
     """Delete what `keep` does not keep, now that the checkpoint of `step` is complete.
 
@@ -212,28 +212,15 @@ def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
 
 
 def drop_optimizer(folder: Path) -> None:
-    """Delete what only resuming needs (`_RESUMING`) from a checkpoint; it stays complete."""
-    manifest = read_json(folder / MANIFEST)
-    if isinstance(manifest, dict):
-        listed = manifest.get("files", {})
-        if [name for name in _RESUMING if listed.pop(name, None)]:
-            write_json(folder / MANIFEST, manifest)
+    """Delete what only resuming needs (`RESUMING`) from a checkpoint; it stays complete."""
+    with contextlib.suppress(Damaged):
+        manifest = read(folder / MANIFEST, records.Manifest)
+        if manifest is not None and not manifest.files.keys().isdisjoint(RESUMING):
+            kept = {name: each for name, each in manifest.files.items() if name not in RESUMING}
+            write_json(folder / MANIFEST, records.plain(records.Manifest(kept, manifest.format)))
     with storage_errors(folder):
-        for name in _RESUMING:
+        for name in RESUMING:
             (folder / name).unlink(missing_ok=True)
-
-
-def write_manifest(folder: Path) -> None:
-    """Record size and SHA-256 of all files below `folder`."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": _sha256(path),
-            "size": path.stat().st_size,
-        }
-        for path in paths
-    }
-    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
 @contextlib.contextmanager
@@ -263,10 +250,11 @@ def _kept(found: Mapping[int, Path], keep: Keep) -> set[int]:
 
 
 def _score(folder: Path, metric: str) -> float | None:
-    state = read_json(folder / STATE)
-    metrics = state.get("metrics") if isinstance(state, dict) else None
-    value = metrics.get(metric) if isinstance(metrics, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    try:
+        state = read(folder / STATE, records.TrainingState)
+    except Damaged:
+        return None
+    return state.metrics.get(metric) if state is not None else None
 
 
 def _saved(homes: Iterable[Path]) -> Iterator[tuple[int, Path]]:
@@ -342,8 +330,3 @@ def _names_by_index(policy: Policy, optimizer: Optimizer) -> list[str]:
     """Parameter names in the order in which the optimiser numbers them."""
     names = {id(parameter): name for name, parameter in policy.named_parameters()}
     return [names[id(p)] for settings in optimizer.param_groups for p in settings["params"]]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from vexp.errors import ProcessLost, VexpError
 from vexp.train import auxiliary, checkpoint, lora, metrics, parallel, sharding
-from vexp.train.checkpoint import MODEL
 from vexp.train.device import make_accelerator
 from vexp.train.experience import Experience, even_portions
+from vexp.train.manifest import MODEL
 from vexp.train.objective import MISMATCH_MAX, loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 from vexp.train.randomness import derive

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vexp.train import budget, checkpoint, parallel
-from vexp.train.checkpoint import MODEL, State
+from vexp.train.checkpoint import State
 from vexp.train.golds import check_data
 from vexp.train.learner import needs
 from vexp.train.loop import train_rl
+from vexp.train.manifest import MODEL
 from vexp.train.supervised import settings_of, supervised
 
 if TYPE_CHECKING:

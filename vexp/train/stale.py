@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from vexp.errors import CheckpointError
-from vexp.train.checkpoint import FORMER, State
+from vexp.train.checkpoint import State
 from vexp.train.collect import begin
+from vexp.train.manifest import FORMER
 from vexp.train.step import Prepared, learn, prepare
 from vexp.train.stopping import Abandoned
 from vexp.train.timing import Clock

@@ -19,11 +19,12 @@ from vexp.errors import CheckpointError, DataError
 from vexp.files import append_line, read_lines, write_text
 from vexp.spec import Anchor, Keep, Supervised
 from vexp.train import auxiliary, checkpoint, parallel, sharding
-from vexp.train.checkpoint import MODEL, State
+from vexp.train.checkpoint import State
 from vexp.train.collect import draw, of_prompts
 from vexp.train.device import arithmetic, make_accelerator
 from vexp.train.experience import Experience, even_portions
 from vexp.train.learner import load_trained
+from vexp.train.manifest import MODEL, damage, write_manifest
 from vexp.train.metrics import of_auxiliary
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
 from vexp.train.workspace import BuildStage, stopped
@@ -51,7 +52,7 @@ def supervised(run: RunSpec, workspace: Workspace, stage: str, initial: Path | N
     """
     build = functools.partial(_build, run, workspace, stage, initial)
     folder = _built(workspace, stage, stage_key(run, stage), build)
-    wrong = checkpoint.damage(folder)
+    wrong = damage(folder, remembered=True)
     if wrong is not None:
         raise CheckpointError(
             f"the finished stage {stage!r} is damaged: {wrong}",
@@ -113,7 +114,7 @@ def _build(
             with checkpoint.tensor_write_errors(output):
                 policy.save(output / MODEL)
         write_text(output / METRICS, (work / METRICS).read_text("utf-8"))
-        checkpoint.write_manifest(output)
+        write_manifest(output)
 
 
 def _save(work: Path, state: State, policy: Policy, optimizer: Optimizer) -> None:

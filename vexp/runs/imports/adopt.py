@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vexp import __version__
+from vexp import __version__, records
 from vexp.config.identity import digest
 from vexp.errors import RunError
 from vexp.evaluator.benchmarks import catalogue
@@ -98,7 +98,8 @@ def _named_by_model(store: RunStore, result: Foreign) -> str | None:
 
 
 def _content(folder: RunFolder, result: Foreign) -> dict[str, Any]:
-    checkpoint = (folder.result() or {})["checkpoint_hash"]
+    found = folder.result()
+    checkpoint = found.checkpoint_hash if found is not None else ""
     protocol = {"decoding": result.decoding, **dict(result.about)}
     identity = {"checkpoint": checkpoint, "benchmark": result.benchmark, "version": result.version}
     return {
@@ -124,14 +125,15 @@ def _check(folder: RunFolder, result: Foreign) -> None:
     content = _content(folder, result)
     for path in evaluation_folders(folder):
         there = evaluations.read_results(path)
-        if there.get("benchmark") != result.benchmark:
+        if there.benchmark != result.benchmark:
             continue
-        if there["checkpoint"] != content["checkpoint"]:
+        if there.checkpoint != content["checkpoint"]:
             continue
-        if (there["metrics"], there["key"]) != (content["metrics"], content["key"]):
+        metrics = {name: records.plain(entry) for name, entry in there.metrics.items()}
+        if (metrics, there.key) != (content["metrics"], content["key"]):
             raise RunError(
                 f"run {folder.name} has another result of {result.benchmark!r} already",
-                where=f"{path} (version {there.get('version')!r})",
+                where=f"{path} (version {there.version!r})",
                 accepted=f"this one is of version {result.version!r}, from {result.source}",
                 remedy="delete that folder if the new one should count; two are never averaged",
             )

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from vexp import records
 from vexp.csv_cells import plain
 from vexp.errors import RunError
-from vexp.files import new_folder, write_json, write_text
+from vexp.files import new_folder, read_bytes, write_json, write_text
+from vexp.record_json import as_plain
 from vexp.runs import switch, trust
 from vexp.runs.claim import DONE, attempt_folder
 from vexp.runs.evaluations import RESULTS, SAMPLES
@@ -24,8 +26,10 @@ from vexp.runs.exchange import FORMAT, INDEX, VALUE, VERDICT
 from vexp.runs.imports.archive import Archive, opened
 from vexp.runs.imports.reading import decoded, json_of, safe_name, shaped
 from vexp.runs.provenance import RECORD as PROVENANCE
+from vexp.runs.record import RECORD
 from vexp.runs.rows import evaluation_folders
-from vexp.runs.store import RECORD, RESULT, RunFolder, RunStore
+from vexp.runs.status import RESULT
+from vexp.runs.store import RunFolder, RunStore
 
 _RUN = re.compile(r".*-[0-9a-f]{12}")
 _LONGEST_CELL = 1 << 20
@@ -37,41 +41,8 @@ class _Index(msgspec.Struct):
     vexp: str = "unknown"
 
 
-class _Record(msgspec.Struct):
-    format: int
-    config: dict[str, Any]
-    science: dict[str, Any]
-    hash: str = ""
-
-
 class _Plugins(msgspec.Struct):
     plugins: list[str] = []
-
-
-class _Result(msgspec.Struct):
-    checkpoint: str | None
-    checkpoint_hash: str
-    step: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-class _Metric(msgspec.Struct):
-    value: float
-    stderr: float | None = None
-    n: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class _Results(msgspec.Struct):
-    format: int
-    name: str
-    key: str
-    metrics: dict[str, _Metric]
-    checkpoint: str = ""
-    evaluator: str = ""
-    protocol: dict[str, Any] = {}
-    samples: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    benchmark: str | None = None
-    main_metric: str | None = None
-    version: str | int | float | None = None
 
 
 class _Content(msgspec.Struct):
@@ -152,11 +123,13 @@ def _checked(archive: Archive, name: str) -> _Run:
     file = f"runs/{name}.json"
     what, where = f"{file} of this export", archive.source
     content = shaped(_json(archive, file), _Content, what, where)
-    record = shaped(content.record, _Record, f"record in {what}", where)
+    record = shaped(content.record, records.Run, f"record in {what}", where)
     shaped(record.config, _Plugins, f"config in {what}", where)
     if record.format > 1 or record.hash not in ("", name.rpartition("-")[2]):
         raise archive.refused(f"record in {what} is of another run, or of a newer vexp")
-    result = shaped(content.result, _Result, f"result in {what}", where)
+    result = shaped(content.result, records.Result, f"result in {what}", where)
+    if result.format > records.Result.newest:
+        raise archive.refused(f"result in {what} was written by a newer vexp")
     if not (result.checkpoint or "").isprintable():
         raise archive.refused(f"result in {what} names a checkpoint with control characters")
     if (content.provenance or {}).get("switches"):
@@ -175,23 +148,20 @@ def _checked(archive: Archive, name: str) -> _Run:
     return _Run(name, content, verdicts)
 
 
-def _results(archive: Archive, folder: str, results: dict[str, Any], what: str) -> _Results:
+def _results(archive: Archive, folder: str, results: dict[str, Any], what: str) -> records.Results:
     """
     Raises:
         RunError: if this is not the content of a results.json of the evaluation in `folder`.
     """
     safe_name(folder, "a run or evaluation", f"{archive.source}: {what}")
     place = f"evaluation {folder} in {what}"
-    found = shaped(results, _Results, place, archive.source)
+    found = shaped(results, records.Results, place, archive.source)
     safe_name(found.key, "an evaluation", f"{archive.source}: {place}")
     if not folder.endswith(f"-{found.key}") or found.format > 1:
         raise archive.refused(f"{place} is of another evaluation, or of a newer vexp")
     for name, metric in found.metrics.items():
         if not math.isfinite(metric.value) or not math.isfinite(metric.stderr or 0):
             raise archive.refused(f"metric {name!r} of {place} is no finite number")
-    main = found.benchmark is None or found.main_metric in found.metrics
-    if not found.metrics or not main:
-        raise archive.refused(f"{place} has no metric, or lacks its main metric")
     return found
 
 
@@ -254,7 +224,7 @@ def _import_run(store: RunStore, run: _Run, report: Imported, trusting: bool) ->
     result = here.result()
     if result is None:
         report.skipped[name] = "it is here already and not finished; the export adds nothing to it"
-    elif result["checkpoint_hash"] != content.result["checkpoint_hash"]:
+    elif result.checkpoint_hash != content.result["checkpoint_hash"]:
         report.skipped[name] = "it was trained here to other weights; the ones here are kept"
     else:
         for folder, results in content.evaluations.items():
@@ -279,7 +249,9 @@ def _trust(run: RunFolder, files: tuple[str, ...], report: Imported, trusting: b
     """Note what code a run names; with `trusting`, that it may be loaded as it is now."""
     digests = trust.digests(files) if trusting else {}
     if digests:
-        write_json(run.folder / RECORD, dict(run.record) | {trust.TRUSTED: digests})
+        path = run.folder / RECORD
+        record = as_plain(read_bytes(path), records.Run, path)
+        write_json(path, record | {trust.TRUSTED: digests})
         report.trusted[run.name] = list(digests)
     if rest := [name for name in files if name not in digests]:
         report.code[run.name] = rest

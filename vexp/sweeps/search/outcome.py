@@ -13,7 +13,8 @@ from vexp.config.identity import evaluation_key
 from vexp.errors import RunError
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
-from vexp.runs.store import RunFolder, RunStatus, status_of
+from vexp.runs.status import RunStatus, status_of
+from vexp.runs.store import RunFolder
 from vexp.runs.switch import effective
 from vexp.runs.workspace import METRICS
 from vexp.search.base import Pruner
@@ -44,6 +45,11 @@ def outcome(study: Study, trial: Trial) -> Outcome:
         return Outcome("pruned", curve=curve)
     if any(status and status.state == "failed" for status in found):
         return Outcome("failed", curve=curve)
+    lost = [
+        status.problem.what for status in found if status and status.problem if not status.mends
+    ]
+    if lost:
+        return Outcome("failed", curve=curve, reason=lost[0])
     if not all(status and status.state == "done" for status in found):
         return Outcome("live", curve={})
     scores = [
@@ -69,10 +75,9 @@ def _scores(
     None altogether if an evaluation is still missing.
     """
     here = RunFolder(status.folder)
-    result = here.result(status.attempts)
-    if result is None:
+    if status.result is None:
         return None
-    content = result["checkpoint_hash"]
+    content = status.result.checkpoint_hash
     keys = [
         evaluation_key(content, unit["name"], unit["protocol"], unit["version"])
         for unit in run.scored
@@ -92,18 +97,10 @@ def _scores(
 def _value(evaluation: Path, metric: str, shown: str) -> float | str:
     """A metric of a finished evaluation, or why it is none; `shown` has a place for its name."""
     try:
-        metrics = evaluations.read_results(evaluation)["metrics"]
+        entry = evaluations.read_results(evaluation).metrics.get(metric)
     except RunError as error:
         return f"{shown.format(metric)} cannot be read: {error.problem.what}"
-    entry = metrics.get(metric) if isinstance(metrics, Mapping) else None
-    if entry is None:
-        return f"{shown.format(metric)} was not measured"
-    value = entry.get("value") if isinstance(entry, Mapping) else entry
-    if type(value) is int and abs(value) < 1 << 1000:
-        value = float(value)
-    if type(value) is float and math.isfinite(value):
-        return value
-    return f"{shown.format(metric)} is {json.dumps(value)[:40]}, no finite number"
+    return f"{shown.format(metric)} was not measured" if entry is None else entry.value
 
 
 def _switched_keys(study: Study, trial: Trial, folder: RunFolder, content: str) -> list[str]:

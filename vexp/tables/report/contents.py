@@ -15,7 +15,7 @@ from vexp.tables.collect import collect
 from vexp.tables.frame import Frame, build_frame
 from vexp.tables.latex import latex
 from vexp.tables.present import sheet_of
-from vexp.tables.report.charts import DAMAGE, Chart, Section
+from vexp.tables.report.charts import Chart, Section
 from vexp.tables.report.curves import curves
 from vexp.tables.report.diagnostics import diagnostics
 from vexp.tables.report.gallery import Gallery, gallery
@@ -58,13 +58,15 @@ def report_of(plan: Plan) -> Report:
     """Read the results of a sweep's finished runs. What is damaged is named, not raised."""
     store = RunStore(plan.state.results_dir)
     lines = lines_of(plan.sweep, plan.points)
-    problems: list[str] = []
-    results = _collected(plan, problems)
+    columns = plan.sweep.table.columns if plan.sweep.table else ()
+    results = collect(plan.runs, costs=any(column.cost for column in columns))
     lines = [_told(line, results) for line in lines]
     frame, why = _frame(plan, results)
     sheet = sheet_of(frame) if frame else None
     found_curves, found_gallery = curves(lines, store), gallery(lines, store)
     remarks = {remark: None for found in results.values() for remark in found.remarks}
+    damage = {name: wrong for found in results.values() for name, wrong in found.damage.items()}
+    problems = (f"{name}: {wrong}" for name, wrong in damage.items())
     named = [*problems, *found_curves.problems, *found_gallery.problems, *remarks]
     table = plan.sweep.table
     return Report(
@@ -91,21 +93,6 @@ def _told(line: Line, results: Mapping[str, Measurements]) -> Line:
     found = (results.get(point.identity.hash) for point in line.runs)
     mixed = any(measured and measured.mixed for measured in found)
     return dataclasses.replace(line, label=f"{line.label} ({MIXED})") if mixed else line
-
-
-def _collected(plan: Plan, problems: list[str]) -> dict[str, Measurements]:
-    """As for a table, but a run whose results are damaged is left out and named."""
-    columns = plan.sweep.table.columns if plan.sweep.table else ()
-    costs = any(column.cost for column in columns)
-    found: dict[str, Measurements] = {}
-    for run in plan.runs:
-        try:
-            found |= collect([run], costs=costs)
-        except VexpError as error:
-            problems.append(f"{run.name} is left out: {error}")
-        except DAMAGE:
-            problems.append(f"{run.name} is left out: a results.json of its evaluations is damaged")
-    return found
 
 
 def _frame(plan: Plan, results: Mapping[str, Measurements]) -> tuple[Frame | None, str]:

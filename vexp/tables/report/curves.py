@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from vexp.errors import Damaged
 from vexp.files import read_lines
 from vexp.runs.claim import attempt_folder
 from vexp.runs.store import RunFolder, RunStore
@@ -86,13 +87,19 @@ def _binned(seeds: Sequence[Mapping[int, float]], width: int) -> Values:
 def _runs(line: Line, store: RunStore) -> Iterator[_Run]:
     for point in line.runs:
         folder = store.find(point.identity)
-        if folder is not None and folder.published() is not None:
-            yield _read(folder)
+        try:
+            attempt = folder.published() if folder is not None else None
+        except Damaged:  # named with the run's results
+            continue
+        if folder is not None and attempt is not None:
+            yield _read(folder, attempt)
 
 
-def _read(folder: RunFolder) -> _Run:
-    path = attempt_folder(folder.folder, folder.published() or 0) / METRICS
-    rows, damaged = read_lines(path)
+def _read(folder: RunFolder, attempt: int) -> _Run:
+    try:
+        rows, damaged = read_lines(attempt_folder(folder.folder, attempt) / METRICS)
+    except Damaged as error:
+        return _Run({}, f"run {folder.name}: {error}")
     found: Logged = {}
     for row in rows:
         step = row.get("step")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vexp.dataset.base import Split
-from vexp.errors import VexpError
+from vexp.errors import Damaged, VexpError
 from vexp.runs.evaluations import read_results, read_samples
 from vexp.runs.responses import are_numbered, split_id
 from vexp.runs.rows import evaluation_folders
@@ -129,20 +129,20 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
 
     greedy before sampled ones, those with pictures first.
     """
-    result = folder.result()
-    if result is None:
+    try:
+        result, homes = folder.result(), evaluation_folders(folder)
+    except Damaged:  # named with the run's results
         return
     found: list[_Entry] = []
-    for home in evaluation_folders(folder):
+    for home in homes if result is not None else ():
         try:
             results, samples = read_results(home), read_samples(home)
-        except VexpError as error:
+        except Damaged as error:
             problems.append(str(error))
             continue
-        if results.get("checkpoint") != result["checkpoint_hash"] or "evaluator" not in results:
+        if result is None or results.checkpoint != result.checkpoint_hash or not results.evaluator:
             continue
-        protocol = results.get("protocol")
-        split = str(protocol.get("split")) if isinstance(protocol, Mapping) else ""
+        split = str(results.protocol.get("split"))
         seen: dict[str, int] = {}
         numbered = are_numbered(results)
         for sample in samples:
@@ -150,8 +150,10 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
             seen[name] = index + 1
             kept = sample.get("gallery") or sample.get("tokens")
             if "response" in sample and "id" in sample and (kept or index < QUESTIONS):
-                label, ids = str(results["name"]), split_id(str(sample["id"]), numbered=numbered)
-                found.append(_Entry(label, index, sample, split, folder.name, str(home), *ids))
+                ids = split_id(str(sample["id"]), numbered=numbered)
+                found.append(
+                    _Entry(results.name, index, sample, split, folder.name, str(home), *ids)
+                )
     yield from sorted(found, key=lambda e: (e.member != "", not e.sample.get("gallery")))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vexp.config.scalars import read_scalar
 from vexp.config.schema import to_dict
-from vexp.runs.store import flattened
+from vexp.runs.record import flattened
 from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.table import Column
 from vexp.tables.frame import ANY, Frame, TableRow
