@@ -14,7 +14,7 @@ from msgspec import Meta, Raw, Struct
 Positive = Annotated[int, Meta(ge=1)]
 Number = Annotated[int, Meta(ge=0)]
 _MOVE = "restore it from a backup, or move the folder away and run again"
-_AGAIN = "delete this evaluation's folder and run the same command: it is done again"
+_AGAIN = "delete this evaluation's folder; `vexp launch`, or `vexp eval RUN`, does it again"
 
 
 class Versioned(Struct, frozen=True):

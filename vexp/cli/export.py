@@ -30,8 +30,6 @@ def command(target: Path, runs: tuple[str, ...], results_dir: Path) -> None:
     click.echo(f"wrote {len(written)} run{'s' * (len(written) != 1)} to {target}")
     if report.missing:
         say_damage(report.missing)
-        click.echo(
-            f"the export lacks these {len(report.missing)}: mend them, then repeat it", err=True
-        )
+        click.echo("the export lacks what is named above: mend that, then export again", err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"next: vexp import {target} --results-dir ELSEWHERE")

@@ -109,7 +109,7 @@ def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
     if plan.complete:
         click.echo(f"all runs are done; next: {_command(told, 'table')}", err=quiet)
         return
-    failed = any(run.state == "failed" for run in plan.runs)
+    failed = plan.counts()["failed"] or plan.evaluation_counts()["failed"]
     click.echo(f"not everything is done ({show.counts_line(plan)})", err=quiet)
     click.echo(f"next: {_command(told, 'retry' if failed else 'launch')}", err=quiet)
     raise click.exceptions.Exit(1)

@@ -106,7 +106,7 @@ def _next(plan: Plan) -> str:
               for unit in run.units.declared.values())  # fmt: skip
     due += sum(run.status is not None and run.status.mends for run in plan.runs)
     due += counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
-    if counts["failed"] and not due:
+    if (counts["failed"] or plan.evaluation_counts()["failed"]) and not due:
         return "retry"
     # What is damaged and cannot be mended is named above; without it, all is done.
     return "launch" if due or not plan.damage() else "table"
