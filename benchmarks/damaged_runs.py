@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,14 +64,14 @@ def measure(runs: int, times: int) -> dict[str, Any]:
 
 
 def _compared(name: str, folders: list[Path], runs: int, times: int) -> dict[str, Any]:
-    """CPU time of a command in each folder, and as a multiple of that in the first."""
+    """The least CPU time of a command in each folder, and as a multiple of that in the first."""
     command = vexp(*(f"grid_{runs}.yaml" if word == "SWEEP" else word for word in COMMANDS[name]))
     took: dict[str, list[Took]] = {folder.name: [] for folder in folders}
     for _ in range(times):
         for folder in folders:
             took[folder.name].append(timed(command, folder, 1, codes=(0, 1)))
-    cpu = {name: statistics.median(each.cpu_s for each in all_) for name, all_ in took.items()}
-    wall = {name: statistics.median(each.wall_s for each in all_) for name, all_ in took.items()}
+    cpu = {name: min(each.cpu_s for each in all_) for name, all_ in took.items()}
+    wall = {name: min(each.wall_s for each in all_) for name, all_ in took.items()}
     ratios = {name: seconds / cpu["whole"] for name, seconds in cpu.items() if name != "whole"}
     return {"cpu_s": cpu, "wall_s": wall, **ratios}
 

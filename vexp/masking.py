@@ -13,7 +13,7 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def is_secret_name(name: str) -> bool:
 
 def mask(text: str) -> str:
     """The text without any secret that is known here."""
-    return _TOKEN.sub(_NOTHING, _ADDRESS.sub(_NOTHING, named(text)))
+    return _masking()(text)
 
 
 def named(text: str) -> str:
@@ -84,7 +84,7 @@ def named(text: str) -> str:
 
 def masked(tree: Any) -> Any:
     """Plain data with `mask` on each of its texts, keys too."""
-    return _each(tree, mask)
+    return _each(tree, _masking())
 
 
 def exported(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def exported(content: Mapping[str, Any]) -> dict[str, Any]:
     provenance = found.get("provenance") or {}
     if "command" in provenance:
         provenance["command"] = arguments(provenance["command"])
-    return dict(_each(found, mask, kept="name"))
+    return dict(_each(found, _masking(), kept="name"))
 
 
 def stored(config: Any) -> Any:
@@ -230,6 +230,17 @@ def _without_values(text: str) -> str:
             parts += [text[begin : key.end()], _NOTHING]
             begin = value.end()
     return "".join([*parts, text[begin:]])
+
+
+def _masking() -> Callable[[str], str]:
+    """`mask` for many texts: what is secret here is looked up once."""
+    known = _secrets(everything=True)
+
+    def masked_text(text: str) -> str:
+        found = _replaced(text, known) if known else text
+        return _TOKEN.sub(_NOTHING, _ADDRESS.sub(_NOTHING, found))
+
+    return masked_text
 
 
 def _secrets(*, everything: bool) -> tuple[tuple[str, str], ...]:

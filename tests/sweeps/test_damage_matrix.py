@@ -185,7 +185,7 @@ def commands(results: Results) -> dict[str, list[str]]:
         "report": ["report", "demo.yaml", "-o", "out/demo.html"],
         "export": ["export", "out/all"],
         "clean": ["clean"],
-        "diff": ["diff", one, other, "--samples"],
+        "diff": ["diff", one, other],
         "tokens": ["tokens", one],
         "show": ["show", one],
     }
