@@ -237,6 +237,24 @@ class Queue(Struct, frozen=True):
     done: int = 0
 
 
+class SlurmBatch(Struct, frozen=True):
+    """<batch>.json among a sweep's jobs: one submission, the run of each of its tasks."""
+
+    newest: ClassVar[int] = 1
+    remedy: ClassVar[str] = "its jobs show in `squeue`; remove the file once none is left"
+
+    format: int
+    runs: list[str]
+    code: str
+    job: str | None = None
+
+
+class SlurmTask(Struct, frozen=True):
+    """<task>.json beside a task's log: the run that it has gone on to."""
+
+    run: str
+
+
 class Submitted(Struct, frozen=True):
     """A line of submitted.jsonl: a run that the sweep has launched."""
 

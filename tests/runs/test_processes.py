@@ -235,7 +235,7 @@ import signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from vexp.runs import processes
 processes._NOTICING_S = 0.5
-others = processes._Followers({{"process 1": ["sh", "-c", "exit 3"]}}, 1)
+others = processes._Followers({{"process 1": ["sh", "-c", "exit 3"]}}, 1, {{}})
 with others.watched(print):
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     time.sleep(60)

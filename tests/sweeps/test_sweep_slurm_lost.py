@@ -63,7 +63,7 @@ class Submitting:
         pass
 
     def submit(self, logs, name, code, work, count):
-        made = sbatch.executor(logs, {"job_name": name, "array_parallelism": 4})
+        made = sbatch.executor(logs, {"job_name": name, "array_parallelism": 4}, {})
         return made.submit_tasks("true", count)
 
 
@@ -255,7 +255,7 @@ def test_after_the_retries_it_is_a_failed_run_that_names_job_and_log(fake, folde
 
 @pytest.mark.parametrize("name", ["a%j", "100%", "it's 50%A", "with space", "%%", '"', "ä"])
 def test_logs_are_written_into_folders_of_any_name(tmp_path, name):
-    made = sbatch.executor(tmp_path / name, {"job_name": "x", "stderr_to_stdout": True})
+    made = sbatch.executor(tmp_path / name, {"job_name": "x", "stderr_to_stdout": True}, {})
     made.parameters["map_count"] = 2
     text = made._make_submission_file_text("true", "")
     (line,) = [line for line in text.splitlines() if line.startswith("#SBATCH --output=")]

@@ -84,8 +84,10 @@ class Launcher(Component):
 
     retry: Retry = field(default_factory=Retry)  # ends of a run that it survives by itself
     stuck_after_min: Positive | None = 60.0  # stopped after so long without progress; null: never
-    # Variables set for the runs. Files keep their names only.
-    environment: Annotated[dict[str, str], BY_NAME] = field(default_factory=dict)
+    # Files keep their names only.
+    environment: Annotated[dict[str, str], BY_NAME] = field(
+        default_factory=dict  # variables set for the runs
+    )
 
     def __post_init__(self) -> None:
         masking.hide(self.environment)

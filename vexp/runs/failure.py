@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from vexp import masking
+from vexp import masking, records
 from vexp.errors import (
     CheckpointError,
     ConfigError,
+    Damaged,
     DataError,
     Diverged,
     EngineFailed,
@@ -20,7 +21,7 @@ from vexp.errors import (
     StorageError,
     VexpError,
 )
-from vexp.files import storage_errors
+from vexp.files import read, storage_errors
 
 # How an attempt can end. The last three are seen by who watches the process, not by itself.
 Kind = Literal[
@@ -53,6 +54,14 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **masking.masked(asdict(self))}
+
+
+def recorded(attempt: Path) -> records.Failure | None:
+    """The failure that an attempt's folder names; None if there is none, or it is damaged."""
+    try:
+        return read(attempt / RECORD, records.Failure)
+    except Damaged:
+        return None
 
 
 def observed(kind: Kind, message: str, at: str) -> Failure:

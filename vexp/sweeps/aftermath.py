@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from vexp import masking
-from vexp.files import fsync_folder, read_json, storage_errors, write_json
+from vexp.files import fsync_folder, storage_errors, write_json
 from vexp.runs import failure
 from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks, read_owner
 from vexp.runs.failure import Failure, Kind
@@ -42,10 +42,10 @@ class Aftermath:
         `first` is as above.
         """
         last = max(read_marks(self.run.folder).endings, default=0)
-        record = read_json(attempt_folder(self.run.folder, last) / failure.RECORD)
-        if last < first or not isinstance(record, dict) or record.get("kind") != "infra":
+        record = failure.recorded(attempt_folder(self.run.folder, last))
+        if last < first or record is None or record.kind != "infra":
             return None
-        return "infra", str(record.get("message", ""))
+        return "infra", record.message
 
     def take(self, attempt: int, kind: Kind, message: str) -> bool:
         """Take the run from an owner that is gone: a failed one now, if that was once too often.
@@ -53,7 +53,7 @@ class Aftermath:
         False if it has ended meanwhile, or another process was faster.
         """
         home = attempt_folder(self.run.folder, attempt)
-        if read_json(home / failure.RECORD) is None:
+        if failure.recorded(home) is None:
             write_json(home / failure.RECORD, failure.observed(kind, message, now()).to_dict())
         if not end_lost(self.run.folder, attempt):
             return False

@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vexp.files import read_json, storage_errors, write_json
+from vexp import records
+from vexp.errors import Damaged
+from vexp.files import read, storage_errors, write_json
 from vexp.runs.owner import slurm_job
 from vexp.runs.workspace import now
 from vexp.sweeps.state import SweepState
@@ -38,11 +40,17 @@ class Batch:
 
     @classmethod
     def read(cls, state: SweepState, name: str) -> Batch | None:
-        record = read_json(home(state) / f"{name}.json")
-        if not isinstance(record, dict) or record.get("format", FORMAT + 1) > FORMAT:
+        """The batch of that name; None where its file is missing or damaged.
+
+        Claims keep runs of a batch that nobody can read from being trained twice.
+        """
+        try:
+            record = read(home(state) / f"{name}.json", records.SlurmBatch)
+        except Damaged:
             return None
-        job = record.get("job") or _job_of_begun(state, name)
-        return cls(name, tuple(record["runs"]), record["code"], job)
+        if record is None:
+            return None
+        return cls(name, tuple(record.runs), record.code, record.job or _job_of_begun(state, name))
 
     def write(self, state: SweepState) -> None:
         content = {"format": FORMAT, "job": self.job, "code": self.code, "at": now()}
@@ -50,8 +58,11 @@ class Batch:
 
     def run(self, state: SweepState, task: int) -> str:
         """The run that a task is at."""
-        moved = read_json(logs(state, self.name) / f"{task}.json")
-        return str(moved["run"]) if isinstance(moved, dict) else self.runs[task]
+        try:
+            moved = read(logs(state, self.name) / f"{task}.json", records.SlurmTask)
+        except Damaged:
+            moved = None
+        return moved.run if moved else self.runs[task]
 
     def move(self, state: SweepState, task: int, run: str) -> None:
         """Say that a task has gone on to another run."""

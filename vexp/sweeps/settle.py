@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vexp.launcher.base import Worker
 from vexp.runs.claim import read_marks
-from vexp.runs.store import RunFolder, RunStatus
+from vexp.runs.status import RunStatus
+from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm
 from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.batch import Batch, batches

@@ -15,7 +15,7 @@ from vexp import records
 from vexp.errors import Damaged, Problem
 from vexp.files import read
 from vexp.runs.claim import attempt_folder
-from vexp.runs.failure import RECORD
+from vexp.runs.failure import recorded
 from vexp.runs.heartbeat import silence
 from vexp.runs.status import RunStatus
 from vexp.runs.switch import mixed
@@ -183,11 +183,10 @@ def _progress(run: Planned, end: records.Event | None, workers: Path) -> Progres
 def _lost(status: RunStatus | None) -> str:
     if status is None or not status.attempts:
         return ""
-    try:
-        found = read(attempt_folder(status.folder, status.attempts) / RECORD, records.Failure)
-    except Damaged:
+    record = recorded(attempt_folder(status.folder, status.attempts))
+    if record is None or record.kind not in SURVIVABLE:
         return ""
-    return first_line(found.message) if found and found.kind in SURVIVABLE else ""
+    return first_line(record.message)
 
 
 def _left(attempt: Path, at: records.Progress) -> float | None:

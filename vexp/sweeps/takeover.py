@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vexp.errors import RunError
-from vexp.files import read_json
 from vexp.launcher.base import Launcher, Worker
 from vexp.runs import failure
 from vexp.runs.claim import attempt_folder, read_marks
@@ -130,7 +129,7 @@ def _survivable(run: Planned) -> str:
     """Why a run that goes on by itself was lost; empty for one that was stopped on request."""
     assert run.status is not None
     home = attempt_folder(run.status.folder, run.status.attempts)
-    record = read_json(home / failure.RECORD)
-    if not isinstance(record, dict) or record.get("kind") not in SURVIVABLE:
+    record = failure.recorded(home)
+    if record is None or record.kind not in SURVIVABLE:
         return ""
-    return str(record.get("message", record["kind"]))
+    return record.message or record.kind

@@ -22,8 +22,8 @@ class Numeric(Verifier):
     never compared: its status is "unreadable".
     """
 
-    # Relative, for numbers with decimals, roots and π; whole numbers have to be equal.
-    tolerance: Annotated[float, Between(0, 1, high_open=True)] = 1e-4
+    # Whole numbers have to be equal.
+    tolerance: Annotated[float, Between(0, 1, high_open=True)] = 1e-4  # relative, of other numbers
 
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
