@@ -1,7 +1,7 @@
 """Handing job arrays to Slurm through submitit, and asking beforehand whether it would take them.
 
 submitit writes the script, with its arrays, set-up lines and signals. What the script runs is a
-command of ours: no function and no state travels in a pickle (docs/decisions/0007).
+command of ours: no function and no state travels in a pickle (docs/decisions/0008).
 """
 
 from __future__ import annotations
