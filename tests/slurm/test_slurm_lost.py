@@ -34,8 +34,8 @@ def test_a_job_that_dies_before_vexp_begins_counts_and_is_shown(project, setting
         assert run.status().attempts >= attempt
     assert project.states() == ["failed"]
     failure = project.runs()[0].status().failure
-    assert failure["kind"] == "infra" and says in failure["message"]
-    assert "results/sweeps/s/jobs" in failure["message"]  # the way to its log
+    assert failure.kind == "infra" and says in failure.message
+    assert "results/sweeps/s/jobs" in failure.message  # the way to its log
     told = project.vexp("launch", "s.yaml", check=False)
     assert "started" not in told  # no endless submission
     assert project.tasks() == 2

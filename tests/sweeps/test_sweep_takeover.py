@@ -150,7 +150,7 @@ def test_the_fourth_time_it_is_a_failed_run(plan, store):
         expected = "stopped" if attempt <= Policy().retry.infra else "failed"
         assert plan(ONE).runs[0].state == expected
     failure = plan(ONE).runs[0].status.failure
-    assert failure["message"].startswith("pid 7 on elsewhere gave no heartbeat for 60 s; this was")
+    assert failure.message.startswith("pid 7 on elsewhere gave no heartbeat for 60 s; this was")
 
 
 def test_what_was_lost_is_started_again_once_and_what_was_stopped_is_not(plan, fabricate, store):
