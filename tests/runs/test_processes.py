@@ -221,7 +221,7 @@ def test_an_error_in_one_process_is_the_error_of_all(tmp_path):
     assert "process 1" in out
     assert "Traceback" not in out
     failed = only(tmp_path).status().failure
-    assert failed["kind"] == "code"
+    assert failed.kind == "code"
     log = attempt_log(only(tmp_path))
     assert log.count("the coin fell off the table") >= 2
     assert "_fault" in log  # the traceback of the process that failed

@@ -55,7 +55,7 @@ def train(run: RunSpec, workspace) -> stub_training.Trained:
 def score(run: RunSpec, folder: RunFolder) -> None:
     result = folder.result()
     length = {"value": 10.0 * run.rollout.group_size, "stderr": None, "n": 100}
-    for unit in units(run, result["checkpoint_hash"]):
+    for unit in units(run, result.checkpoint_hash):
         accuracy = {"value": quality(run), "stderr": 0.01, "n": 100}
         content = {
             "format": 1, "name": unit.label, "key": unit.key, "checkpoint": unit.checkpoint,
