@@ -20,11 +20,11 @@ from vexp.errors import DataError, RunError
 from vexp.evaluator.benchmarks import Unwrap
 from vexp.files import open_regular, read_json
 from vexp.spec import Prompt
+from vexp.train import manifest
+from vexp.train.policy import Policy
 
 if TYPE_CHECKING:
     from vexp.spec import RunSpec
-    from vexp.train import manifest
-from vexp.train.policy import Policy
 
 
 @dataclass(frozen=True)
