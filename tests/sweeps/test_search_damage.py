@@ -32,19 +32,21 @@ def results_of(plan, number):
     return path
 
 
+READ = "dev accuracy of seed 1 cannot be read: results.json is damaged: "
 METRICS = [
-    ({"accuracy": {"value": None}}, "dev accuracy of seed 1 is null, no finite number"),
-    ({"accuracy": {"value": "0.9"}}, 'dev accuracy of seed 1 is "0.9", no finite number'),
-    ({"accuracy": {"value": True}}, "dev accuracy of seed 1 is true, no finite number"),
-    ({"accuracy": {"value": float("nan")}}, "dev accuracy of seed 1 is NaN, no finite number"),
-    ({"accuracy": {"value": -(10**400)}}, "no finite number"),
-    ({"accuracy": {"value": [1]}}, "dev accuracy of seed 1 is [1], no finite number"),
-    ({"accuracy": {}}, "dev accuracy of seed 1 is null, no finite number"),
-    ({"accuracy": []}, "no finite number"),
-    ({}, "dev accuracy of seed 1 was not measured"),
-    ([], "dev accuracy of seed 1 was not measured"),
-    (None, "dev accuracy of seed 1 was not measured"),
-    ({"accuracy": {"value": float("inf")}}, "dev accuracy of seed 1 is Infinity, no finite number"),
+    ({"accuracy": {"value": None}}, READ + "expected `float`, got `null`"),
+    ({"accuracy": {"value": "0.9"}}, READ + "expected `float`, got `str`"),
+    ({"accuracy": {"value": True}}, READ + "expected `float`, got `bool`"),
+    ({"accuracy": {"value": float("nan")}}, READ + "JSON is malformed"),
+    ({"accuracy": {"value": -(10**400)}}, READ + "number out of range"),
+    ({"accuracy": {"value": [1]}}, READ + "expected `float`, got `array`"),
+    ({"accuracy": {}}, READ + "object missing required field `value`"),
+    ({"accuracy": []}, READ + "expected `object`, got `array`"),
+    ({"other": {"value": 0.5}}, "dev accuracy of seed 1 was not measured"),
+    ({}, READ + "`metrics` is empty"),
+    ([], READ + "expected `object`, got `array`"),
+    (None, READ + "expected `object`, got `null`"),
+    ({"accuracy": {"value": float("inf")}}, READ + "JSON is malformed"),
 ]
 
 
@@ -59,11 +61,11 @@ def test_an_objective_that_is_no_number_fails_its_trial(found, plan, run):  # no
     for command in (("status", "small.yaml"), ("search", "best", "small.yaml")):
         code, out, err = run(*command)
         assert code == 0, err
-        assert "trial 1 failed: dev accuracy of seed 1 is Infinity, no finite number" in out
+        assert f"trial 1 failed: {READ}JSON is malformed" in out
     code, out, _ = run("search", "best", "small.yaml", "--json")
     shown = json.loads(out)
     assert 1 not in [each["trial"] for each in shown["found"]]
-    assert shown["failed"] == {"1": "dev accuracy of seed 1 is Infinity, no finite number"}
+    assert list(shown["failed"]) == ["1"] and shown["failed"]["1"].startswith(READ)
     launch(plan(TEXT), Nobody())  # the journal has a value, which is denied now
     states = [trial.state.name for trial in ours(plan(TEXT).search.study).trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "PRUNED"]
