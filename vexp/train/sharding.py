@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from vexp.train import parallel
+from vexp.train.stopping import Abandoned
 from vexp.train.zero import Shard
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def place(policy: Policy, compute: Compute) -> None:
 def whole(policy: Any) -> Iterator[None]:
     """Every process holds all weights while the block runs; for passes without a gradient.
 
-    All processes enter together. Anything but a sharded policy stays as it is; nothing is put back
-    after an error, which ends training.
+    All processes enter together, and leave together where a step is given up. Anything but a
+    sharded policy stays as it is; nothing is put back after an error, which ends training.
     """
     if not getattr(policy, "sharded", False) or policy.whole:
         yield
@@ -77,9 +78,17 @@ def whole(policy: Any) -> Iterator[None]:
         for part in _units(policy):
             part.unshard()
     policy.whole = True
-    yield
+    try:
+        yield
+    except Abandoned:
+        _back_to_shards(policy)
+        raise
+    _back_to_shards(policy)
+
+
+def _back_to_shards(policy: Any) -> None:
     policy.whole = False
-    policy.reset_iter_state()  # back to shards; what torch noted of the passes is of no update
+    policy.reset_iter_state()  # what torch noted of the passes is of no update
     for part in _units(policy):
         part.set_reshard_after_forward(part is not policy, recurse=False)
 
