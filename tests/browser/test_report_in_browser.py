@@ -317,8 +317,9 @@ def test_charts_follow_the_chosen_rows_and_are_told_in_numbers(page):
 def test_pointing_at_a_chart_reads_its_values(page):
     from selenium.webdriver import ActionChains
 
-    picture = page.one(".plot[data-chart=curve-reward] svg")
-    page.js("arguments[0].scrollIntoView({block: 'center'})", picture)
-    ActionChains(page.driver).move_to_element(picture).perform()
+    # The chart's place, not its svg: that is drawn anew when its size settles.
+    chart = page.one(".plot[data-chart=curve-reward]")
+    page.js("arguments[0].scrollIntoView({block: 'center'})", chart)
+    ActionChains(page.driver).move_to_element(chart).perform()
     (text, *_) = page.texts(".readout")
     assert text.startswith("step of RL ") and "DAPO rl.learning_rate=0.0001 " in text
