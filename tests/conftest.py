@@ -27,6 +27,13 @@ def pytest_runtest_setup(item):
         pytest.skip("DeepSpeed is not installed: `make setup-deepspeed`, `make test-deepspeed`")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print why a test was tried again, where CI asks for it: it is a fault all the same."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"tried again: {report.nodeid}", sep="_")
+        terminalreporter.line(report.longreprtext)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty folder of a user, as the current one."""

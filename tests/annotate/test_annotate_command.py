@@ -243,7 +243,7 @@ def test_an_endpoint_that_is_down_stops_it_soon(server, project):
     server.answer = lambda body: ("status", 500, {}, "")
     done = call(server, data, "stop_after=3", "workers=2", endpoint={"retries": 0}, code=1)
     assert "30 of 30 items are not annotated: the endpoint gives no answer: HTTP 500" in done.stderr
-    assert len(server.bodies) <= 5
+    assert len(server.bodies) <= 3 + 2 + 2  # counted, waiting to be counted, under way
 
 
 def test_a_wrong_key_stops_it_at_once_and_is_never_written(server, data):

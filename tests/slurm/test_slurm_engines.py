@@ -58,7 +58,8 @@ def test_a_process_on_another_node_answers_and_never_outlives_what_it_serves(
     os.kill(driver, signal.SIGKILL)
     project.wait(lambda: not psutil.pid_exists(found["last"]), 20)
     assert not (folder / "home4").exists()  # of the one that was not killed
-    job.wait(30)
+    project.wait(lambda: not cluster.ask("squeue", "-h"), 60)
+    job.wait(60)  # sbatch looks every 32 s in the end
 
 
 def nodes_of(project: Project) -> list[int]:

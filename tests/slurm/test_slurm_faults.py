@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.slurm_project import ROOT, published_once
+from tests.slurm.slurm_project import ROOT, Project, published_once
 from vexp.runs.claim import attempt_folder, read_owner
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
@@ -42,9 +42,35 @@ def test_a_node_that_loses_power_and_one_that_loses_its_daemon(project, undistur
 
 
 def test_a_controller_that_dies_and_comes_back(project, undisturbed):
+    kill_controller(project, with_its_state=False)
+    project.wait_done()
+    published_once(project)
+    undisturbed()
+    assert project.tasks() == 3
+
+
+def test_a_controller_that_forgets_a_waiting_job(project, undisturbed):
+    """slurmctld writes what is in its queue seconds later; what it lost is submitted again."""
+    kill_controller(project, with_its_state=True)
+    told = project.vexp("launch", "s.yaml", "--wait")
+    assert "Traceback" not in told
+    assert project.states() == ["done"] * 3
+    published_once(project)
+    undisturbed()
+    assert project.tasks() == 4
+    assert {run.status().attempts for run in project.runs()} == {1, 2}  # a lost job counts
+
+
+def kill_controller(project: Project, with_its_state: bool) -> None:
+    """Kill it while two of three runs are at work, and start it when they are done."""
     project.write(seeds=3, workers=2, step_s=0.3)
     project.vexp("launch", "s.yaml")
+    state = project.cluster.folder / "state"
+    submitted = time.time()
     project.wait_all_at_work(2)
+    if not with_its_state:
+        jobs = state / "job_state"
+        project.wait(lambda: jobs.exists() and jobs.stat().st_mtime > submitted, 60)
     project.cluster.kill_daemon("slurmctld")
     told = project.vexp("status", "s.yaml", check=False)
     assert "Traceback" not in told
@@ -53,11 +79,10 @@ def test_a_controller_that_dies_and_comes_back(project, undisturbed):
     told = project.vexp("launch", "s.yaml", check=False)
     assert "is the controller up?" in told
     assert project.tasks() == 3
+    if with_its_state:
+        for name in ("job_state", "job_state.old"):
+            (state / name).unlink(missing_ok=True)
     project.cluster.start_controller()
-    project.wait_done()
-    published_once(project)
-    undisturbed()
-    assert project.tasks() == 3
 
 
 def test_jobs_killed_without_a_word_are_found_gone_and_submitted_again(project, undisturbed):

@@ -37,7 +37,8 @@ class Workers:
         self._work = work
         self._stop = stop
         self._taking = threading.Lock()
-        self._out: queue.Queue[Done | None] = queue.Queue()
+        # Bounded, so that threads are never far ahead of whoever decides to stop them.
+        self._out: queue.Queue[Done | None] = queue.Queue(maxsize=count)
         self._left = count
         for number in range(count):
             threading.Thread(target=self._run, name=f"annotate-{number}", daemon=True).start()
