@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from importlib.util import find_spec
@@ -25,6 +26,12 @@ settings.load_profile("vexp")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("deepspeed") and not find_spec("deepspeed"):
         pytest.skip("DeepSpeed is not installed: `make setup-deepspeed`, `make test-deepspeed`")
+
+
+def pytest_collection_finish():
+    """Leave what was imported and collected out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -178,6 +178,7 @@ def test_a_checkpoint_serves_any_number_of_processes(tmp_path, alone):
     assert_alike(run, alone(*LONG))
 
 
+@pytest.mark.slow
 def test_sigterm_to_any_process_saves_and_stops_all(tmp_path):
     process = start(tmp_path, *LONG, number=3)
     at_step(tmp_path, 2)
@@ -210,6 +211,7 @@ def test_a_process_killed_ends_the_others_and_the_next_call_goes_on(tmp_path, al
     assert_alike(run, alone(*LONG))
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_the_error_of_all(tmp_path):
     fault = tmp_path / "fault"
     fault.write_text("1 raise")
@@ -246,6 +248,7 @@ with others.watched(print):
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.slow
 def test_a_local_worker_goes_on_by_itself(tmp_path):
     """The loss of a process counts against `launcher.retry.infra`, as on a cluster."""
     fault = tmp_path / "fault"
