@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vexp.registry import Component
 
@@ -26,12 +26,20 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Verifier(Component):
-    """Judges one response. A verifier with a `time_limit_s` runs in a worker process."""
+    """Judges one response. A verifier with a `time_limit_s` runs in a worker process.
+
+    `version` is raised whenever equal answers get other verdicts: rewards and scores change with
+    them, so it enters the ids of runs and the keys of evaluations.
+    """
 
     kind: ClassVar[str] = "verifier"
+    version: ClassVar[int] = 1
     # Whether an answer counts only in a box, in `<answer>` tags or in a line "Answer: ...", which a
     # prompt then has to ask for. False for a verifier that reads the response in another way.
     reads_format: ClassVar[bool] = True
+
+    def content(self) -> dict[str, Any]:
+        return {} if self.version == 1 else {"version": self.version}
 
     @property
     def time_limit_s(self) -> float | None:

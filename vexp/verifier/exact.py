@@ -16,6 +16,8 @@ from vexp.verifier.base import Verdict, Verifier
 class Exact(Verifier):
     """Equality as text, after case, spaces, LaTeX wrappers, units and thousands separators."""
 
+    version = 2  # 2: by the one reader of docs/answers.md
+
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
         if self.gold_problem(gold):

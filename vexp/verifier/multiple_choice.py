@@ -23,6 +23,8 @@ class MultipleChoice(Verifier):
     is only one, or the reverse, cannot be compared: its status is "unreadable".
     """
 
+    version = 2  # 2: by the one reader of docs/answers.md
+
     def verdict(self, response: str, gold: str) -> Verdict:
         extracted = extract_answer(response)
         wanted = read_option(gold[:LONGEST])
