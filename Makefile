@@ -69,7 +69,7 @@ test-all: $(READY)  ## all tests, those that train for minutes, kill runs and bu
 	@if [ -e $(VLLM_READY) ]; then $(MAKE) test-vllm; else echo "tests/vllm is skipped: \`make setup-vllm\` installs vLLM"; fi
 
 test-deepspeed: $(ZERO_READY)  ## the tests with DeepSpeed, in its environment
-	$(ZERO)/bin/python -m pytest -n 2 --dist loadgroup -m deepspeed tests/train/test_zero.py tests/runs/test_sharded.py
+	$(ZERO)/bin/python -m pytest -n 2 --dist loadgroup -m deepspeed tests/policy/test_zero.py tests/runs/test_sharded.py
 
 test-vllm: $(VLLM_READY)  ## the tests with vLLM, in its environment
 	$(VLLM)/bin/python -m pytest tests/vllm

@@ -14,8 +14,8 @@ from vexp.registry import register
 from vexp.reward.base import RewardTerm, Scored
 
 if TYPE_CHECKING:
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
 
 
 @register("engine", "hf_full_length")

@@ -118,7 +118,7 @@ def _cpu() -> float:
 
 
 def _run() -> Any:
-    from vexp.config.compose import resolve
+    from vexp.spec.resolve import resolve
 
     return resolve(["compute.threads=1"])
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from benchmarks.differences import Difference, Side, difference, trl_settings
 from benchmarks.trl_side import make_trainer
 from benchmarks.workload import Workload
+from vexp.experience.batch import Experience, forward
 from vexp.registry import REGISTRY
 from vexp.train.collect import collect, to_experience
-from vexp.train.experience import Experience, forward
 from vexp.train.objective import loss_and_counts
 from vexp.train.timing import Clock
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
 
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
 
 TOLERANCE = 5e-5  # two orders of float32 arithmetic through a whole model
 NOISE = 0.3  # of the old log-probs, so that some ratios are clipped

@@ -14,10 +14,10 @@ from torch import Tensor
 from benchmarks.differences import SAME, Difference, Side, difference, trl_settings
 from benchmarks.trl_side import make_trainer
 from benchmarks.workload import Workload
+from vexp.experience.batch import Experience
+from vexp.policy.policy import PolicyOutput
 from vexp.registry import REGISTRY
-from vexp.train.experience import Experience
 from vexp.train.objective import loss_and_counts
-from vexp.train.policy import PolicyOutput
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer

@@ -19,7 +19,7 @@ import click
 
 from benchmarks.machine import describe
 
-COMPOSE = "from vexp.config.compose import resolve; resolve(['experiment=dapo', 'seed=2'])"
+COMPOSE = "from vexp.spec.resolve import resolve; resolve(['experiment=dapo', 'seed=2'])"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vexp.config.composer import Composer
 from vexp.runs.evaluations import units
+from vexp.spec.composer import Composer
 from vexp.sweeps.points import points
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.schema import Sweep

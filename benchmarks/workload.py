@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 PLUGIN = Path(__file__).with_name("components.py")
 
@@ -53,7 +53,7 @@ class Workload:
 
     def run(self) -> RunSpec:
         """The resolved run."""
-        from vexp.config.compose import resolve
+        from vexp.spec.resolve import resolve
 
         return resolve(self.overrides())
 

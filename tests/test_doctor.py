@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 from vexp.cli.main import cli
-from vexp.config.compose import resolve
 from vexp.doctor import lacking, machine
 from vexp.doctor.memory import Shapes, estimate
 from vexp.errors import ConfigError
-from vexp.train import zero
+from vexp.policy import zero
+from vexp.spec.resolve import resolve
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 

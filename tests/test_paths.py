@@ -9,12 +9,12 @@ import pytest
 
 from vexp.cli.main import cli
 from vexp.cli.options import UserPath
-from vexp.config.compose import resolve
 from vexp.dataset._rows import Stamp
 from vexp.errors import ConfigError, DataError
 from vexp.paths import expanded, is_file
+from vexp.spec.resolve import resolve
 from vexp.sweeps.adhoc import adhoc_sweep, is_adhoc
-from vexp.sweeps.find import find_sweep
+from vexp.sweeps.locate import find_sweep
 
 NOBODY = "~nobody_of_this_name"
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from vexp.backbone.tiny_qwen2_5_vl import TinyQwen25VL
 from vexp.dataset.base import Item
-from vexp.spec import Prompt
-from vexp.train.policy import Policy
-from vexp.train.prompts import PromptBatch
+from vexp.policy.policy import Policy
+from vexp.policy.prompts import PromptBatch
+from vexp.spec.run import Prompt
 
 SMALL = TinyQwen25VL(
     layers=3,

@@ -25,7 +25,7 @@ from vexp.paths import expanded
 
 if TYPE_CHECKING:
     from vexp.hub import Repository
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 ENTRY_POINT_GROUP = "vexp.components"
 

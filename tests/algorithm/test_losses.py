@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.train import plain_losses as plain
 from tests.train.fakes import experience
+from vexp.experience.batch import micro_batches
+from vexp.policy.policy import PolicyOutput
 from vexp.registry import REGISTRY
-from vexp.train.experience import micro_batches
 from vexp.train.objective import loss_and_counts
-from vexp.train.policy import PolicyOutput
 
 NAMES = ["grpo", "grpo_clip_higher", "dapo", "dr_grpo", "gspo"]
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import PIL.Image
 import pytest
 
-from vexp.annotate.asking import Asking
+from vexp.annotate.client_pool import Asking
 from vexp.annotate.evidence import Annotator
 from vexp.annotate.journal import Journal
 from vexp.annotate.spec import Annotation, Merging
-from vexp.config.compose import resolve
 from vexp.dataset.base import Item
 from vexp.errors import ConfigError
 from vexp.extractor.base import Extractor
 from vexp.localizer.base import Localizer, Located
+from vexp.spec.resolve import resolve
 from vexp.validator.base import Validator
 
 BOXES = {"cup": (10.0, 10.0, 50.0, 50.0), "dog": (60.0, 20.0, 90.0, 70.0)}

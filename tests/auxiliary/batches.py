@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.layouts import layouts
 from tests.train.fakes import experience
+from vexp.experience.batch import Counterfactual, Experience
+from vexp.policy.policy import PolicyOutput
 from vexp.probe.attention import ImageLogits
 from vexp.probe.layout import count
-from vexp.train.experience import Counterfactual, Experience
-from vexp.train.policy import PolicyOutput
 
 LAYERS, HEADS, WIDTH, SIZE = 6, 3, 7, 3
 GRIDS = ((2, 3), (1, 4), (0, 0), (3, 3), (2, 2))

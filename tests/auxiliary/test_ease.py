@@ -12,10 +12,10 @@ from tests.auxiliary.batches import BLIND, batch, logits_of, loss_of, output_of,
 from tests.layouts import grid_of, layouts
 from tests.tiny import PROMPT, fresh_policy, item, responses
 from tests.train.test_learner import learner_and_experience, updated, weights
+from vexp.experience.batch import Experience, forward
+from vexp.policy.policy import Reading
 from vexp.probe.attention import Probe
 from vexp.registry import REGISTRY
-from vexp.train.experience import Experience, forward
-from vexp.train.policy import Reading
 
 LAYER = 4  # two thirds of the batches' six
 

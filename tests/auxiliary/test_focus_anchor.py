@@ -19,10 +19,10 @@ from tests.auxiliary.batches import (
 )  # fmt: skip
 from tests.layouts import grid_of, layouts
 from tests.tiny import PROMPT, fresh_policy, item
+from vexp.experience.batch import Experience, forward
+from vexp.policy.policy import Reading
 from vexp.probe.attention import Probe
 from vexp.registry import REGISTRY
-from vexp.train.experience import Experience, forward
-from vexp.train.policy import Reading
 
 LAYER = 4  # two thirds of the batches' six
 ROWS = 15

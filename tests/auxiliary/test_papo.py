@@ -18,8 +18,8 @@ from tests.auxiliary.batches import (
     with_counterfactual,
 )
 from tests.train.test_learner import learner_and_experience, updated
+from vexp.policy.policy import PolicyOutput
 from vexp.registry import REGISTRY
-from vexp.train.policy import PolicyOutput
 
 EVERY_ROW = list(range(15))
 PORTIONS = [[[row] for row in EVERY_ROW], [[0, 1, 2, 3], [4, 5, 6], list(range(7, 15))]]

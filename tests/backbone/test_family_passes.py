@@ -22,10 +22,10 @@ from tests.backbone.plain import (
 from tests.tiny import PROMPT, item, ragged_items
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
+from vexp.policy.policy import Reading
 from vexp.probe.attention import Probe
 from vexp.probe.layout import count
 from vexp.registry import REGISTRY
-from vexp.train.policy import Reading
 
 LAYERS = (0, 2)  # that are probed: one before the last of Qwen3-VL's images came in, and the last
 VISION = {"visual", "vision_tower", "vision_model"}  # what a vision tower is called

@@ -183,8 +183,8 @@ def test_show_and_plan_say_what_is_unknown_and_run_refuses(tmp_path, vexp):
 def test_composing_imports_no_torch_even_where_the_model_is_there(tmp_path):
     folder = source("qwen3_vl", tmp_path)
     script = (
-        "import sys; from vexp.config.compose import resolve\n"
-        "from vexp.config.identity import training_id\n"
+        "import sys; from vexp.spec.resolve import resolve\n"
+        "from vexp.spec.identity import training_id\n"
         f"training_id(resolve(['backbone=qwen3_vl_4b', 'backbone.path={folder}']))\n"
         "training_id(resolve(['backbone=qwen3_vl_4b', 'backbone.revision=main']))\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"

@@ -16,12 +16,12 @@ from vexp.bridge.journal import Journal, Response
 from vexp.bridge.unwrap import unwrapped
 from vexp.cli.eval import of_table
 from vexp.cli.main import main
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError, DataError, Interrupted, RunError, StorageError
 from vexp.evaluator import _lmms_worker, lmms_eval
 from vexp.evaluator.base import Desk
 from vexp.evaluator.benchmarks import OWN, TASKS, catalogue, chosen, papers
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 
 ABOUT = {"weights": "abc", "temperature": 0.0}
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from vexp.annotate.compose import resolve as resolve_annotation
-from vexp.config.compose import compose, resolve
+from vexp.config.compose import compose
 from vexp.config.merge import flat
 from vexp.config.schema import to_dict
 from vexp.errors import ConfigError
 from vexp.paths import shipped
 from vexp.registry import KINDS, REGISTRY
+from vexp.spec.resolve import resolve
 
 
 def write(folder, name, text):
@@ -302,7 +303,7 @@ def test_merge_equals_hydras_own_composition(groups, values):
 @given(st.data())
 def test_resolved_configs_survive_their_own_dict(data):
     from vexp.config.schema import build
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
     names = {
         kind: data.draw(st.sampled_from(REGISTRY.names(kind)))
@@ -319,8 +320,8 @@ def test_composing_everything_imports_no_torch(tmp_path):
         import sys
         for name in ("torch", "transformers", "accelerate", "numpy", "sklearn", "PIL"):
             sys.modules[name] = None
-        from vexp.config.compose import resolve
-        from vexp.config.identity import training_id
+        from vexp.spec.resolve import resolve
+        from vexp.spec.identity import training_id
         from vexp.registry import KINDS, REGISTRY
         for kind in KINDS:
             for name in REGISTRY.names(kind):

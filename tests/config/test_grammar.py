@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
-from vexp.config.compose import resolve
 from vexp.config.grammar import read_override
 from vexp.errors import ConfigError
+from vexp.spec.resolve import resolve
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
+from vexp.spec.resolve import resolve
 
 FILTER = ("group_filter.name", "group_filter.low", "group_filter.high", "group_filter.max_batches")
 UNLIMITED = "group_filter=dynamic_sampling_unlimited"

@@ -6,9 +6,9 @@ import pytest
 
 from tests.backbone.models import REAL
 from vexp.backbone._family import FAMILIES
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.registry import REGISTRY
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 BACKBONES = [
     name

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.train.fakes import experience
+from vexp.experience.batch import Counterfactual
 from vexp.registry import NEEDS, REGISTRY
-from vexp.train.experience import Counterfactual
 
 SIZE, WIDTH = 4, 6
 ROWS = tuple(range(2 * SIZE))

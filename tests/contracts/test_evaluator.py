@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.config.compose import resolve
 from vexp.config.schema import field_types
 from vexp.config.types import UNHASHED
 from vexp.evaluator.base import Sample
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 from vexp.verifier.base import Status
 
 

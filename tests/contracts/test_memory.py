@@ -14,8 +14,8 @@ from vexp.errors import CheckpointError
 from vexp.registry import KINDS, REGISTRY, Component
 from vexp.train import checkpoint
 from vexp.train.checkpoint import State
+from vexp.train.component_state import initial, joined, split
 from vexp.train.manifest import MEMORY, damage
-from vexp.train.memory import initial, joined, split
 
 # Kinds whose memory the loop hands over; one that is not here must not remember anything.
 REMEMBERING = {"group_filter"}

@@ -10,8 +10,8 @@ import pytest
 
 from vexp.dataset.base import Item
 from vexp.registry import REGISTRY
+from vexp.response.format import ResponseFormat
 from vexp.reward.base import ObservedReward, Scored
-from vexp.train.responses import ResponseFormat
 from vexp.verifier.base import Verdict
 
 # Text, length, finished, verdict of each response.

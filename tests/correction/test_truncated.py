@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tests.train.fakes import SMALLEST
 from vexp.algorithm.grpo import GRPO
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.correction.none import Uncorrected
 from vexp.correction.truncated import Truncated
 from vexp.errors import ConfigError
-from vexp.train.experience import Experience
+from vexp.experience.batch import Experience
+from vexp.policy.policy import PolicyOutput
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 from vexp.train.objective import loss_and_counts
-from vexp.train.policy import PolicyOutput
 
 NUMBERS = st.lists(st.floats(-30, 0), min_size=6, max_size=6)
 

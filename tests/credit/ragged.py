@@ -8,7 +8,7 @@ import torch
 
 from tests.train.fakes import experience
 from vexp.distortion.base import Distortion
-from vexp.train.experience import Counterfactual, Experience
+from vexp.experience.batch import Counterfactual, Experience
 
 
 @dataclass(frozen=True, kw_only=True)

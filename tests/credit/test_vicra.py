@@ -20,8 +20,8 @@ from tests.train.fakes import experience
 from vexp.config.schema import build, to_dict
 from vexp.credit.vicra import Vicra
 from vexp.errors import ConfigError
+from vexp.experience.batch import Counterfactual
 from vexp.registry import REGISTRY
-from vexp.train.experience import Counterfactual
 
 
 def vicra(**settings):

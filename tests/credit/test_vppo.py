@@ -20,8 +20,8 @@ from tests.credit.ragged import (
 from vexp.config.schema import build, to_dict
 from vexp.credit.vppo import Vppo
 from vexp.errors import ConfigError
+from vexp.experience.batch import Counterfactual
 from vexp.registry import REGISTRY
-from vexp.train.experience import Counterfactual
 
 
 def vppo(**settings):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexp.dataset._boxes import BadBoxes, has_area, read_boxes
-from vexp.train.evidence import relative_boxes
+from vexp.experience.evidence import relative_boxes
 
 SIZE = (200, 100)
 

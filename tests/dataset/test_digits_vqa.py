@@ -22,7 +22,7 @@ from vexp.dataset.base import Item
 from vexp.dataset.digits_vqa import COLORS, DigitsVqa
 from vexp.errors import ConfigError
 from vexp.paths import shipped
-from vexp.train.responses import extract_answer, is_well_formed
+from vexp.response.format import extract_answer, is_well_formed
 
 SPLITS = ("train", "dev", "test")
 KINDS = {"single": ("which",), "multi": ("sum", "larger", "count")}

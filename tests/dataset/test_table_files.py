@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vexp.config.compose import resolve
-from vexp.config.identity import plain
+from vexp.config.hashing import plain
 from vexp.dataset.table import Table
 from vexp.errors import ConfigError, DataError
+from vexp.spec.resolve import resolve
 
 
 def picture(path, color="red", size=(40, 20)):

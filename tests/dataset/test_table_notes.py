@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from tests.dataset.test_table_files import problems, run_with, write_jsonl, write_parquet
-from vexp.config.identity import plain
+from vexp.config.hashing import plain
 from vexp.dataset._cells import MOST_CHARACTERS
 from vexp.dataset.table import Table
 from vexp.errors import ConfigError, DataError

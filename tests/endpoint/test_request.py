@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.endpoint.reading import json_in, shown
+from vexp.endpoint.parse_json import json_in, shown
 from vexp.endpoint.request import Picture, Request
 from vexp.endpoint.settings import Endpoint
 

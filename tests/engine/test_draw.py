@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vexp.engine._draw import draw, nucleus
-from vexp.train.logprobs import log_distribution
-from vexp.train.randomness import uniforms
+from vexp.policy.log_probs import log_distribution
+from vexp.policy.randomness import uniforms
 
 LOGITS = torch.tensor([2.0, 0.0, 1.0, -1.0, 0.5, 3.0])
 BANNED = torch.tensor([False, False, False, False, False, True])

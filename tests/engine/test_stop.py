@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.tiny import PROMPT, fresh_policy, item
-from vexp.config.compose import resolve
 from vexp.engine import _decode, _stop
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import ConfigError
+from vexp.spec.resolve import resolve
 
 BOXED = [
     "<think>3 + 4</think> \\boxed{7} and more \\boxed{8}",
@@ -102,7 +102,7 @@ def test_a_response_that_goes_on_behind_its_answer_cannot_end_with_it():
 
 
 def test_the_default_leaves_ids_as_they_are():
-    from vexp.config.identity import training_id
+    from vexp.spec.identity import training_id
 
     plain, said = resolve([]), resolve(["rollout.stop=end"])
     assert training_id(plain) == training_id(said)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vexp.engine import _stop
 from vexp.engine.base import Generated, Sampling
-from vexp.train.responses import extract_answer, is_well_formed
+from vexp.response.format import extract_answer, is_well_formed
 
 # Merges as in Qwen's vocabulary: a closing and what stands behind it; \u0120 is a space, \u010a a
 # line end.

@@ -17,8 +17,8 @@ from vexp.engine._vllm_server import Asked, Served
 from vexp.engine.base import Sampling
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
+from vexp.policy.parallel import packed, unpacked
 from vexp.registry import REGISTRY
-from vexp.train.parallel import packed, unpacked
 
 KEYS = ["a", "b", "c", "d"]
 SAMPLING = Sampling(group_size=3, max_response_length=9, seed=4, step=2, stop="think_boxed")

@@ -10,12 +10,12 @@ import torch
 
 from tests.tiny import policy
 from tests.train.fakes import SMALLEST, coin_run
-from vexp.config.compose import resolve
 from vexp.engine import _vllm
 from vexp.engine._vllm_server import Served, Server
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
+from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.learner import Learner, make_learner
 from vexp.train.loop import train_step

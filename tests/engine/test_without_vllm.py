@@ -7,12 +7,12 @@ import importlib.util
 import pytest
 
 from tests.train.fakes import SMALLEST
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.doctor.lacking import findings
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
-from vexp.train import parallel
+from vexp.policy import parallel
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 from vexp.train.stages import train
 
 

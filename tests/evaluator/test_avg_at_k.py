@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
 from vexp.evaluator.avg_at_k import AvgAtK
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout
+from vexp.spec.resolve import resolve
 
 
 def answer(question, place, correct, tag="single"):

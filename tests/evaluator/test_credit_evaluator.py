@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from tests.train.fakes import SMALLEST, Coin
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
 from vexp.evaluator.credit import Credit
+from vexp.experience.build import answers
 from vexp.registry import REGISTRY
+from vexp.response.token_classes import kinds
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.runs.workspace import Silent
-from vexp.train.collect import answers
+from vexp.spec.resolve import resolve
 from vexp.train.learner import Learner, needs
-from vexp.train.words import kinds
 
 RUN = (*SMALLEST, "rollout.max_response_length=9")
 METHODS = ("uniform", "entropy", "vicra", "vgpo", "vppo")

@@ -18,19 +18,19 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from tests.diagnostics.test_measures import plain_parts
 from tests.train.fakes import SMALLEST, Coin
-from tests.train.test_diagnostics import plain_parts
-from vexp.config.compose import resolve
 from vexp.dataset.base import Dataset
+from vexp.diagnostics.gallery import image_data, quantised
 from vexp.engine.base import Engine, Sampling
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
 from vexp.evaluator.diagnostics import FOCUSED, VALUES, Diagnostics
+from vexp.experience.evidence import token_masks
 from vexp.registry import REGISTRY
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
-from vexp.train.evidence import token_masks
-from vexp.train.pictures import image_data, quantised
+from vexp.spec.resolve import resolve
 
 LENGTH = 6
 RUN = (*SMALLEST, "backbone.layers=4", f"rollout.max_response_length={LENGTH}")

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.config.compose import resolve
-from vexp.config.identity import evaluation_key
 from vexp.engine.base import Engine, Generated
 from vexp.errors import ConfigError
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout, mean
+from vexp.spec.identity import evaluation_key
+from vexp.spec.resolve import resolve
 
 
 class Prompts:

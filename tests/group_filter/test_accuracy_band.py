@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.train.test_collect import SIZE, collected
-from vexp.config.compose import resolve
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 from vexp.train import metrics
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.train.fakes import experience
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
 from vexp.group_filter.base import Past
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 
 NAMES = [field.name for field in dataclasses.fields(Past)]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.localizer import tiny_dino
 from vexp.annotate.compose import resolve
-from vexp.config.identity import plain
+from vexp.config.hashing import plain
 from vexp.dataset.base import Item
 from vexp.errors import CheckpointError, ConfigError
 from vexp.registry import REGISTRY

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.config.compose import resolve
 from vexp.dataset.base import Dataset, Item
 from vexp.dataset.digits_vqa import DigitsVqa
 from vexp.errors import DataError
 from vexp.mix.balanced import Balanced
+from vexp.spec.resolve import resolve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.backbone.plain import QWEN, TILED, painted, row_by_row, twin
 from tests.tiny import PROMPT, item
+from vexp.experience.evidence import layout_masks, layout_target, token_masks
 from vexp.probe.layout import View, count, on_finest, places, tiled
 from vexp.registry import REGISTRY
-from vexp.train.evidence import layout_masks, layout_target, token_masks
 
 sides = st.integers(1, 4)
 shares = st.tuples(*[st.floats(0.0, 1.0)] * 4)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.train.fakes import experience
+from vexp.diagnostics.measures import top_share
+from vexp.experience.batch import ImageAttention
 from vexp.registry import REGISTRY
-from vexp.train.diagnostics import top_share
-from vexp.train.experience import ImageAttention
 
 LAYERS = 6
 

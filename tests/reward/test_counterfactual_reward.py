@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.train.fakes import experience
+from vexp.experience.batch import Counterfactual, ImageAttention
 from vexp.registry import REGISTRY
-from vexp.train.experience import Counterfactual, ImageAttention
 
 LAYERS = 6
 LAYER = 4  # two thirds of them

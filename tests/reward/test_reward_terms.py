@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexp.config.compose import resolve
 from vexp.dataset.base import Item
 from vexp.errors import ConfigError
 from vexp.reward.accuracy import Accuracy
 from vexp.reward.base import Scored
 from vexp.reward.format import Format
 from vexp.reward.overlong import Overlong
+from vexp.spec.resolve import resolve
 from vexp.verifier.base import Verdict
 
 

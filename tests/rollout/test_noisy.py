@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tests.train.fakes import Reader, SaysRight, Scripted, coin_run
-from vexp.config.compose import resolve
 from vexp.engine.base import Generated
 from vexp.errors import ConfigError
+from vexp.experience.batch import forward
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.experience import forward
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
 from vexp.train.sampling import noisy as noisy_items

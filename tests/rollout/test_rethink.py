@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from tests.train.fakes import Coin, coin_run
-from vexp.config.compose import resolve
 from vexp.engine.base import Generated
 from vexp.engine.hf import HF
 from vexp.errors import ConfigError
+from vexp.experience.batch import forward
+from vexp.response.format import answer_start, extract_answer
 from vexp.rollout.rethink import Continuation, Rethink, SecondThought
+from vexp.spec.resolve import resolve
 from vexp.train import collect as collecting
 from vexp.train import rethinking
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.experience import forward
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
-from vexp.train.responses import answer_start, extract_answer
 from vexp.train.timing import Clock
 
 TRIGGER = "\n\nWait"

@@ -26,7 +26,7 @@ class Coin(Verifier):
 
 
 def _fault() -> None:
-    from vexp.train import parallel
+    from vexp.policy import parallel
 
     path = Path(os.environ.get("COIN_FAULT") or "/nowhere")
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.runs import processes, stub_training
-from vexp.config.compose import resolve
 from vexp.registry import REGISTRY
 from vexp.runs.heartbeat import Timing
 from vexp.runs.store import RunStore
-from vexp.spec import RunSpec
+from vexp.spec.resolve import resolve
+from vexp.spec.run import RunSpec
 
 PLUGIN = Path(__file__).with_name("stub_plugin.py")
 STUB_COMPONENTS = (("backbone", "stub"), ("evaluator", "stub"))

@@ -8,14 +8,14 @@ import pytest
 
 from tests.runs.processes import kill, output, start, wait_for
 from vexp.errors import ClaimLost, Interrupted
-from vexp.runs.build import build_once, work_area
+from vexp.runs.build_once import build_once, work_area
 from vexp.runs.claim import acquire
 from vexp.runs.heartbeat import Timing
 
 BUILDER = """
     import sys, time
     from pathlib import Path
-    from vexp.runs.build import build_once
+    from vexp.runs.build_once import build_once
     from vexp.runs.heartbeat import Timing
 
     def build(work, output, ensure):

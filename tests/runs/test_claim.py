@@ -14,7 +14,7 @@ from tests.runs.processes import kill, output, start, wait_for
 from vexp.errors import ClaimLost, Interrupted
 from vexp.runs.claim import Busy, acquire, attempt_folder, live_file, read_marks, read_owner
 from vexp.runs.heartbeat import Timing, Watch, beat
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 
 QUICK = Timing(interval_s=0.05, expiry_s=0.6, poll_s=0.02)
 OTHER_HOST = {"host": "elsewhere", "boot_id": "b", "pid_space": "", "pid": 7, "started": 1.0}

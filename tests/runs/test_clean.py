@@ -8,11 +8,11 @@ import time
 import pytest
 
 from tests.runs.conftest import Recorder
-from vexp.config.identity import training_id
 from vexp.runs.claim import acquire
 from vexp.runs.clean import clean, removable, size_of
 from vexp.runs.execute import execute
 from vexp.runs.rows import rows
+from vexp.spec.identity import training_id
 
 
 def listing(store) -> dict[str, str]:
@@ -96,8 +96,8 @@ def test_a_run_that_is_being_worked_on_is_not_touched(stub_run, store, timing):
 
 
 def test_stages_of_runs_that_never_started_are_needed(store):
-    from vexp.config.compose import resolve
-    from vexp.config.identity import stage_key
+    from vexp.spec.identity import stage_key
+    from vexp.spec.resolve import resolve
 
     run = resolve([])
     store.open(run, training_id(run))

@@ -15,7 +15,7 @@ from vexp.errors import RunError
 from vexp.records import Metric, Results
 from vexp.runs.execute import execute
 from vexp.runs.responses import are_numbered, split_id
-from vexp.tables.pair import Compared, NotCompared, compare
+from vexp.tables.compare_checkpoints import Compared, NotCompared, compare
 
 
 @pytest.fixture

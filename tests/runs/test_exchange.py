@@ -119,7 +119,7 @@ def test_results_that_are_here_already_are_kept(filled, stub_run, tmp_path):
     here = RunStore(tmp_path / "here")
     execute(stub_run("seed=1"), reporter=Recorder(), store=here)
     unfinished = stub_run("seed=2")
-    from vexp.config.identity import training_id
+    from vexp.spec.identity import training_id
 
     here.open(unfinished, training_id(unfinished))
     before = {p: p.read_bytes() for p in here.root.rglob("*") if p.is_file()}

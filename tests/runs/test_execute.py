@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from tests.runs.conftest import Recorder
-from vexp.config.identity import training_id
 from vexp.errors import ClaimLost, Interrupted, RunError, VexpError
 from vexp.runs.claim import Busy, acquire, live_file
 from vexp.runs.execute import evaluate_checkpoint, evaluate_run, execute
 from vexp.runs.failure import RunFailed
 from vexp.runs.rows import rows
+from vexp.spec.identity import training_id
 
 
 def counts(path) -> list[str]:

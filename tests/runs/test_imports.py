@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.runs.odd import odd_imports
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ConfigError, RunError, VexpError
 from vexp.evaluator.benchmarks import catalogue
 from vexp.files import write_json
@@ -21,6 +19,8 @@ from vexp.runs.imports.adopt import adopt, is_foreign
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 SMALL = ["warm_start.steps=1", "rl.steps=1"]
 

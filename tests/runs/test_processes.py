@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.fakes import SMALLEST
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ConfigError
 from vexp.runs.processes import Span, span_of
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 COIN = f"plugins=['{ROOT}/tests/runs/coin_plugin.py']"

@@ -23,10 +23,10 @@ from tests.runs.test_processes import (
     start,
     wait_for,
 )
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ConfigError
 from vexp.runs.processes import span_of
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 SHARDED, ZERO1, ZERO2 = (f"compute.shard={kind}" for kind in ("fsdp2", "zero1", "zero2"))
 MORE = {

@@ -11,14 +11,14 @@ import pytest
 
 from tests.runs.processes import kill, start, wait_for
 from vexp.errors import Interrupted
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 
 RUN = """
     import os, sys
     from tests.runs import stub_training
     stub_training.install()
     from tests.runs.conftest import STUBS, Recorder
-    from vexp.config.compose import resolve
+    from vexp.spec.resolve import resolve
     from vexp.errors import Interrupted
     from vexp.runs.execute import execute
     from vexp.runs.store import RunStore

@@ -12,15 +12,15 @@ import pytest
 
 from tests.runs.conftest import Recorder
 from tests.runs.processes import wait_for
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import StorageError
-from vexp.runs.build import work_area
+from vexp.runs.build_once import work_area
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import units
 from vexp.runs.execute import execute
 from vexp.runs.heartbeat import Heartbeat, read_beat
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 
 from tests.runs.processes import ROOT, output, start
 from vexp import records
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import RunError
 from vexp.runs.claim import acquire, attempt_folder
 from vexp.runs.record import check_same_science, flattened
 from vexp.runs.store import RunFolder, RunStore
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 HERE = [f"seed={seed}" for seed in range(3)]
 
@@ -73,8 +73,8 @@ def test_two_creators_at_once_leave_one_folder(tmp_path):
     code = """
         import sys, time
         from pathlib import Path
-        from vexp.config.compose import resolve
-        from vexp.config.identity import training_id
+        from vexp.spec.resolve import resolve
+        from vexp.spec.identity import training_id
         from vexp.runs.store import RunStore
         run = resolve([])
         identity = training_id(run)

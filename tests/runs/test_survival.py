@@ -18,7 +18,7 @@ STUB = """
     from tests.runs import stub_training
     stub_training.install()
     from tests.runs.conftest import STUBS, Recorder
-    from vexp.config.compose import resolve
+    from vexp.spec.resolve import resolve
     from vexp.runs.execute import execute
     from vexp.runs.store import RunStore
     run = resolve([*STUBS, "rl.steps=20", "evaluator.heldout.size=10"])
@@ -29,7 +29,7 @@ STUB = """
 REAL = """
     import sys
     from tests.runs.conftest import Recorder
-    from vexp.config.compose import resolve
+    from vexp.spec.resolve import resolve
     from vexp.runs.execute import execute
     from vexp.runs.store import RunStore
     import vexp.train.stages

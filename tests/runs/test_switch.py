@@ -9,18 +9,18 @@ from click.testing import CliRunner
 
 from tests.runs.conftest import STUBS, Recorder
 from vexp.cli.main import Commands
-from vexp.config.identity import training_id
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError, RunError
 from vexp.files import read_json
-from vexp.runs import evaluations, switch
+from vexp.runs import engine_switch, evaluations
 from vexp.runs.exchange import export
 from vexp.runs.execute import evaluate_run, execute
 from vexp.runs.failure import RunFailed
 from vexp.runs.imports.exported import import_
 from vexp.runs.status import SWITCHES
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
 
 DECLARED = "engine=vllm"
 HELDOUT = "evaluator.real={name:heldout,size:4}"
@@ -57,7 +57,7 @@ def test_the_run_goes_on_under_its_id_and_the_switch_is_in_its_provenance(stub_r
     assert (found["step"], found["from"]["name"], found["to"]["name"]) == (3, "vllm", "hf")
     assert "switches" not in read_json(broken.folder / "attempts" / "0001" / "provenance.json")
     told = "mixed: engine=hf from step 4 on (engine=vllm before)"
-    assert switch.mixed(broken.folder) == told and told in reporter.notes
+    assert engine_switch.mixed(broken.folder) == told and told in reporter.notes
 
 
 def test_afterwards_the_plain_command_goes_on_with_the_new_engine(
@@ -69,7 +69,7 @@ def test_afterwards_the_plain_command_goes_on_with_the_new_engine(
     monkeypatch.delenv("STUB_FAILS_AT")
     execute(stub_run(DECLARED), reporter=Recorder(), store=store)
     assert engines(broken) == ["vllm", "hf", "hf"]
-    assert len(switch.switches(broken.folder)) == 1
+    assert len(engine_switch.switches(broken.folder)) == 1
     assert len(read_json(broken.folder / "attempts" / "0003" / "provenance.json")["switches"]) == 1
 
 
@@ -80,8 +80,8 @@ def test_switching_twice_is_recorded_twice(stub_run, store, broken, monkeypatch)
     monkeypatch.delenv("STUB_FAILS_AT")
     execute(stub_run(DECLARED), reporter=Recorder(), store=store, engine=VLLM())
     assert engines(broken) == ["vllm", "hf", "vllm"]
-    assert [one.step for one in switch.switches(broken.folder)] == [3, 6]
-    assert switch.mixed(broken.folder) == (
+    assert [one.step for one in engine_switch.switches(broken.folder)] == [3, 6]
+    assert engine_switch.mixed(broken.folder) == (
         "mixed: engine=hf from step 4 on (engine=vllm before); "
         "engine=vllm from step 7 on (engine=hf before)"
     )
@@ -89,7 +89,7 @@ def test_switching_twice_is_recorded_twice(stub_run, store, broken, monkeypatch)
 
 def test_what_cannot_be_switched_is_refused_all_at_once(stub_run):
     with pytest.raises(ConfigError) as caught:
-        switch.chosen([*STUBS], ["seed=2", "engine=hf", "rl.learning_rate=1", "engines=x"])
+        engine_switch.chosen([*STUBS], ["seed=2", "engine=hf", "rl.learning_rate=1", "engines=x"])
     assert len(caught.value.problems) == 3
     assert "'seed' cannot be switched" in str(caught.value)
     assert "engine=NAME" in str(caught.value)
@@ -97,13 +97,13 @@ def test_what_cannot_be_switched_is_refused_all_at_once(stub_run):
 
 def test_an_engine_that_does_not_exist_is_named(stub_run):
     with pytest.raises(ConfigError, match="hff"):
-        switch.chosen([*STUBS], ["engine=hff"])
+        engine_switch.chosen([*STUBS], ["engine=hff"])
 
 
 def test_settings_of_the_former_engine_do_not_stand_in_the_way(stub_run):
     given = [*STUBS, DECLARED, "engine.cache_gb=2"]
-    assert switch.chosen(given, ["engine=hf"]) == HF()
-    assert switch.chosen([*STUBS], [DECLARED, "engine.cache_gb=3"]) == VLLM(cache_gb=3)
+    assert engine_switch.chosen(given, ["engine=hf"]) == HF()
+    assert engine_switch.chosen([*STUBS], [DECLARED, "engine.cache_gb=3"]) == VLLM(cache_gb=3)
 
 
 def test_a_run_that_was_never_started_is_refused_and_none_is_made(stub_run, store):
@@ -117,7 +117,7 @@ def test_a_finished_run_is_refused(stub_run, store):
     with pytest.raises(RunError, match="finished"):
         execute(stub_run(), reporter=Recorder(), store=store, engine=VLLM())
     (run,) = store.runs()
-    assert switch.switches(run.folder) == ()
+    assert engine_switch.switches(run.folder) == ()
 
 
 @pytest.mark.parametrize("engine", [VLLM(), VLLM(cache_gb=9)])
@@ -144,7 +144,7 @@ def test_its_evaluations_are_those_of_the_engine_that_made_them(stub_run, store,
     """An evaluation's protocol names its engine; what a table looks for is what was made."""
     execute(stub_run(DECLARED), reporter=Recorder(), store=store, engine=HF())
     declared, plain = stub_run(DECLARED, HELDOUT), stub_run(HELDOUT)
-    actual = switch.effective(declared, broken)
+    actual = engine_switch.effective(declared, broken)
     assert training_id(declared).hash == broken.hash
     keys = {unit.label: unit.key for unit in evaluations.units(actual, "x")}
     assert keys == {unit.label: unit.key for unit in evaluations.units(plain, "x")}
@@ -159,7 +159,7 @@ def test_an_export_takes_it_along(stub_run, store, broken, tmp_path):
     other = RunStore(tmp_path / "other")
     import_(other, tmp_path / "out.zip")
     (run,) = other.runs()
-    assert switch.mixed(run.folder) == switch.mixed(broken.folder) != ""
+    assert engine_switch.mixed(run.folder) == engine_switch.mixed(broken.folder) != ""
 
 
 def test_a_damaged_record_is_named(stub_run, store, broken):

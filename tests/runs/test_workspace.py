@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs.conftest import Recorder
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ClaimLost
 from vexp.runs.claim import acquire, live_file
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 from vexp.runs.workspace import RunWorkspace, carried_metrics
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 
 
 def rows(*steps: int) -> str:

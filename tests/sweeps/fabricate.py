@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from vexp.config.identity import training_id
 from vexp.files import append_line, new_folder, write_json
 from vexp.runs import failure
-from vexp.runs.build import build_once
+from vexp.runs.build_once import build_once
 from vexp.runs.claim import Claim, acquire
 from vexp.runs.evaluations import units
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
 
 METRICS = {"accuracy": 0.5, "accuracy/single": 0.6}
 

@@ -17,9 +17,9 @@ from tests.sweeps.fabricate import fail, publish, score
 from vexp.config.schema import build
 from vexp.files import append_line, read_json
 from vexp.runs.claim import Busy, acquire
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder, RunStore
-from vexp.spec import RunSpec
+from vexp.spec.run import RunSpec
 
 
 def scores(folder: Path) -> dict[str, float]:

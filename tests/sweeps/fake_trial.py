@@ -24,7 +24,7 @@ from vexp.runs.evaluations import units
 from vexp.runs.execute import execute
 from vexp.runs.store import RunFolder, RunStore
 from vexp.runs.workspace import Silent
-from vexp.spec import RunSpec
+from vexp.spec.run import RunSpec
 
 
 def quality(run: RunSpec) -> float:
@@ -78,7 +78,7 @@ def main() -> int:
     stub_training.install()
     judge = None
     if given.trial:
-        from vexp.sweeps.search.judge import Judge
+        from vexp.sweeps.search.pruning import Judge
 
         judge = Judge.of(given.trial.resolve(), folder)
     try:

@@ -19,12 +19,12 @@ import pytest
 from tests.sweeps.conftest import Nobody
 from tests.sweeps.damage import DAMAGES, Damage, forbidden
 from vexp.cli.main import main
-from vexp.config.identity import training_id
 from vexp.files import write_json, write_text
 from vexp.launcher.local import Local
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import units
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
 from vexp.sweeps import plan as plans
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep

@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 from vexp.cli.main import main
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
 from vexp.launcher import _gpus
 from vexp.launcher.local import Local
+from vexp.spec.resolve import resolve
 
 EIGHT = [str(number) for number in range(8)]
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-aaaa)

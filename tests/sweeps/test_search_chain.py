@@ -18,7 +18,7 @@ from vexp.files import read_json, read_lines
 from vexp.sweeps.launch import launch
 from vexp.sweeps.search.journal import in_memory
 from vexp.sweeps.search.trials import read_trials
-from vexp.sweeps.slots import held_slots
+from vexp.sweeps.worker_slots import held_slots
 
 SEARCH = """
 base: [evaluator.dev=heldout, evaluator.dev.split=dev, 'stages=[rl]', rl.steps=4]

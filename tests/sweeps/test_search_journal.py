@@ -18,12 +18,12 @@ from optuna.storages.journal import JournalFileBackend
 from tests.sweeps.conftest import Nobody
 from tests.sweeps.fabricate import publish, score
 from tests.sweeps.test_search_chain import search, table
-from vexp.config.identity import training_id
 from vexp.errors import RunError
 from vexp.files import append_line, write_json
 from vexp.runs.claim import acquire
+from vexp.runs.engine_switch import Switch, effective, write_record
 from vexp.runs.evaluations import units
-from vexp.runs.switch import Switch, effective, write_record
+from vexp.spec.identity import training_id
 from vexp.sweeps.launch import launch
 from vexp.sweeps.search import journal, propose
 from vexp.sweeps.search.journal import in_memory, reconciled

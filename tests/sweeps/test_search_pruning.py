@@ -18,7 +18,7 @@ from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.search import propose
 from vexp.sweeps.search.journal import in_memory
-from vexp.sweeps.search.judge import Judge
+from vexp.sweeps.search.pruning import Judge
 from vexp.sweeps.search.trials import read_trials
 from vexp.sweeps.worker import due
 

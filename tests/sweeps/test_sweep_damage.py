@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.sweeps.conftest import Nobody
-from vexp.sweeps.hold import held
+from vexp.sweeps.circuit_breaker import held
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import look_up_evaluations
 from vexp.sweeps.status import foremost

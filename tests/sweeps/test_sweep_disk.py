@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from vexp.config.compose import resolve
+from vexp.spec.resolve import resolve
 from vexp.sweeps.disk import estimate, needs, size_of, total
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vexp.errors import ConfigError
 from vexp.launcher.local import Local
 from vexp.names import LONGEST
-from vexp.sweeps.find import find_sweep
+from vexp.sweeps.locate import find_sweep
 from vexp.sweeps.overrides import as_overrides, grammar
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep

@@ -9,7 +9,7 @@ import pytest
 
 from tests.sweeps.conftest import Nobody
 from vexp.records import Failure
-from vexp.sweeps.hold import Hold, held, signature
+from vexp.sweeps.circuit_breaker import Hold, held, signature
 from vexp.sweeps.launch import Failed, launch
 from vexp.sweeps.watch import settled
 from vexp.sweeps.worker import work

@@ -17,8 +17,8 @@ from vexp.errors import StorageError
 from vexp.files import read_lines
 from vexp.launcher.local import Local
 from vexp.sweeps.launch import launch
-from vexp.sweeps.slots import held_slots
 from vexp.sweeps.watch import settled, watch
+from vexp.sweeps.worker_slots import held_slots
 
 FOUR = "base: {stages: [rl]}\nrows: {a: [], b: [algorithm=dapo]}\nseeds: [1, 2]"
 THREE = "base: {stages: [rl]}\nrows: {a: []}\nseeds: [1, 2, 3]"

@@ -11,7 +11,7 @@ from vexp.sweeps.launch import in_order, launch
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.show import counts_line, evaluations_line
-from vexp.sweeps.slots import Slot
+from vexp.sweeps.worker_slots import Slot
 
 SIX = """
 rows: {a: [], b: [algorithm=dapo], c: [algorithm=gspo]}

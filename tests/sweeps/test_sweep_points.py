@@ -174,7 +174,7 @@ def test_the_shipped_sweeps_resolve():
 
 
 def test_quickstart_has_a_warm_start_per_seed_shared_by_its_rows():
-    from vexp.sweeps.find import find_sweep
+    from vexp.sweeps.locate import find_sweep
 
     runs = trainings(points(read_sweep(find_sweep("quickstart"))))
     assert len(runs) == 8

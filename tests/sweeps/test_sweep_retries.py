@@ -17,10 +17,10 @@ from vexp.launcher.slurm import Slurm
 from vexp.runs.claim import acquire, attempt_folder, read_marks
 from vexp.sweeps import arrays, slurm
 from vexp.sweeps import supervise as module
-from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.arrays import Batch
 from vexp.sweeps.launch import launch
-from vexp.sweeps.policy import Policy, ends
+from vexp.sweeps.record_end import Aftermath
+from vexp.sweeps.retry_policy import Policy, ends
 from vexp.sweeps.supervise import Ended, Standstill, supervise
 from vexp.sweeps.task import why_told
 
@@ -294,7 +294,7 @@ def test_whether_a_node_is_large_enough(gres, gpus):
 def test_composing_a_slurm_launcher_imports_neither_submitit_nor_torch():
     code = (
         "import sys\n"
-        "from vexp.config.compose import resolve\n"
+        "from vexp.spec.resolve import resolve\n"
         "run = resolve(['launcher=slurm', 'launcher.partition=gpu', 'launcher.setup=[\"a b\"]'])\n"
         "assert run.launcher.setup == ('a b',)\n"
         "assert not {'submitit', 'torch'} & sys.modules.keys()\n"

@@ -10,13 +10,13 @@ import pytest
 
 from vexp import masking
 from vexp.cli.sweeps import plan_of
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import ConfigError
 from vexp.launcher.local import Local
 from vexp.launcher.slurm import Slurm
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
 from vexp.sweeps.launch import prepare
 from vexp.sweeps.schema import variant_name
 

@@ -15,11 +15,11 @@ from vexp.launcher.base import Worker
 from vexp.launcher.slurm import Slurm
 from vexp.runs.claim import end_lost
 from vexp.runs.heartbeat import BEATS, DEFAULT
-from vexp.runs.owner import _process
+from vexp.runs.process_id import _process
 from vexp.sweeps import arrays, sbatch, slurm
 from vexp.sweeps.batch import Batch
 from vexp.sweeps.plan import refreshed
-from vexp.sweeps.policy import Policy, ends
+from vexp.sweeps.retry_policy import Policy, ends
 from vexp.sweeps.settle import settle
 from vexp.sweeps.status import failures, progress
 

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.conftest import eventually
-from vexp.config.identity import training_id
 from vexp.errors import StorageError
 from vexp.files import read_json, read_lines
 from vexp.runs.claim import Busy, acquire, attempt_folder, live_file
 from vexp.runs.heartbeat import Timing, beat
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.show import silent_lines
-from vexp.sweeps.slots import Slot, held_slots
 from vexp.sweeps.worker import next_entry
+from vexp.sweeps.worker_slots import Slot, held_slots
 
 HERE = Path(__file__).parent
 TEN = "rows: {a: {stages: [rl]}, b: {stages: [rl], algorithm: dapo}}\nseeds: [1, 2, 3, 4, 5]"

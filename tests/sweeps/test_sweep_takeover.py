@@ -19,7 +19,6 @@ from rich.console import Console
 from tests.runs.processes import end_all, kill, output, start
 from tests.sweeps.conftest import Nobody, eventually
 from vexp.annotate.folder import growing
-from vexp.config.identity import training_id
 from vexp.errors import StorageError
 from vexp.files import read_json, write_json
 from vexp.launcher.base import Worker
@@ -27,14 +26,15 @@ from vexp.launcher.local import Local
 from vexp.runs import lock
 from vexp.runs.claim import acquire, attempt_folder, end_lost, live_file, read_marks, read_owner
 from vexp.runs.heartbeat import BEATS, DEFAULT, beat
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
+from vexp.spec.identity import training_id
 from vexp.sweeps.launch import launch
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.retry_policy import Policy
 from vexp.sweeps.show import silent_lines, workers_lines
-from vexp.sweeps.slots import Slot, held_slots
 from vexp.sweeps.takeover import Takeover
 from vexp.sweeps.watch import watch
 from vexp.sweeps.worker import next_entry
+from vexp.sweeps.worker_slots import Slot, held_slots
 
 ONE = "rows: {a: {stages: [rl]}}"
 PROMPT_S = BEATS * DEFAULT.interval_s  # beyond what a state file says, nobody waits longer
@@ -223,7 +223,7 @@ def test_waiting_goes_on_when_a_container_is_gone(plan, store, local, end):
 HOLDER = """
 import os, signal, sys, time
 from pathlib import Path
-from vexp.sweeps.slots import Slot
+from vexp.sweeps.worker_slots import Slot
 with Slot(Path(sys.argv[1]), 1).held() as hold:
     print(hold is not None, flush=True)
     while hold is not None and hold.mine():

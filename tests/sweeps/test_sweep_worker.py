@@ -113,7 +113,7 @@ def test_missing_evaluations_of_a_finished_run_are_work(serve, plan, fabricate):
 
 
 def test_a_worker_leaves_when_its_slot_is_taken(plan):
-    from vexp.sweeps.slots import Slot
+    from vexp.sweeps.worker_slots import Slot
 
     before = plan(SEEDS)
     launch(before, Nobody())
@@ -147,10 +147,10 @@ seeds: [1, 2]
 
 
 def test_a_crash_keeps_the_end_of_its_output(plan, fabricate):
-    from vexp.runs.signals import StopRequest
+    from vexp.runs.stop import StopRequest
     from vexp.runs.store import RunFolder
-    from vexp.sweeps.slots import Slot
     from vexp.sweeps.worker import _Worker
+    from vexp.sweeps.worker_slots import Slot
 
     before = plan("rows: {a: []}")
     launch(before, Nobody())

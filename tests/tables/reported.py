@@ -13,12 +13,12 @@ import zlib
 
 from PIL import Image
 
-from vexp.config.identity import training_id
 from vexp.files import append_line, write_json, write_text
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import units
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunStore
+from vexp.spec.identity import training_id
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 

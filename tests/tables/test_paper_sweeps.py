@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from vexp.config.compose import resolve
 from vexp.config.scalars import read_scalar
 from vexp.config.schema import to_dict
 from vexp.paths import shipped
 from vexp.registry import REGISTRY
 from vexp.runs.record import flattened
-from vexp.sweeps.find import find_sweep
+from vexp.spec.resolve import resolve
+from vexp.sweeps.locate import find_sweep
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.points import points
 from vexp.sweeps.reader import read_sweep
 from vexp.tables import reference
 from vexp.tables.frame import build_frame
-from vexp.tables.present import sheet_of
+from vexp.tables.render_text import sheet_of
 from vexp.tables.source_keys import BASES, KEYS, PENDING, translated
 
 TABLES = [name for name in reference.names() if name != "figure_scalars"]  # not a table

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tables.reported import HOSTILE, STEPS, finished_sweep, metrics_row, png
+from vexp.diagnostics.gallery import image_data
 from vexp.files import append_line
 from vexp.registry import REGISTRY
-from vexp.runs.switch import Switch, write_record
+from vexp.runs.engine_switch import Switch, write_record
 from vexp.sweeps.plan import make_plan
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.report import gallery as galleries
@@ -26,7 +27,6 @@ from vexp.tables.report.charts import series, slug
 from vexp.tables.report.contents import report_of
 from vexp.tables.report.curves import _binned
 from vexp.tables.report.page import page
-from vexp.train.pictures import image_data
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,20 @@ import shutil
 
 import pytest
 
-from vexp.config.identity import training_id
 from vexp.errors import RunError
 from vexp.files import append_line, write_json
 from vexp.runs.claim import acquire
+from vexp.runs.engine_switch import Switch, effective, write_record
 from vexp.runs.evaluations import units
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunStore
-from vexp.runs.switch import Switch, effective, write_record
+from vexp.spec.identity import training_id
 from vexp.sweeps.plan import make_plan, refreshed
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.collect import collect
 from vexp.tables.frame import build_frame
-from vexp.tables.present import sheet_of
 from vexp.tables.render import FORMATS
+from vexp.tables.render_text import sheet_of
 from vexp.tables.stats import Summary
 
 SWEEP = """

@@ -11,8 +11,8 @@ from vexp.sweeps.points import points
 from vexp.sweeps.reader import read_sweep
 from vexp.tables.cells import Measurements, Score
 from vexp.tables.frame import build_frame
-from vexp.tables.present import sheet_of
 from vexp.tables.render import FORMATS
+from vexp.tables.render_text import sheet_of
 
 SWEEP = """
 name: demo

@@ -19,9 +19,9 @@ from vexp.sweeps.table import Column
 from vexp.tables import reference
 from vexp.tables.cells import Cell, Measured, Published, Score
 from vexp.tables.frame import Difference, Frame, TableRow
-from vexp.tables.present import cell_text, number, sheet_of
 from vexp.tables.published import sheet as published_sheet
 from vexp.tables.render import FORMATS, terminal
+from vexp.tables.render_text import cell_text, number, sheet_of
 from vexp.tables.significance import TTest
 
 PERCENT = Column(metric="accuracy", label="All", scale="percent")

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexp.cli.main import cli
-from vexp.config.compose import resolve
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.runs.workspace import Silent
+from vexp.spec.resolve import resolve
 from vexp.tables import tokens
 
 SVG = "{http://www.w3.org/2000/svg}"

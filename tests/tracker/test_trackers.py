@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.train.fakes import Folder
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 from vexp.tracker.base import Tracker
 from vexp.train.tracking import tracking
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 
 from tests.layouts import layouts
-from vexp.config.compose import resolve
 from vexp.engine.base import Engine, Generated
+from vexp.experience.batch import Experience
 from vexp.probe.layout import Layout
-from vexp.spec import RunSpec
-from vexp.train.experience import Experience
+from vexp.spec.resolve import resolve
+from vexp.spec.run import RunSpec
 from vexp.verifier.base import Verdict, Verifier
 
 # Overrides for a run whose step takes a tenth of a second.

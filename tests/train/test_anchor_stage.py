@@ -12,17 +12,17 @@ import torch
 
 from tests.layouts import grid_of
 from tests.train.fakes import SMALLEST, Folder, coin_run
-from vexp.config.compose import resolve
-from vexp.config.identity import stage_key, training_id
 from vexp.dataset.base import Item
 from vexp.dataset.digits_vqa import DigitsVqa
 from vexp.errors import ConfigError, DataError, Interrupted
+from vexp.experience.batch import forward
+from vexp.experience.evidence import token_mask
+from vexp.policy.policy import Reading
 from vexp.probe.attention import Probe
+from vexp.spec.identity import stage_key, training_id
+from vexp.spec.resolve import resolve
 from vexp.train import auxiliary
-from vexp.train.evidence import token_mask
-from vexp.train.experience import forward
 from vexp.train.learner import load
-from vexp.train.policy import Reading
 from vexp.train.stages import train
 from vexp.train.supervised import imitation
 
@@ -168,7 +168,7 @@ def test_micro_batches_do_not_change_the_anchor_stage(tmp_path):
 
 
 def test_one_forward_pass_serves_imitation_and_anchor(tmp_path, monkeypatch):
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
 
     calls = []
     original = Policy.forward

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vexp.errors import CheckpointError, StorageError
-from vexp.spec import Keep, Optimization
+from vexp.spec.run import Keep, Optimization
 from vexp.train import checkpoint
 from vexp.train.checkpoint import State
 from vexp.train.manifest import damage

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tests.train.fakes import Reader, SaysRight, Scripted
-from vexp.config.compose import resolve
+from vexp.spec.resolve import resolve
 from vexp.train import metrics
 from vexp.train.collect import collect, distinct, to_experience
 from vexp.train.timing import Clock

@@ -12,10 +12,10 @@ from torch import nn
 from tests.probe.families import FAMILIES, fresh
 from tests.train.fakes import Folder, coin_run
 from tests.train.test_stages import RL, resumed, weights_of, whole
-from vexp.config.compose import resolve
-from vexp.config.identity import stage_key, training_id
 from vexp.errors import ConfigError
-from vexp.spec import Optimization
+from vexp.spec.identity import stage_key, training_id
+from vexp.spec.resolve import resolve
+from vexp.spec.run import Optimization
 from vexp.train.checkpoint import State
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from vexp.config.compose import resolve
 from vexp.dataset.table import Table
 from vexp.errors import ConfigError
 from vexp.registry import REGISTRY
+from vexp.spec.resolve import resolve
 from vexp.train import golds
 from vexp.verifier.base import Verdict, Verifier
 from vexp.verifier.pool import gold_problems

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.train.fakes import SMALLEST
-from vexp.config.compose import resolve
 from vexp.errors import Diverged
+from vexp.experience.batch import forward
+from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.experience import forward
 from vexp.train.learner import make_learner, several_updates
 from vexp.train.loop import train_step
 from vexp.train.timing import Clock

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.train.test_learner import learner_and_experience
-from vexp.train.experience import forward
+from vexp.experience.batch import forward
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])

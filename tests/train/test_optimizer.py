@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.train.test_stages import RL, resumed, weights_of, whole
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ConfigError, Diverged
-from vexp.spec import Compute, Optimization
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
+from vexp.spec.run import Compute, Optimization
 from vexp.train.device import arithmetic, device_name, make_accelerator
 from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import apply_gradients, learning_rate, make_optimizer

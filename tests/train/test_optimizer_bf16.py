@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import AdamW
 
-from vexp.config.compose import resolve
 from vexp.errors import ConfigError
-from vexp.spec import Compute, Optimization
+from vexp.spec.resolve import resolve
+from vexp.spec.run import Compute, Optimization
 from vexp.train import checkpoint
 from vexp.train.checkpoint import OPTIMIZER
 from vexp.train.device import make_accelerator

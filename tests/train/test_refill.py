@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.train.fakes import coin_run
+from vexp.experience.batch import forward
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.experience import forward
+from vexp.train.component_state import FILTER, initial
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
-from vexp.train.memory import FILTER, initial
 from vexp.train.replay import refilled, remembered
 from vexp.train.timing import Clock
 

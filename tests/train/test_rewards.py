@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vexp.errors import VexpError
+from vexp.reward._total import mean, reward
 from vexp.reward.base import RewardTerm, Scored
-from vexp.train.rewards import mean, reward
 from vexp.verifier.base import Verdict
 
 

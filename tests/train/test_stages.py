@@ -9,10 +9,10 @@ import json
 import pytest
 
 from tests.train.fakes import Folder, coin_run
-from vexp.config.identity import stage_key
 from vexp.dataset.digits_vqa import DigitsVqa
 from vexp.dataset.table import Table
 from vexp.errors import CheckpointError, DataError, Diverged, Interrupted, VexpError
+from vexp.spec.identity import stage_key
 from vexp.train.stages import Trained, train
 
 RL = ("stages=[rl]", "rl.steps=4", "rl.learning_rate=1e-3", "checkpoint.every=2")

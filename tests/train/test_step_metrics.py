@@ -12,16 +12,16 @@ import torch
 
 from tests.layouts import layouts
 from tests.train.fakes import SMALLEST, experience
-from vexp.config.compose import resolve
+from vexp.experience.batch import Counterfactual, ImageAttention
+from vexp.policy.policy import PolicyOutput
 from vexp.probe.attention import ImageLogits
 from vexp.registry import REGISTRY
 from vexp.reward.base import ObservedReward
+from vexp.spec.resolve import resolve
 from vexp.train import metrics
 from vexp.train.checkpoint import State
-from vexp.train.experience import Counterfactual, ImageAttention
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
-from vexp.train.policy import PolicyOutput
 from vexp.train.timing import Clock
 
 BOXES = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0))

@@ -16,13 +16,13 @@ import torch
 
 from tests.tiny import PROMPT, item, ragged_items
 from tests.vllm.test_vllm_engine import ENGINE, IDS, alike, ends_early, fresh
-from vexp.backbone.base import Lora
 from vexp.engine import _vllm
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError, EngineFailed
-from vexp.train import lora
+from vexp.policy import lora
+from vexp.policy.options import Lora
 
 APART = VLLM(max_length=512, cache_gb=0.2, separate=True, patience_s=1100.0)
 SAMPLING = Sampling(group_size=3, max_response_length=10)

@@ -15,20 +15,20 @@ from PIL import Image
 
 from tests.tiny import PROMPT, item, ragged_items
 from vexp.backbone import _twin_tiles
-from vexp.backbone.base import Lora
 from vexp.backbone.tiny_smolvlm import TinySmolVLM
-from vexp.config.compose import resolve
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError, DataError, EngineFailed, ProcessLost
+from vexp.policy import lora
+from vexp.policy.options import Lora
+from vexp.policy.policy import Reading
 from vexp.registry import REGISTRY
-from vexp.train import lora
+from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect
 from vexp.train.learner import make_learner
 from vexp.train.loop import train_step
-from vexp.train.policy import Reading
 from vexp.train.timing import Clock
 
 ENGINE = VLLM(max_length=512, cache_gb=0.2, max_sequences=256)

@@ -21,11 +21,11 @@ from tests.runs.test_processes import (
     weights,
 )
 from tests.vllm.test_vllm_engine import ENGINE, SMALL, fresh
-from vexp.config.compose import resolve
 from vexp.engine._vllm_server import Served, arguments
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.runs.workspace import Silent
+from vexp.spec.resolve import resolve
 
 # Three prompts: one process decodes twice as many responses as the other one.
 ASKED = ("rl.prompts_per_step=3", "rollout.max_response_length=12", "rl.steps=16")

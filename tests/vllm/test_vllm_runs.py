@@ -7,16 +7,16 @@ import json
 import pytest
 
 from tests.vllm.test_vllm_engine import RUN, SMALL, ends_early
-from vexp.config.compose import resolve
 from vexp.engine import _vllm
 from vexp.engine._vllm_server import Server
 from vexp.engine.hf import HF
 from vexp.errors import EngineFailed
-from vexp.runs import switch
+from vexp.runs import engine_switch
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.runs.workspace import Silent
-from vexp.train import stale
+from vexp.spec.resolve import resolve
+from vexp.train import off_policy
 from vexp.train.checkpoint import State
 from vexp.train.learner import make_learner
 from vexp.train.timing import Clock
@@ -55,7 +55,7 @@ def test_a_run_whose_vllm_broke_down_goes_on_with_hf(tmp_path, monkeypatch):
     outcome = execute(run, reporter=Silent(), store=store, evaluate=False, engine=HF())
     assert outcome.state == "finished"
     told = "mixed: engine=hf from step 3 on (engine=vllm before)"
-    assert switch.mixed(outcome.run.folder) == told
+    assert engine_switch.mixed(outcome.run.folder) == told
     assert [row["step"] for row in rows_of(store)] == [1, 2, 3, 4]
     assert _vllm._live is None  # a run that is over keeps no engine
 
@@ -73,11 +73,11 @@ def test_one_update_late_the_engine_works_ahead_and_everything_stays_the_same(mo
         run = resolve([*RUN, *LEARNS, *engine, "rl.staleness=1", "rl.steps=4"])
         learner, state = make_learner(run, None, None, "cpu"), State()
         ends_early(learner.policy)
-        late = stale.waiting(learner, state, None)
+        late = off_policy.waiting(learner, state, None)
         tokens, rows = [], []
         for _ in range(4):
             tokens.append(late.batch.lesson.experience.tokens.tolist())
-            state, late = stale.stale_step(learner, state, late, Clock())
+            state, late = off_policy.stale_step(learner, state, late, Clock())
             rows.append(state.metrics)
         found[name] = tokens, rows
         run.engine.close()

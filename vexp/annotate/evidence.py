@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vexp.annotate import boxes, phrases
-from vexp.annotate.asking import Asking, Nonsense
+from vexp.annotate.client_pool import Asking, Nonsense
 from vexp.annotate.journal import Journal
 from vexp.annotate.spec import Annotation
-from vexp.config.identity import plain, written
+from vexp.config.hashing import plain, written
 from vexp.dataset.base import Box, Item
 from vexp.endpoint.request import pixels_digest
 from vexp.localizer.base import Localizer

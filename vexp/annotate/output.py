@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp import __version__
-from vexp.annotate.asking import tokens
+from vexp.annotate.client_pool import tokens
 from vexp.annotate.folder import EVIDENCE, MANIFEST, ROWS, SOURCE
 from vexp.annotate.journal import Journal
 from vexp.annotate.spec import Annotation

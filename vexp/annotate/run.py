@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from vexp.annotate.asking import Asking, open_clients
+from vexp.annotate.client_pool import Asking, open_clients
 from vexp.annotate.evidence import Annotator, Evidence
 from vexp.annotate.folder import JOURNAL, growing, image_cell, publish
 from vexp.annotate.journal import Journal
@@ -21,7 +21,7 @@ from vexp.dataset.base import Item
 from vexp.endpoint.client import Client, Refused, Unavailable
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import DataError, EndpointError, Interrupted
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 
 STEP = "annotate"  # as the progress display calls it
 

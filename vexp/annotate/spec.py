@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from vexp.config.identity import digest, plain
+from vexp.config.hashing import digest, plain
 from vexp.config.types import UNHASHED, Fraction, PositiveInt
 from vexp.dataset.base import Dataset, Split
 from vexp.endpoint.settings import Endpoint

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vexp.train.evidence import layout_target
+from vexp.experience.evidence import layout_target
 
 if TYPE_CHECKING:
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
     from vexp.target.base import Target
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
 
 
 def with_evidence(experience: Experience) -> Tensor:  # [rollout] bool

@@ -12,8 +12,8 @@ from vexp.registry import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
 
 
 @dataclass(frozen=True, kw_only=True)

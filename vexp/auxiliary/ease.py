@@ -15,8 +15,8 @@ from vexp.target.base import Target
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
 
 DELTA = 1e-8  # in the denominator, where no response passes the gate
 

@@ -13,8 +13,8 @@ from vexp.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
 
 
 @register("auxiliary", "entropy_penalty")

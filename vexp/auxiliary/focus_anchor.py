@@ -17,9 +17,9 @@ from vexp.target.base import Target
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.spec import RunSpec
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
+    from vexp.spec.run import RunSpec
 
 FOCUS = "<Focus>"
 DELTA = 1e-8  # in the denominator, for updates in which no response has a focus token

@@ -16,9 +16,9 @@ from vexp.registry import register, slot
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.spec import RunSpec
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
+    from vexp.spec.run import RunSpec
 
 TokenShare = Annotated[float, Between(0, 1, low_open=True)]
 

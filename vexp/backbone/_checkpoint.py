@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vexp.errors import CheckpointError
-from vexp.train.policy import no_progress_bars
+from vexp.policy.policy import no_progress_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

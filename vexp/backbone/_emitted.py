@@ -15,7 +15,7 @@ import torch
 
 from vexp.errors import CheckpointError
 from vexp.files import read_json
-from vexp.train.policy import EMITS
+from vexp.policy.policy import EMITS
 
 
 def recorded(folder: Path) -> tuple[str, ...]:

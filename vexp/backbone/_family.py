@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vexp.backbone._images import Family
 from vexp.backbone._mllama import Mllama
 from vexp.backbone._qwen_vl import Qwen3VL, QwenVL
 from vexp.backbone._tiles import InternVL, SmolVLM
+from vexp.policy.family import Family
 
 __all__ = ["FAMILIES", "Family"]
 

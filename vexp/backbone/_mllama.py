@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vexp.backbone._images import Family, Grid, Pieces
+from vexp.policy.family import Family, Grid, Pieces
 from vexp.probe.layout import Layout
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.prompts import PromptBatch
 
 
 class Mllama(Family):

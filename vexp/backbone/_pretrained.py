@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
+from vexp.backbone.base import Backbone
 from vexp.config.types import UNHASHED
 from vexp.errors import CheckpointError, Problem
 from vexp.paths import expanded
+from vexp.policy.options import NO_TOKENS, Attention, Emits, Precision
 
 if TYPE_CHECKING:
     from vexp.hub import Repository
-    from vexp.spec import RunSpec
-    from vexp.train.encoder import Encoder
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompt_encoder import Encoder
+    from vexp.spec.run import RunSpec
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -171,7 +172,7 @@ class Pretrained(Backbone):
         _imports.hide_broken_packages()
         from vexp.backbone import _checkpoint, _emitted, _folder, _processor
         from vexp.backbone._family import FAMILIES
-        from vexp.train.policy import Policy
+        from vexp.policy.policy import Policy
 
         folder = Path(checkpoint) if checkpoint else self._source()
         self.check(folder)
@@ -198,7 +199,7 @@ class Pretrained(Backbone):
         _imports.hide_broken_packages()
         from vexp.backbone import _checkpoint, _folder, _processor
         from vexp.backbone._family import FAMILIES
-        from vexp.train.policy import encoder
+        from vexp.policy.policy import encoder
 
         folder = self._source()
         settings = self.image_settings(_folder.image_settings(folder))

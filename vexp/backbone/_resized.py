@@ -11,7 +11,7 @@ from vexp.config.types import PositiveInt
 from vexp.errors import Problem
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)

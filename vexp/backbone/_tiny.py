@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vexp.backbone.base import NO_TOKENS, Attention, Backbone, Emits, Precision
+from vexp.backbone.base import Backbone
 from vexp.config.types import Count, PositiveInt
 from vexp.errors import Problem
+from vexp.policy.options import NO_TOKENS, Attention, Emits, Precision
 
 if TYPE_CHECKING:
     from vexp.backbone._tokenizer import Dialect
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class Tiny(Backbone):
         _imports.hide_broken_packages()
         from vexp.backbone import _checkpoint, _emitted, _tokenizer, _twin
         from vexp.backbone._family import FAMILIES
-        from vexp.train.policy import Policy
+        from vexp.policy.policy import Policy
 
         tokenizer = _tokenizer.build(self._dialect())
         saved = () if checkpoint is None else _emitted.recorded(Path(checkpoint))

@@ -12,7 +12,7 @@ from vexp.errors import Problem
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 MOST_TILES = 6  # along a side, that the model's tokenizer has names for
 

@@ -11,7 +11,7 @@ from vexp.errors import Problem
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("backbone", "tiny_mllama")

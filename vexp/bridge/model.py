@@ -19,12 +19,12 @@ from vexp.engine.base import Sampling
 from vexp.errors import DataError, RunError
 from vexp.evaluator.benchmarks import Unwrap
 from vexp.files import open_regular, read_json
-from vexp.spec import Prompt
+from vexp.policy.policy import Policy
+from vexp.spec.run import Prompt
 from vexp.train import manifest
-from vexp.train.policy import Policy
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def choice_or_math(row: Row, responses: Sequence[str]) -> dict[str, float]:
 
 def yes_or_no(row: Row, responses: Sequence[str]) -> dict[str, float]:
     """The answer has to begin with the gold word; an answer with neither word is wrong."""
-    from vexp.train.responses import extract_answer
+    from vexp.response.format import extract_answer
 
     found = _YES_OR_NO.match(extract_answer(responses[0]) or "")
     wanted = _YES_OR_NO.match(answer(row))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from vexp.evaluator.benchmarks import Unwrap
-from vexp.train.responses import extract_answer
+from vexp.response.format import extract_answer
 
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _WORDS = re.compile(r"\s*\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}\s*")

@@ -23,7 +23,7 @@ from vexp.files import write_json
 
 if TYPE_CHECKING:
     from vexp.bridge.model import VexpModel
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 JOURNAL, RESULT, ERROR, TOTAL = "responses.jsonl", "result.json", "error.json", "total.json"
 TASK_FILES = "tasks"
@@ -43,7 +43,7 @@ _NUMBERS = (
 def main(path: str | None = None) -> None:
     """Do the job described in a file; see `vexp.evaluator.lmms_eval` for what it holds."""
     from vexp.backbone._imports import hide_broken_packages
-    from vexp.runs.follow import end_with_input
+    from vexp.runs.rank import end_with_input
 
     job_file = Path(path or sys.argv[1])
     work = job_file.parent
@@ -79,7 +79,7 @@ def run_of(config: Mapping[str, Any]) -> RunSpec:
     """The run that a config describes; its plugins are loaded."""
     from vexp.config.schema import build
     from vexp.registry import REGISTRY
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
     REGISTRY.load_plugins(config.get("plugins", ()))
     return build(RunSpec, config)

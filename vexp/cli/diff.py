@@ -15,7 +15,7 @@ from vexp.errors import RunError
 
 if TYPE_CHECKING:
     from vexp.runs.store import RunFolder
-    from vexp.tables.pair import Compared, NotCompared
+    from vexp.tables.compare_checkpoints import Compared, NotCompared
 
 _ABSENT = "(not set)"
 
@@ -65,7 +65,7 @@ def command(first: str, second: str, samples: bool, results_dir: Path, as_json: 
 
 
 def _compared(left: RunFolder, right: RunFolder) -> list[Compared | NotCompared]:
-    from vexp.tables.pair import compare
+    from vexp.tables.compare_checkpoints import compare
 
     found = compare(left, right)
     if not found:
@@ -78,7 +78,7 @@ def _compared(left: RunFolder, right: RunFolder) -> list[Compared | NotCompared]
 
 
 def _sentence(found: Compared | NotCompared) -> str:
-    from vexp.tables.pair import NotCompared
+    from vexp.tables.compare_checkpoints import NotCompared
 
     if isinstance(found, NotCompared):
         return f"{found.name}: not compared, {found.why}"

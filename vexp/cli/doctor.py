@@ -14,8 +14,8 @@ from vexp.cli.options import config_dir_option, json_option, overrides_argument,
 if TYPE_CHECKING:
     from vexp.doctor.finding import Finding
     from vexp.doctor.memory import Estimate
-    from vexp.spec import RunSpec
-    from vexp.train.budget import PromptSize
+    from vexp.spec.run import RunSpec
+    from vexp.train.prompt_length import PromptSize
 
 SHOWN = 5  # prompts
 
@@ -49,7 +49,7 @@ def command(
 
     found: dict[str, Any] = {"machine": list(machine.findings(results_dir, online=online))}
     if overrides or data:
-        from vexp.config.compose import resolve
+        from vexp.spec.resolve import resolve
 
         run = resolve(overrides, config_dirs=config_dirs)
         found["missing"] = list(lacking.findings(run, overrides, online=online))
@@ -71,8 +71,8 @@ def _looked_at(run: RunSpec) -> dict[str, Any]:
     """
     from vexp.doctor.lacking import model_is_here
     from vexp.doctor.memory import Shapes, estimate
-    from vexp.train.budget import longest_prompts, room, too_long
     from vexp.train.golds import check_data
+    from vexp.train.prompt_length import longest_prompts, room, too_long
 
     notes: dict[str, Any] = {"data": check_data(run)}
     if not model_is_here(run):

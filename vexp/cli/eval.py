@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vexp.runs.execute import Results
     from vexp.runs.store import RunFolder
     from vexp.runs.workspace import Reporter
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @click.command("eval")
@@ -55,10 +55,10 @@ def command(
     """
     from vexp.cli.progress import Progress
     from vexp.cli.run import summary
-    from vexp.config.compose import resolve
     from vexp.config.grammar import quoted
     from vexp.runs.record import RECORD
     from vexp.runs.store import RunStore
+    from vexp.spec.resolve import resolve
 
     overrides = (*_of_benchmarks(benchmarks, data), *overrides)
     store = RunStore(results_dir)
@@ -123,7 +123,7 @@ def _run(
     from vexp.errors import ConfigError, Problem
     from vexp.runs import trust
     from vexp.runs.execute import evaluate_run
-    from vexp.spec import replace
+    from vexp.spec.run import replace
 
     plugins = trust.plugins_of(folder.record)
     if trusting and plugins and trust.is_foreign(folder.folder, folder.record):
@@ -143,7 +143,7 @@ def _run(
             ]
         )
     if overrides:
-        from vexp.config.compose import resolve
+        from vexp.spec.resolve import resolve
 
         asked = resolve(overrides, config_dirs=config_dirs)
         evaluator = asked.evaluator if any("evaluator." in o for o in overrides) else spec.evaluator

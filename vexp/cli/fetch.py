@@ -15,7 +15,7 @@ from vexp.cli.options import UserPath, config_dir_option, json_option
 if TYPE_CHECKING:
     from vexp.fetch.manifest import Manifest
     from vexp.hub import Listing, Repository
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @click.command("fetch")

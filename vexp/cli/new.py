@@ -37,7 +37,7 @@ _TEST = '''"""Checks of {kind} {name!r}; run with `pytest {test}`."""
 
 from pathlib import Path
 
-from vexp.config.compose import resolve
+from vexp.spec.resolve import resolve
 from vexp.registry import REGISTRY
 
 PLUGIN = Path(__file__).parent / "{file}"

@@ -38,18 +38,18 @@ def command(
     Examples: `vexp run experiment=dapo seed=2`, `vexp run rl.steps=10 algorithm.clip_high=0.3`.
     """
     from vexp.cli.progress import Progress
-    from vexp.config.compose import resolve
-    from vexp.config.identity import training_id
-    from vexp.runs import switch
+    from vexp.runs import engine_switch
     from vexp.runs.execute import execute
+    from vexp.spec.identity import training_id
+    from vexp.spec.resolve import resolve
 
     run = resolve(overrides, config_dirs=config_dirs)
-    engine = switch.chosen(overrides, switches, config_dirs) if switches else None
+    engine = engine_switch.chosen(overrides, switches, config_dirs) if switches else None
     with Progress() as progress:
         if not run.unknown():
             progress.note(f"run {training_id(run).name}")
         outcome = execute(run, reporter=progress, evaluate=not no_eval, wait=wait, engine=engine)
-    mixed = switch.mixed(outcome.run.folder)
+    mixed = engine_switch.mixed(outcome.run.folder)
     if as_json:
         found = {
             "id": outcome.run.name,

@@ -12,7 +12,7 @@ from vexp.cli.options import config_dir_option, json_option, overrides_argument,
 
 if TYPE_CHECKING:
     from vexp.config.schema import Reading
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @click.command("show")
@@ -33,9 +33,9 @@ def command(
     A single argument without `=` names an existing run: its folder, its id, or the start of its
     hash.
     """
-    from vexp.config.compose import resolve_with_origins
-    from vexp.config.identity import training_id
     from vexp.config.schema import to_dict
+    from vexp.spec.identity import training_id
+    from vexp.spec.resolve import resolve_with_origins
 
     if len(overrides) == 1 and "=" not in overrides[0] and not overrides[0].startswith("~"):
         _show_run(overrides[0], results_dir, as_json)
@@ -58,8 +58,8 @@ def command(
 
 
 def _show_run(reference: str, results_dir: Path, as_json: bool) -> None:
+    from vexp.runs.engine_switch import mixed, switches
     from vexp.runs.store import RunStore
-    from vexp.runs.switch import mixed, switches
 
     record = RunStore(results_dir).load(reference)
     if as_json:

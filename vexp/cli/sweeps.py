@@ -48,7 +48,7 @@ def plan_of(
     """
     from vexp.files import storage_errors, write_text
     from vexp.sweeps.adhoc import adhoc_sweep, is_adhoc
-    from vexp.sweeps.find import find_sweep
+    from vexp.sweeps.locate import find_sweep
     from vexp.sweeps.plan import make_plan
     from vexp.sweeps.reader import read_sweep
 

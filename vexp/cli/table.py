@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vexp.sweeps.plan import Plan
     from vexp.tables.frame import Frame
-    from vexp.tables.sheet import Sheet
+    from vexp.tables.rendered import Sheet
 
 
 @click.command("table")
@@ -58,7 +58,7 @@ def command(
     if empty:
         click.echo("nothing is evaluated yet, so no file is written", err=True)
         click.echo(f"next: {again('launch', sweep, overrides)} --wait", err=True)
-    from vexp.tables.present import sheet_of
+    from vexp.tables.render_text import sheet_of
 
     sheet = sheet_of(frame)
     printed = _show(sheet, chosen, output)

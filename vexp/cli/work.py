@@ -12,7 +12,7 @@ from vexp import masking
 from vexp.errors import RunError
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @click.command("_work", hidden=True)
@@ -60,7 +60,7 @@ def run(
     )
     judge = None
     if trial is not None:
-        from vexp.sweeps.search.judge import Judge
+        from vexp.sweeps.search.pruning import Judge
 
         judge = Judge.of(trial.resolve(), here)
     store = RunStore(folder.parents[1])
@@ -77,7 +77,7 @@ def run(
 @click.option("--slurm", is_flag=True, help="Slurm says which task of its step this one is.")
 def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm: bool) -> None:
     """Do a share of the run that CONFIG describes, led by the process that started this one."""
-    from vexp.runs import follow as following
+    from vexp.runs import rank as following
 
     following.end_with_input()
     place = following.Place(at, rank, local_rank, world)
@@ -146,7 +146,7 @@ def _spec(path: Path, config: Mapping[str, Any], plugins: Path | None) -> RunSpe
     """The run that `config`, found at `path`, describes; of plugins, copies are taken first."""
     from vexp.config.schema import Origin, Reading, build
     from vexp.registry import REGISTRY
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
     files = [_copy(Path(file), plugins) for file in config.get("plugins", ())]
     REGISTRY.load_plugins(files, origin=str(path))

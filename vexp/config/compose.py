@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vexp.config.folders import find, load, search_dirs, variant, variants
 from vexp.config.grammar import read_override, several
 from vexp.config.merge import Given, Merge
-from vexp.config.schema import Origin, Reading, build
+from vexp.config.schema import Origin, Reading
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.paths import expanded
 from vexp.registry import KINDS, REGISTRY, unknown_component
-
-if TYPE_CHECKING:
-    from vexp.spec import RunSpec
 
 PRIMARY = "config"  # conf/config.yaml, the one file with the defaults list
 
@@ -43,41 +40,6 @@ class Composed:
             variant=lambda kind, name: variant(kind, name, dirs),
             variants=lambda kind: variants(kind, dirs),
         )
-
-
-def resolve(
-    overrides: Sequence[str],
-    *,
-    config_dirs: Iterable[Path] = (),
-    source: str | Sequence[str] = "override",
-) -> RunSpec:
-    """Compose and type a run in one go.
-
-    Raises:
-        ConfigError: with every problem found, each with its origin.
-    """
-    return resolve_with_origins(overrides, config_dirs=config_dirs, source=source)[0]
-
-
-def resolve_with_origins(
-    overrides: Sequence[str],
-    *,
-    config_dirs: Iterable[Path] = (),
-    source: str | Sequence[str] = "override",
-) -> tuple[RunSpec, Reading]:
-    """As `resolve`; with the reading, which knows where each value came from."""
-    from vexp.spec import RunSpec
-
-    found: list[Problem] = []
-    composed = compose(overrides, config_dirs=config_dirs, source=source, found=found)
-    reading = composed.reading()
-    try:
-        run = build(RunSpec, composed.values, reading)
-    except ConfigError as error:
-        raise ConfigError([*found, *error.problems]) from None
-    if found:
-        raise ConfigError(found)
-    return run, reading
 
 
 def compose(

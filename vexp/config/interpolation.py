@@ -117,7 +117,7 @@ _MISSING = object()
 
 def _schema_default(reference: str) -> Any:
     """The class default of a top-level key or of a key in a plain section."""
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
     node: Any = RunSpec
     for part in reference.split("."):

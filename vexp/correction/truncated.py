@@ -14,7 +14,7 @@ from vexp.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("correction", "truncated")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 ROUNDING = 1e-9  # (1 - 0.9) * 10 is less than 1 in floating point, 0.29 * 100 less than 29
 

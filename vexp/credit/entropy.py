@@ -13,7 +13,7 @@ from vexp.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 BonusBound = Annotated[float, Between(1, low_open=True)]
 

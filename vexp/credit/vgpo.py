@@ -21,7 +21,7 @@ from vexp.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 RELEASED_INTRA = (0.1, 2.0)  # the released code clamps 1 + psi to this
 RELEASED_INTER = (0.9, 2.0)  # and 1 + phi to this

@@ -15,7 +15,7 @@ from vexp.registry import register, slot
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 
 @register("credit", "vicra")

@@ -14,7 +14,7 @@ from vexp.registry import register, slot
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 LOG_RATIO_LIMIT = 20.0  # log-ratios are clamped to this before exp
 DEPENDENCY_LIMIT = 10.0  # and one token's k3 estimate to this

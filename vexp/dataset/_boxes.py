@@ -32,7 +32,7 @@ def read_boxes(
 
     A cell is a list of [x1, y1, x2, y2], or one such box; empty or None for none. Where bad boxes
     are "dropped", those that reach out of the image or have no area come uncut: whoever uses them
-    cuts them, drops what has no area in the image, and counts it (vexp.train.evidence).
+    cuts them, drops what has no area in the image, and counts it (vexp.experience.evidence).
 
     Raises:
         BadBoxes: for anything that is not a box with an area inside the image, in the stated frame;

@@ -23,7 +23,7 @@ from vexp.paths import expanded
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("dataset", "table")

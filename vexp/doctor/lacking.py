@@ -12,12 +12,12 @@ from vexp import hub
 from vexp.doctor import machine
 from vexp.doctor.finding import Finding, package_version
 from vexp.errors import ConfigError, HubError
-from vexp.spec_problems import spread_of
+from vexp.spec.problems import spread_of
 from vexp.sweeps.show import size
 
 if TYPE_CHECKING:
     from vexp.registry import Component
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 # Packages that components need beside vexp's own: (kind, name): package, how to get it.
 PACKAGES = {

@@ -86,7 +86,7 @@ def deepspeed() -> Finding:
             "deepspeed", "absent", "not installed; for compute.shard=zero1, zero2", remedy
         )
     try:
-        from vexp.train import zero
+        from vexp.policy import zero
 
         zero.imported()
         zero.check("zero1")

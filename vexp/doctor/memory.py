@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 When = Literal["always", "generation", "update"]
 # Tensors of a layer's width that its backward pass reads: inputs and results of both norms, of the
@@ -272,7 +272,7 @@ def _of_vision(run: RunSpec, shapes: Shapes, image_tokens: int, number: int) -> 
 
 def _scores(run: RunSpec, shapes: Shapes) -> Part:
     """Logits, log-probabilities and their gradient, of as many tokens as are scored at once."""
-    from vexp.train.policy import LOGITS_AT_ONCE
+    from vexp.policy.policy import LOGITS_AT_ONCE
 
     rows, _ = _micro_batch(run)
     numbers = min(LOGITS_AT_ONCE, rows * run.rollout.max_response_length * shapes.vocabulary)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from vexp.endpoint.pace import Pace
-from vexp.endpoint.reading import shown
+from vexp.endpoint.parse_json import shown
+from vexp.endpoint.rate_limit import Pace
 from vexp.endpoint.request import Request
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import EndpointError

@@ -12,16 +12,16 @@ from torch import Tensor
 from vexp.engine._draw import choose
 from vexp.engine._stop import stated
 from vexp.engine.base import Generated, Sampling
+from vexp.policy import shared_prefix as shared
+from vexp.policy import stopping
+from vexp.policy.log_probs import log_distribution, log_probs_of
+from vexp.policy.prefix import CrossLayer, Prefix, cross_layers, mask_for, seeing
+from vexp.policy.randomness import uniforms
 from vexp.probe.attention import prepared
-from vexp.train import attention as shared
-from vexp.train import stopping
-from vexp.train.logprobs import log_distribution, log_probs_of
-from vexp.train.prefix import CrossLayer, Prefix, cross_layers, mask_for, seeing
-from vexp.train.randomness import uniforms
 
 if TYPE_CHECKING:
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
 
 # Finished rows are taken out of the batch once that makes it this much smaller; each time, the keys
 # and values of the others are copied.

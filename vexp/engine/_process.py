@@ -34,7 +34,7 @@ from torch import Tensor
 import vexp
 from vexp import network
 from vexp.errors import EngineFailed
-from vexp.train.parallel import packed, unpacked
+from vexp.policy.parallel import packed, unpacked
 
 ALIVE = "alive"  # the message of a process that is still at work
 LOG = "engine.log"  # in its home: what it printed

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vexp.engine.base import Generated, Sampling
-from vexp.train.responses import CLOSES, states_answer
+from vexp.response.format import CLOSES, states_answer
 
 if TYPE_CHECKING:
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
 
 _CLOSING: weakref.WeakKeyDictionary[Policy, dict[str, Tensor]] = weakref.WeakKeyDictionary()
 

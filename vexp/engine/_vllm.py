@@ -25,13 +25,13 @@ from vexp.engine._process import LOG, PYTHON, Far, Gone, Message, Process, memor
 from vexp.engine._vllm_server import WHERE, Asked, Served, Server, chosen, first_line, write_home
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import ConfigError, DataError, EngineFailed, Problem, VexpError
-from vexp.train import lora, parallel, sharding
-from vexp.train.parallel import packed
+from vexp.policy import lora, parallel, sharding
+from vexp.policy.parallel import packed
 
 if TYPE_CHECKING:
     from vexp.engine.vllm import VLLM
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
 
 _WEIGHTS = "weights.safetensors"
 _CHUNK = 1 << 26  # bytes of a file that are sent at once

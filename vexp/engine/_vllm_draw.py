@@ -21,8 +21,8 @@ from vllm.v1.sample.logits_processor.interface import (
 
 from vexp.engine._draw import choose
 from vexp.engine.base import Sampling
-from vexp.train.logprobs import log_distribution, log_probs_of
-from vexp.train.randomness import uniforms
+from vexp.policy.log_probs import log_distribution, log_probs_of
+from vexp.policy.randomness import uniforms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -31,8 +31,8 @@ from vexp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from vexp.engine.vllm import VLLM
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
 
 WHERE = "engine (vllm)"
 _GB = 1024**3

@@ -12,9 +12,9 @@ from vexp.registry import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
-    from vexp.train.responses import ResponseFormat
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.response.format import ResponseFormat
 
 
 @dataclass(frozen=True)

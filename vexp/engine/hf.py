@@ -10,8 +10,8 @@ from vexp.engine.base import Engine, Generated, Sampling
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
 
 
 @register("engine", "hf")

@@ -17,9 +17,9 @@ from vexp.errors import ConfigError, Problem
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
 
 
 @register("engine", "vllm")

@@ -15,7 +15,7 @@ from vexp.evaluator.heldout import Heldout, accuracies, mean
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("evaluator", "avg_at_k")

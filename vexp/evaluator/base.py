@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vexp.registry import Component
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vexp.config.types import UNHASHED, Count, PositiveInt
 from vexp.credit.base import CreditMethod
+from vexp.diagnostics.gallery import picture
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import Problem
 from vexp.evaluator.base import Sample
 from vexp.evaluator.heldout import Heldout, Place, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import Component, component_slots, register, slot
+from vexp.response.format import is_well_formed
+from vexp.response.token_classes import KINDS, kinds
 from vexp.reward.base import ObservedReward, Scored
-from vexp.train.pictures import picture
-from vexp.train.responses import is_well_formed
-from vexp.train.words import KINDS, kinds
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vexp.dataset.base import Item
-    from vexp.spec import RunSpec
-    from vexp.train.experience import Experience
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
 
 Metrics = dict[str, dict[str, float | None]]
 
@@ -77,7 +77,7 @@ class Credit(Heldout):
             )
 
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
-        from vexp.config.identity import plain
+        from vexp.config.hashing import plain
 
         found = {**super().protocol(run)}
         return {
@@ -176,10 +176,10 @@ class Credit(Heldout):
         generated: Generated,
         scored: Scored,
     ) -> tuple[Tensor, Experience]:  # [rollout, token] float64, and what they were found from
-        from vexp.train.collect import answers
-        from vexp.train.experience import micro_batches
-        from vexp.train.rewards import reward, with_observed
-        from vexp.train.signals import asked_by, observe
+        from vexp.experience.batch import micro_batches
+        from vexp.experience.build import answers
+        from vexp.experience.observe import asked_by, observe
+        from vexp.reward._total import reward, with_observed
 
         method, terms = self._method(run), run.reward.terms
         totals = reward(terms, scored).total or [0.0] * len(scored.texts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vexp.config.types import UNHASHED, Count, Positive, PositiveInt
+from vexp.diagnostics.gallery import picture
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated
 from vexp.evaluator.base import Sample
@@ -15,16 +16,15 @@ from vexp.evaluator.heldout import Heldout, Looked, Place, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
 from vexp.target.base import Target
-from vexp.train.pictures import picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vexp.dataset.base import Item
-    from vexp.spec import RunSpec
-    from vexp.train.experience import Experience
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
 
 Metrics = dict[str, dict[str, float | None]]
 
@@ -115,7 +115,7 @@ class Diagnostics(Heldout):
     gallery: Annotated[Count, UNHASHED] = 8  # questions whose answers can be drawn; no score's part
 
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
-        from vexp.config.identity import plain
+        from vexp.config.hashing import plain
 
         return {**super().protocol(run), **{name: plain(getattr(self, name)) for name in OWN}}
 
@@ -156,9 +156,9 @@ class Diagnostics(Heldout):
         prompts: PromptBatch,
         generated: Generated,
     ) -> Sequence[Looked]:
-        from vexp.train.collect import answers
-        from vexp.train.experience import micro_batches
-        from vexp.train.signals import Request, observe
+        from vexp.experience.batch import micro_batches
+        from vexp.experience.build import answers
+        from vexp.experience.observe import Request, observe
 
         nothing = [0.0] * len(items)
         found = answers(run, policy, items, prompts, generated, nothing)
@@ -187,9 +187,9 @@ class Diagnostics(Heldout):
         ]
 
     def _picture(self, seen: Experience, policy: Policy, row: int) -> dict[str, Any]:
-        from vexp.train import seeing
+        from vexp.diagnostics import grounding
 
-        effect = seeing.image_effect(seen, self.distortion)
+        effect = grounding.image_effect(seen, self.distortion)
         assert seen.entropy is not None and effect is not None
         values = {"image effect": effect, "entropy": seen.entropy}
         if int(seen.attended(self.layer).evidence_tokens[row]):
@@ -197,22 +197,22 @@ class Diagnostics(Heldout):
         return picture(seen, policy, row, self.layer.index(policy.layers), values)
 
     def _of(self, seen: Experience) -> dict[str, Tensor]:  # of [answer], NaN where not defined
-        from vexp.train import diagnostics, seeing
+        from vexp.diagnostics import grounding, measures
 
         layer = seen.attended(self.visual_layer)
         visual = {
             f"attention/{name}" if name in PLACES else name: value
-            for name, value in seeing.visual(layer, seen).items()
+            for name, value in grounding.visual(layer, seen).items()
         }
-        score = seeing.image_effect(seen, self.distortion)
+        score = grounding.image_effect(seen, self.distortion)
         assert seen.entropy is not None and score is not None
         sighted = seen.mask & (layer.image_tokens > 0).unsqueeze(1)
-        grounded = diagnostics.grounded(seen.entropy, score, sighted)
-        both = diagnostics.overlap(seen.entropy, score, sighted)
+        grounded = measures.grounded(seen.entropy, score, sighted)
+        both = measures.overlap(seen.entropy, score, sighted)
         found = {
-            **seeing.evidence(seen.attended(self.layer).pooled, seen, self.target, self.kappa),
+            **grounding.evidence(seen.attended(self.layer).pooled, seen, self.target, self.kappa),
             **visual,
-            **seeing.focused(seen),
+            **grounding.focused(seen),
             "grounded_share": grounded.share,
             "entropy/grounded": grounded.entropy,
             "entropy/other": grounded.other_entropy,
@@ -221,9 +221,9 @@ class Diagnostics(Heldout):
             "high_entropy_share/grounded": both.of_grounded,
         }
         if self.points:
-            curves = seeing.curves(layer, seen, self.points)
+            curves = grounding.curves(layer, seen, self.points)
             found |= {f"attention/{name}": value for name, value in curves.items()}
-            shares = diagnostics.distribution_function(score, sighted, ECDF).unbind(1)
+            shares = measures.distribution_function(score, sighted, ECDF).unbind(1)
             found |= dict(zip(_ecdf_names(), shares, strict=True))
         empty = ~seen.mask.any(dim=1)
         return {name: value.masked_fill(empty, math.nan) for name, value in found.items()}
@@ -243,7 +243,7 @@ def _against_outcome(samples: Sequence[Sample], bins: int) -> Metrics:
     """How far attention is from its target, against whether the answer is right (EASE, fig. 3)."""
     import torch
 
-    from vexp.train.diagnostics import quantile_bins, spearman
+    from vexp.diagnostics.measures import quantile_bins, spearman
 
     pairs = [
         (s.id, s.values["attention_kl"], s.correct) for s in samples if "attention_kl" in s.values

@@ -13,14 +13,14 @@ from vexp.engine.base import Generated, Sampling
 from vexp.errors import DataError, Problem
 from vexp.evaluator.base import Evaluator, Sample
 from vexp.registry import register
-from vexp.train.responses import is_well_formed
+from vexp.response.format import is_well_formed
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
     from vexp.dataset.base import Item
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
 
 SMALLEST = 1e-6  # mean that a ratio may have as its denominator; a negative one has none
 Place = tuple[str, int]  # dataset name, item index
@@ -76,7 +76,7 @@ class Heldout(Evaluator):
                 )
 
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
-        from vexp.config.identity import plain
+        from vexp.config.hashing import plain
 
         datasets = {
             name: {

@@ -21,7 +21,7 @@ from vexp.registry import register
 
 if TYPE_CHECKING:
     from vexp.hub import Repository
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 MAIN = "score"  # the metric that is the benchmark's result
 
@@ -103,7 +103,7 @@ class LmmsEval(SeparateEvaluator):
             yield from datasets(self._sources, self.tasks_dir, self.python)
 
     def protocol(self, run: RunSpec) -> Mapping[str, Any]:
-        from vexp.config.identity import plain
+        from vexp.config.hashing import plain
 
         sampled = {"temperature": self.temperature, "top_p": self.top_p}
         known = self.known

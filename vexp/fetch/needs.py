@@ -9,7 +9,7 @@ from vexp.errors import ConfigError, HubError, Problem
 from vexp.hub import Listing, Repository, listed
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 def needs(runs: Iterable[RunSpec]) -> dict[Repository, list[str]]:

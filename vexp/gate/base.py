@@ -11,7 +11,7 @@ from vexp.registry import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from vexp.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 
 @register("gate", "reward")

@@ -12,7 +12,7 @@ from vexp.group_filter.base import GroupFilter
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("group_filter", "accuracy_band")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from torch import Tensor
 
-    from vexp.spec import RunSpec
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
+    from vexp.spec.run import RunSpec
 
 
 @register("group_filter", "replay")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vexp.errors import Problem
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU

@@ -16,7 +16,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.registry import Component
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 STOPPING = "stopping"  # the state of a worker that was asked to stop and is saving

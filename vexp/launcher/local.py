@@ -17,8 +17,8 @@ from vexp.launcher.base import SILENT, STOPPING, Launcher, Worker
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.sweeps.slots import Holder
+    from vexp.spec.run import RunSpec
+    from vexp.sweeps.worker_slots import Holder
 
 # Read by OpenMP, MKL and OpenBLAS, and through them by torch and numpy.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -47,7 +47,7 @@ class Local(Launcher):
         return _gpus.placement(self.workers, {**os.environ, **self.known()})
 
     def start(self, state: Path, pending: int) -> Sequence[Worker]:
-        from vexp.sweeps.slots import Slot
+        from vexp.sweeps.worker_slots import Slot
 
         folder = state.resolve() / "workers"
         slots = [Slot(folder, number) for number in range(1, self.workers + 1)]
@@ -65,13 +65,13 @@ class Local(Launcher):
         return [Worker(slot.name, slot.log) for slot in free[:wanted]]
 
     def alive(self, state: Path) -> Sequence[Worker]:
-        from vexp.sweeps.slots import held_slots
+        from vexp.sweeps.worker_slots import held_slots
 
         holders = held_slots(state.resolve() / "workers")
         return [_worker(holder) for holder in holders]
 
     def stop(self, state: Path) -> Sequence[Worker]:
-        from vexp.sweeps.slots import held_slots
+        from vexp.sweeps.worker_slots import held_slots
 
         holders = held_slots(state.resolve() / "workers")
         return [Worker(h.slot.name, h.slot.log) for h in holders if h.stop()]

@@ -17,7 +17,7 @@ from vexp.launcher.base import Launcher, Worker
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.sweeps.sbatch import ArrayExecutor
 
 # A warning that comes before Python has said what it means must not end the task.

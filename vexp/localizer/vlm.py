@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from vexp.endpoint.reading import json_in, shown
+from vexp.endpoint.parse_json import json_in, shown
 from vexp.endpoint.request import Picture, Request, text_digest
 from vexp.endpoint.settings import Endpoint
 from vexp.localizer.base import Localizer, Located

@@ -13,7 +13,7 @@ from vexp.reward.base import ObservedReward
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 Share = Annotated[float, Between(0, 1, low_open=True)]
 
@@ -45,7 +45,7 @@ class AttentionReward(ObservedReward):
     eps: Positive = 1e-8  # added to both means
 
     def observed(self, experience: Experience) -> Tensor:  # [rollout] float64
-        from vexp.train.diagnostics import attention_ratio, top_share
+        from vexp.diagnostics.measures import attention_ratio, top_share
 
         found = experience.attended(self.layer)
         if experience.entropy is None:

@@ -15,7 +15,7 @@ from vexp.verifier.base import Verdict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from vexp.reward.base import ObservedReward
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vexp.train.experience import Experience
+    from vexp.experience.batch import Experience
 
 
 @register("reward", "counterfactual")

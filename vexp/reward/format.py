@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vexp.registry import register
+from vexp.response.format import keep_format
 from vexp.reward.base import RewardTerm, Scored
-from vexp.train.responses import keep_format
 
 
 @register("reward", "format")

@@ -12,7 +12,7 @@ from vexp.registry import register
 from vexp.reward.base import RewardTerm, Scored
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @register("reward", "overlong")

@@ -15,7 +15,7 @@ from vexp.registry import Component
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True)

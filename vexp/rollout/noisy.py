@@ -14,7 +14,7 @@ from vexp.registry import register, slot
 from vexp.rollout.base import Draw, RolloutMethod
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 DecayBase = Annotated[float, Between(0, 1, low_open=True, high_open=True)]
 

@@ -15,7 +15,7 @@ from vexp.rollout.base import Continuation, Continuing, SecondThought
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 _HESITATION = re.compile(r"wait,|wait a|alternatively")
 

@@ -30,7 +30,7 @@ from typing import Literal
 from vexp.errors import ClaimLost, Interrupted, RunError, StorageError
 from vexp.files import fsync_folder, names_in, read_json, storage_errors, write_bytes
 from vexp.runs.heartbeat import DEFAULT, Heartbeat, Timing, Watch
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 
 DONE = "done.json"
 Ending = Literal["expired", "stopped", "failed", "pruned"]

@@ -129,7 +129,7 @@ def _unused_stages(store: RunStore, runs: list[RunFolder]) -> Iterator[Removable
 
 def _stages_of(run: RunFolder) -> set[str] | None:
     """Names of the shared stages a run used or will use; None if that cannot be told."""
-    from vexp.config.identity import stage_key
+    from vexp.spec.identity import stage_key
 
     try:
         recorded = [attempt_folder(run.folder, n) / STAGES for n in run.attempts()]

@@ -35,15 +35,15 @@ from vexp.files import (
 from vexp.names import file_name
 from vexp.record_json import as_plain
 from vexp.runs import provenance
-from vexp.runs.build import build_once
+from vexp.runs.build_once import build_once
 from vexp.runs.heartbeat import DEFAULT, Timing
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 from vexp.runs.workspace import Reporter, now
 from vexp.train import manifest
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
 
 FORMAT = records.Results.newest
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
@@ -66,7 +66,7 @@ class Unit:
 
 def units(run: RunSpec, checkpoint: str) -> list[Unit]:
     """The evaluations that a run declares for the checkpoint with this content hash."""
-    from vexp.config.identity import evaluation_key
+    from vexp.spec.identity import evaluation_key
 
     found: list[Unit] = []
     for label, evaluator in run.evaluator.items():
@@ -78,8 +78,8 @@ def units(run: RunSpec, checkpoint: str) -> list[Unit]:
 
 def _protocol(evaluator: Evaluator, run: RunSpec) -> tuple[Mapping[str, Any], str]:
     """The protocol as JSON would bring it back, and its text; the evaluator remembers it."""
-    from vexp.config.identity import written
-    from vexp.config.reads import ByReads
+    from vexp.config.hashing import written
+    from vexp.spec.section_cache import ByReads
 
     def asked(run: RunSpec) -> tuple[Mapping[str, Any], str]:
         protocol = json.loads(json.dumps(dict(evaluator.protocol(run))))

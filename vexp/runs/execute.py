@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vexp import masking, records
-from vexp.config.identity import training_id
 from vexp.config.schema import to_dict
 from vexp.errors import ClaimLost, Interrupted, Pruned, RunError, StorageError
 from vexp.files import new_folder, write_json
-from vexp.runs import failure, provenance, switch
+from vexp.runs import engine_switch, failure, provenance
 from vexp.runs.claim import acquire
 from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folder, units
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.mend import mend
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 from vexp.runs.processes import Span, span_of, together
 from vexp.runs.record import check_same_science
-from vexp.runs.signals import StopRequest
 from vexp.runs.status import RESULT
+from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder, RunStore
 from vexp.runs.workspace import CONFIG, LOG, Judge, Reporter, RunWorkspace, now
+from vexp.spec.identity import training_id
 from vexp.train import checkpoint, manifest
 from vexp.train.checkpoint import drop_optimizer
 from vexp.train.manifest import MODEL
 
 if TYPE_CHECKING:
     from vexp.engine.base import Engine
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 Results = dict[str, Mapping[str, Any]]  # content of results.json by label
 
@@ -78,11 +78,11 @@ def execute(
     span = span_of(run, span)
     if engine is not None:
         folder = folder or store.find(training_id(run))
-        switch.check(run, folder, engine)
+        engine_switch.check(run, folder, engine)
     if folder is None:
         folder = store.open(run, training_id(run))
     check_same_science(folder.folder, training_id(run))
-    run = switch.effective(run, folder)
+    run = engine_switch.effective(run, folder)
     return _execute(run, folder, reporter, store, evaluate, wait, timing, judge, span, engine)
 
 
@@ -136,7 +136,7 @@ def evaluate_run(
         Interrupted: stopped on request; scored samples are kept.
     """
     with StopRequest() as stop:
-        return _evaluate(switch.effective(run, folder), folder, reporter, stop, timing)
+        return _evaluate(engine_switch.effective(run, folder), folder, reporter, stop, timing)
 
 
 def evaluate_checkpoint(
@@ -204,8 +204,8 @@ def _switched(run: RunSpec, workspace: RunWorkspace, engine: Engine) -> RunSpec:
     found = checkpoint.newest(homes, run.rl.steps, workspace.note) if "rl" in run.stages else None
     done = checkpoint.State.read(found).step if found else 0
     workspace.claim.ensure()
-    run = switch.record(workspace.run, run, engine, done, now())
-    workspace.note(switch.mixed(workspace.run.folder))
+    run = engine_switch.record(workspace.run, run, engine, done, now())
+    workspace.note(engine_switch.mixed(workspace.run.folder))
     return run
 
 
@@ -215,7 +215,7 @@ def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> records.Result:
 
     config = to_dict(run)
     write_json(workspace.folder / CONFIG, masking.stored(config))
-    switches = [one.to_dict() for one in switch.switches(workspace.run.folder)]
+    switches = [one.to_dict() for one in engine_switch.switches(workspace.run.folder)]
     provenance.record(workspace.folder, config, now(), switches=switches)
     with together(run, workspace, workspace.folder / CONFIG, span):
         trained = train(run, workspace)

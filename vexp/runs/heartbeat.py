@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 
 Verdict = Literal["alive", "dead", "unknown"]
 

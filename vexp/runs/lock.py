@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vexp.files import storage_errors
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 
 # EBADF and EROFS: NFS locks only what is open for writing.
 _NO_LOCKS = frozenset(

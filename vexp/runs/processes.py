@@ -28,14 +28,14 @@ import vexp
 from vexp.errors import ConfigError, Interrupted, Problem, ProcessLost
 from vexp.runs import meeting
 from vexp.runs.meeting import COMING_S
-from vexp.spec_problems import spread_of
+from vexp.spec.problems import spread_of
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
     from vexp.runs.meeting import Meeting
     from vexp.runs.workspace import RunWorkspace
-    from vexp.spec import Compute, RunSpec
+    from vexp.spec.run import Compute, RunSpec
 
 _LEAVING_S = 20.0  # and to end, once there is nothing left to do
 _NOTICING_S = 60.0  # after which a process that cannot be told of a loss is killed
@@ -103,7 +103,7 @@ def span_of(run: RunSpec, given: Span | None) -> Span:
             )
         )
     if run.compute.shard in ("zero1", "zero2"):
-        from vexp.train import zero
+        from vexp.policy import zero
 
         zero.check(run.compute.shard)
     if span.processes > 1:
@@ -143,7 +143,7 @@ def together(run: RunSpec, workspace: RunWorkspace, config: Path, span: Span) ->
         return
     import torch
 
-    from vexp.train import parallel
+    from vexp.policy import parallel
     from vexp.train.device import device_name
 
     threads = torch.get_num_threads()

@@ -12,8 +12,8 @@ from vexp.errors import Damaged, RunError
 from vexp.files import read
 
 if TYPE_CHECKING:
-    from vexp.config.identity import Identity
-    from vexp.spec import RunSpec
+    from vexp.spec.identity import Identity
+    from vexp.spec.run import RunSpec
 
 Head = TypeVar("Head", records.Run, records.RunHead)
 FORMAT = records.Run.newest  # raised when an older vexp could not read a newer folder

@@ -13,7 +13,7 @@ from vexp.errors import Damaged, Problem
 from vexp.files import names_in, read
 from vexp.runs.claim import DONE, attempt_folder, attempt_name, live_file, marks_of, read_owner
 from vexp.runs.heartbeat import age_s
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 from vexp.runs.record import RECORD, read_head, read_record
 
 RESULT = "result.json"

@@ -22,8 +22,8 @@ from vexp.runs.record import RECORD, check_same_science, new_record, read_record
 from vexp.runs.status import RunStatus, published, result_of, status_of
 
 if TYPE_CHECKING:
-    from vexp.config.identity import Identity
-    from vexp.spec import RunSpec
+    from vexp.spec.identity import Identity
+    from vexp.spec.run import RunSpec
 
 
 _RUN = re.compile(r"-[0-9a-f]{8,}$")  # ends the name of a run's folder
@@ -79,7 +79,7 @@ class RunFolder:
         """
         from vexp.config.schema import Origin, Reading, build
         from vexp.registry import REGISTRY
-        from vexp.spec import StoredRunSpec
+        from vexp.spec.run import StoredRunSpec
 
         where, plugins = str(self.folder / RECORD), self.config.get("plugins", [])
         if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):

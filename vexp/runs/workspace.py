@@ -21,10 +21,10 @@ from typing import Any, Protocol
 from vexp import masking
 from vexp.files import append_line, fsync_folder, storage_errors, write_json, write_text
 from vexp.runs import provenance
-from vexp.runs.build import build_once
+from vexp.runs.build_once import build_once
 from vexp.runs.claim import Claim, attempt_folder, fsync_file
 from vexp.runs.heartbeat import DEFAULT, Timing
-from vexp.runs.signals import StopRequest
+from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder
 from vexp.train.workspace import BuildStage, Value
 

@@ -26,7 +26,7 @@ from vexp.files import read_json, storage_errors
 from vexp.launcher.base import Worker
 from vexp.runs.claim import Claim, acquire, end_lost
 from vexp.runs.heartbeat import BEATS, DEFAULT, duration
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 from vexp.runs.status import RunStatus
 from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm, snapshot

@@ -227,6 +227,6 @@ def _declared(
 
 
 def _top_level() -> list[str]:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
     return list(field_types(RunSpec))

@@ -22,7 +22,7 @@ from pathlib import Path
 from vexp import records
 from vexp.errors import Damaged
 from vexp.files import read, storage_errors, write_json
-from vexp.runs.owner import slurm_job
+from vexp.runs.process_id import slurm_job
 from vexp.runs.workspace import now
 from vexp.sweeps.state import SweepState
 

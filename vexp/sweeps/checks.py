@@ -8,7 +8,7 @@ from typing import Any
 
 from vexp.config.schema import Reading, field_types, to_dict
 from vexp.errors import ConfigError, Problem, suggest
-from vexp.spec import RunSpec
+from vexp.spec.run import RunSpec
 from vexp.sweeps.points import Point, Training, trainings
 from vexp.sweeps.schema import Sweep, shown_path
 

@@ -14,7 +14,7 @@ from vexp.errors import VexpError
 from vexp.runs.store import RunFolder, RunStore
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.sweeps.plan import Plan
 
 _SAMPLE = 3  # finished runs whose size is taken

@@ -14,10 +14,10 @@ from vexp.launcher.base import Launcher, Worker
 from vexp.runs import trust
 from vexp.runs.record import check_same_science
 from vexp.runs.store import RunFolder, RunStore
-from vexp.sweeps.hold import signature
+from vexp.sweeps.circuit_breaker import signature
 from vexp.sweeps.plan import Plan, Planned
 from vexp.sweeps.points import Training
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.retry_policy import Policy
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.worker import is_silent
 

@@ -14,15 +14,15 @@ from vexp.files import check_folder
 from vexp.runs.status import RunStatus, State
 from vexp.runs.store import RunStore
 from vexp.sweeps.checks import check
-from vexp.sweeps.hold import Hold
+from vexp.sweeps.circuit_breaker import Hold
+from vexp.sweeps.evaluation_status import Units, finished_of, look, look_at
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep, shown_path
 from vexp.sweeps.state import SweepState
-from vexp.sweeps.units import Units, finished_of, look, look_at
 
 if TYPE_CHECKING:
     from vexp.launcher.base import Launcher
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.sweeps.search.plan import Searching
 
 STATES: tuple[State, ...] = (
@@ -241,7 +241,7 @@ def refreshed(plan: Plan) -> Plan:
 
 def _results_dir(sweep: Sweep, config_dirs: Iterable[Path]) -> str:
     """Where results are kept, for a sweep of constants only."""
-    from vexp.config.compose import resolve
+    from vexp.spec.resolve import resolve
 
     texts = [override.text for override in (*sweep.base, *sweep.extra)]
     return resolve(texts, config_dirs=config_dirs).results_dir

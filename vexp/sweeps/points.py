@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vexp.config.composer import Composer
-from vexp.config.identity import Identity, stage_key
 from vexp.errors import ConfigError, Problem
-from vexp.spec import RunSpec, replace
+from vexp.spec.composer import Composer
+from vexp.spec.identity import Identity, stage_key
+from vexp.spec.run import RunSpec, replace
 from vexp.sweeps.conditions import ABSENT
 from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.schema import COMMAND_LINE, Row, Sweep

@@ -17,7 +17,7 @@ from vexp.names import LONGEST, hashed_name
 from vexp.search.base import Search
 from vexp.sweeps.adhoc import KEPT
 from vexp.sweeps.axes import Spans
-from vexp.sweeps.hold import HOLD_AFTER
+from vexp.sweeps.circuit_breaker import HOLD_AFTER
 from vexp.sweeps.overrides import Override, as_overrides
 from vexp.sweeps.schema import (
     COMMAND_LINE,

@@ -48,8 +48,8 @@ from vexp.config.schema import Origin
 from vexp.launcher.base import Resources
 from vexp.names import file_name, hashed_name
 from vexp.search.base import Search
+from vexp.sweeps.circuit_breaker import HOLD_AFTER
 from vexp.sweeps.conditions import Condition
-from vexp.sweeps.hold import HOLD_AFTER
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.table import Column, Scale, TableSpec, Test
 

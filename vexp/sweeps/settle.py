@@ -14,9 +14,9 @@ from vexp.runs.claim import read_marks
 from vexp.runs.status import RunStatus
 from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm
-from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.batch import Batch, batches
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.record_end import Aftermath
+from vexp.sweeps.retry_policy import Policy
 from vexp.sweeps.search.propose import entries
 from vexp.sweeps.state import Entry, SweepState
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vexp.config.composer import Composer
 from vexp.config.interpolation import value_of
 from vexp.errors import ConfigError, Problem
+from vexp.spec.composer import Composer
 from vexp.sweeps.conditions import ABSENT, Condition
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.schema import Axis, Row, Sweep

@@ -15,14 +15,14 @@ from vexp import records
 from vexp.errors import Damaged, Problem
 from vexp.files import read
 from vexp.runs.claim import attempt_folder
+from vexp.runs.engine_switch import mixed
 from vexp.runs.failure import recorded
 from vexp.runs.heartbeat import silence
 from vexp.runs.status import RunStatus
-from vexp.runs.switch import mixed
 from vexp.runs.workspace import LOG, METRICS, PROGRESS, TIMINGS
-from vexp.sweeps.hold import first_line, signature
+from vexp.sweeps.circuit_breaker import first_line, signature
 from vexp.sweeps.plan import Plan, Planned
-from vexp.sweeps.policy import SURVIVABLE
+from vexp.sweeps.retry_policy import SURVIVABLE
 from vexp.sweeps.worker import is_silent
 
 _TAIL = 8192  # bytes read from the end of a growing file

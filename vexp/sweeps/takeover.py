@@ -15,13 +15,13 @@ from vexp.launcher.base import Launcher, Worker
 from vexp.runs import failure
 from vexp.runs.claim import attempt_folder, read_marks
 from vexp.runs.heartbeat import BEATS, Timing, Watch
-from vexp.runs.owner import Owner
+from vexp.runs.process_id import Owner
 from vexp.runs.store import RunFolder
-from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import Plan, Planned, refreshed
-from vexp.sweeps.policy import SURVIVABLE, Policy
-from vexp.sweeps.slots import held_slots
+from vexp.sweeps.record_end import Aftermath
+from vexp.sweeps.retry_policy import SURVIVABLE, Policy
+from vexp.sweeps.worker_slots import held_slots
 
 _TIMING = Timing(poll_s=1.0)  # as often as a sweep is looked at while somebody waits
 

@@ -19,16 +19,16 @@ from typing import cast
 from vexp.errors import RunError
 from vexp.runs.claim import read_marks
 from vexp.runs.failure import Kind
-from vexp.runs.owner import slurm_job
+from vexp.runs.process_id import slurm_job
 from vexp.runs.processes import ALONE, Span
-from vexp.runs.signals import StopRequest
 from vexp.runs.status import RunStatus
+from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm
-from vexp.sweeps.aftermath import Aftermath
 from vexp.sweeps.batch import Batch
-from vexp.sweeps.hold import held
-from vexp.sweeps.policy import SURVIVABLE, Policy
+from vexp.sweeps.circuit_breaker import held
+from vexp.sweeps.record_end import Aftermath
+from vexp.sweeps.retry_policy import SURVIVABLE, Policy
 from vexp.sweeps.search.propose import entries
 from vexp.sweeps.search.study import record_of
 from vexp.sweeps.state import Entry, SweepState
@@ -51,7 +51,7 @@ def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -
     Raises:
         RunError: if nobody knows which run that is.
     """
-    from vexp.sweeps.search.chain import hand_over
+    from vexp.sweeps.search.handover import hand_over
 
     batch = Batch.read(state, batch_name)
     if batch is None or task >= len(batch.runs):

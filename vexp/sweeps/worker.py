@@ -17,18 +17,18 @@ from vexp.runs import failure
 from vexp.runs.claim import read_marks
 from vexp.runs.heartbeat import BEATS, DEFAULT, looks_silent
 from vexp.runs.lock import turn
-from vexp.runs.signals import StopRequest
 from vexp.runs.status import RunStatus
+from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder
 from vexp.runs.workspace import now
-from vexp.sweeps.aftermath import Aftermath
-from vexp.sweeps.hold import held
-from vexp.sweeps.policy import Policy
+from vexp.sweeps.circuit_breaker import held
+from vexp.sweeps.record_end import Aftermath
+from vexp.sweeps.retry_policy import Policy
 from vexp.sweeps.search.propose import entries, propose
 from vexp.sweeps.search.study import record_of
-from vexp.sweeps.slots import Hold, Slot, held_slots
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
+from vexp.sweeps.worker_slots import Hold, Slot, held_slots
 
 RUN = (sys.executable, "-m", "vexp", "_run")
 # Ended on request: the run goes on from its checkpoint at the next launch.

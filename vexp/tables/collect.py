@@ -13,9 +13,9 @@ from vexp.files import names_in, read_lines
 from vexp.forked import in_parts
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
+from vexp.runs.engine_switch import effective, mixed
 from vexp.runs.status import RunStatus
 from vexp.runs.store import RunFolder
-from vexp.runs.switch import effective, mixed
 from vexp.runs.workspace import TIMINGS
 from vexp.tables.cells import Measurements, Results, Score
 

@@ -15,8 +15,8 @@ from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.table import Column, TableSpec
-from vexp.tables.beside import Beside
 from vexp.tables.cells import Cell, Results, averaged, scored
+from vexp.tables.published_column import Beside
 from vexp.tables.significance import TTest, holm, paired_t, welch_t
 from vexp.tables.stats import summarize
 

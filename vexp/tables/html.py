@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from vexp.tables.sheet import Heading, Sheet, Shown
+from vexp.tables.rendered import Heading, Sheet, Shown
 
 _OPEN = '<table class="vexp-table">'
 

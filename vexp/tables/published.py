@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vexp.tables.reference import Reference, ReferenceRow, Value
-from vexp.tables.sheet import Heading, Line, Rank, Sheet, Shown, ranks
+from vexp.tables.rendered import Heading, Line, Rank, Sheet, Shown, ranks
 
 SIGNS = {"dagger": "†", "double_dagger": "‡", "asterisk": "*"}
 UNDERLINED = "printed_second_best"  # a mark that the text copy of the paper kept

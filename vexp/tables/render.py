@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vexp.csv_cells import cell
 from vexp.tables.html import html
 from vexp.tables.latex import latex
-from vexp.tables.sheet import Sheet, Shown
+from vexp.tables.rendered import Sheet, Shown
 
 if TYPE_CHECKING:
     from rich.table import Table

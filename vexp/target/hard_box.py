@@ -32,7 +32,7 @@ class HardBox(Target):
     smoothing: Fraction = 0.1  # alpha, the share of the uniform distribution
 
     def distribution(self, boxes: Sequence[Box], grid: tuple[int, int]) -> Tensor:  # [image token]
-        from vexp.train.evidence import token_mask
+        from vexp.experience.evidence import token_mask
 
         mask = token_mask(boxes, grid).double()
         mixed = (1 - self.smoothing) * mask / mask.sum() + self.smoothing / len(mask)

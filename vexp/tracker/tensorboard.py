@@ -14,7 +14,7 @@ from vexp.tracker.base import Tracker, Tracking, missing_package
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 
 class _Events:

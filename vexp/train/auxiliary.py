@@ -11,15 +11,15 @@ from torch import Tensor
 
 from vexp.auxiliary.base import Auxiliary
 from vexp.errors import VexpError
+from vexp.experience import batch as experiences
+from vexp.experience.batch import Experience
+from vexp.experience.observe import distorted
+from vexp.policy.policy import Reading
+from vexp.policy.randomness import uniforms
 from vexp.probe.attention import Probe
-from vexp.train import experience as experiences
-from vexp.train.experience import Experience
-from vexp.train.policy import Reading
-from vexp.train.randomness import uniforms
-from vexp.train.signals import distorted
 
 if TYPE_CHECKING:
-    from vexp.train.policy import Policy, PolicyOutput
+    from vexp.policy.policy import Policy, PolicyOutput
 
 
 def weights(

@@ -23,8 +23,8 @@ from vexp import records
 from vexp.errors import CheckpointError, Damaged
 from vexp.files import new_folder, read, storage_errors, write_json
 from vexp.registry import Memory
-from vexp.spec import Keep
-from vexp.train import memory
+from vexp.spec.run import Keep
+from vexp.train import component_state
 from vexp.train.manifest import (
     FORMER,
     MANIFEST,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
 
 STATE = "state.json"
 COUNT = "#"  # ends the name of a moment that is a plain number
@@ -78,7 +78,7 @@ class State:
             )
         path = folder / MEMORY
         tensors: dict[str, Tensor] = load_file(path) if path.exists() else {}
-        remembered = memory.joined(tensors, found.memory)
+        remembered = component_state.joined(tensors, found.memory)
         return cls(found.step, found.cursor, found.updates, found.metrics, remembered)
 
 
@@ -126,7 +126,7 @@ def assist(policy: Policy, optimizer: Optimizer | None) -> None:
 @contextlib.contextmanager
 def _together(policy: Policy, optimizer: Optimizer | None) -> Iterator[dict[str, Any]]:
     """All weights in the policy while the block runs, and all moments where they are written."""
-    from vexp.train import parallel, sharding
+    from vexp.policy import parallel, sharding
 
     moments = {} if optimizer is None else _moments(policy, optimizer)
     with sharding.whole(policy):
@@ -277,7 +277,7 @@ def _delete(folder: Path) -> None:
 def _write_state(folder: Path, state: State) -> None:
     from safetensors.torch import save_file
 
-    tensors, plain = memory.split(state.memory)
+    tensors, plain = component_state.split(state.memory)
     if tensors:
         save_file(tensors, folder / MEMORY)
     known = {
@@ -289,7 +289,7 @@ def _write_state(folder: Path, state: State) -> None:
 
 def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
     """By the names of their parameters; empty in a process that does not write."""
-    from vexp.train import parallel, sharding
+    from vexp.policy import parallel, sharding
 
     names = _names_by_index(policy, optimizer)
     found = {}
@@ -303,7 +303,7 @@ def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
 
 def _placed(moments: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
     """A parameter's moments, as it lies in this process."""
-    from vexp.train import sharding
+    from vexp.policy import sharding
 
     return {key: sharding.like(value, parameter) for key, value in moments.items()}
 
@@ -312,7 +312,7 @@ def _flat(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Tensors by path; a plain count, as 8-bit AdamW has one, as a tensor that says so."""
     import torch
 
-    from vexp.train.zero import Shard
+    from vexp.policy.zero import Shard
 
     for key, value in values.items():
         if isinstance(value, Mapping):

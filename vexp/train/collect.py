@@ -13,24 +13,25 @@ from torch import Tensor
 
 from vexp.dataset.base import Item
 from vexp.engine.base import Generated
+from vexp.experience.batch import Experience
+from vexp.experience.build import of_prompts
 from vexp.mix.base import Mix
+from vexp.policy import parallel, stopping
+from vexp.response.format import keep_format
+from vexp.reward._total import Rewards, reward
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuing
-from vexp.train import parallel, sampling, stopping
-from vexp.train.evidence import relative_boxes
-from vexp.train.experience import Experience
-from vexp.train.responses import keep_format
+from vexp.train import sampling
 from vexp.train.rethinking import Rethought, rethought
-from vexp.train.rewards import Rewards, reward
 from vexp.train.sampling import generate, widened
 from vexp.train.timing import Clock
 from vexp.verifier.base import Verdict
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -252,48 +253,6 @@ def to_experience(run: RunSpec, policy: Policy, collected: Collected) -> Experie
         has_image=has_image.repeat_interleave(size),
         place=torch.arange(size, device=device).repeat(len(items)),
     )
-
-
-def answers(
-    run: RunSpec,
-    policy: Policy,
-    items: Sequence[Item],
-    prompts: PromptBatch,
-    generated: Generated,
-    rewards: Sequence[float],
-) -> Experience:
-    """Responses to held-out items, groups of equal size, as the experience pass takes them."""
-    device = policy.device
-    group = torch.arange(len(items), device=device)
-    size = len(generated.mask) // max(1, len(items))
-    has_image = torch.tensor([item.image is not None for item in items], device=device)
-    return Experience(
-        **of_prompts(run, policy, items, prompts),
-        group=group.repeat_interleave(size),
-        tokens=generated.tokens,
-        mask=generated.mask,
-        rewards=torch.tensor(rewards, dtype=torch.float64, device=device),
-        sampling_logprobs=generated.logprobs,
-        has_image=has_image.repeat_interleave(size),
-        place=torch.arange(size, device=device).repeat(len(items)),
-    )
-
-
-def of_prompts(
-    run: RunSpec, policy: Policy, items: Sequence[Item], prompts: PromptBatch
-) -> dict[str, Any]:
-    """What an experience says about its prompts, made from `items`."""
-    boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
-    return {
-        "prompts": prompts,
-        "items": tuple(items),
-        "prompt_of": run.prompt,
-        "boxes": tuple(item.boxes for item in items),
-        "evidence": tuple(tuple(found) for found in boxes),
-        "layouts": prompts.layouts,
-        "layers": policy.layers,
-        "emitted": policy.emits,
-    }
 
 
 def _prompts(run: RunSpec, policy: Policy, collected: Collected, items: list[Item]) -> PromptBatch:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from vexp.errors import ConfigError, Problem
-from vexp.spec import Compute
+from vexp.spec.run import Compute
 
 _MEMORY: Any = torch.utils.deterministic  # its one setting is not in torch's type stubs
 

@@ -10,7 +10,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.verifier.pool import gold_problems
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
 
 SHOWN = 5  # rows named of each dataset; the rest is counted
 REFUSED = 0.01  # share of unreadable gold answers above which a run does not start

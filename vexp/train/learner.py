@@ -15,19 +15,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vexp.errors import ProcessLost, VexpError
-from vexp.train import auxiliary, checkpoint, lora, metrics, parallel, sharding
+from vexp.experience.batch import Experience, even_portions
+from vexp.experience.observe import Request, asking, observe, requested
+from vexp.policy import lora, parallel, sharding
+from vexp.policy.randomness import derive
+from vexp.reward._total import with_observed
+from vexp.train import auxiliary, checkpoint, metrics
 from vexp.train.device import make_accelerator
-from vexp.train.experience import Experience, even_portions
 from vexp.train.manifest import MODEL
 from vexp.train.objective import MISMATCH_MAX, loss_and_counts
 from vexp.train.optimizer import apply_gradients, diverged, learning_rate, make_optimizer
-from vexp.train.randomness import derive
-from vexp.train.rewards import with_observed
-from vexp.train.signals import Request, asking, observe, requested
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,21 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import checkpoint, memory, parallel, stopping
+from vexp.policy import parallel, stopping
+from vexp.policy.stopping import Abandoned
+from vexp.train import checkpoint, component_state
 from vexp.train.checkpoint import State
 from vexp.train.device import arithmetic
 from vexp.train.learner import Learner, make_learner
 from vexp.train.metrics import nothing_kept
-from vexp.train.stale import Waiting, stale_step, waiting
+from vexp.train.off_policy import Waiting, stale_step, waiting
 from vexp.train.step import learn, prepare
-from vexp.train.stopping import Abandoned
 from vexp.train.timing import Clock
 from vexp.train.tracking import Trackers, tracking
 from vexp.train.workspace import stopped
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.train.workspace import Workspace
 
 
@@ -38,7 +39,7 @@ def train_rl(
             updates is given up, and done again by the next attempt.
         Diverged: if loss or gradient is not finite; the last checkpoint is as it was.
     """
-    state = State.read(found) if found else State(memory=memory.initial(run))
+    state = State.read(found) if found else State(memory=component_state.initial(run))
     workspace.resumed(state.step)
     saved = state.step
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from vexp.algorithm.base import equal_rewards
 from vexp.auxiliary.base import Auxiliary
+from vexp.diagnostics import grounding
+from vexp.diagnostics.measures import grounded, mean_of_defined
 from vexp.errors import VexpError, suggest
+from vexp.experience.batch import Experience
+from vexp.experience.evidence import relative_boxes
 from vexp.registry import REGISTRY
+from vexp.reward._total import mean
 from vexp.reward.base import ObservedReward
-from vexp.spec import Keep, RunSpec
+from vexp.spec.run import Keep, RunSpec
 from vexp.target.base import Target
-from vexp.train import seeing
 from vexp.train.collect import Collected
-from vexp.train.diagnostics import grounded, mean_of_defined
-from vexp.train.evidence import relative_boxes
-from vexp.train.experience import Experience
 from vexp.train.optimizer import diverged
-from vexp.train.rewards import mean
 
 if TYPE_CHECKING:
-    from vexp.train.policy import PolicyOutput
+    from vexp.policy.policy import PolicyOutput
 
 _COUNTED = ("timeout", "crashed", "bad_gold", "unreadable", "no_answer")
 
@@ -99,10 +99,10 @@ def of_experience(run: RunSpec, experience: Experience) -> dict[str, float]:
         if isinstance(term, ObservedReward):
             row[f"reward/{name}"] = float(term.observed(experience).mean())
     for layer, found in sorted(experience.attention.items()):
-        values = seeing.visual(found, experience)
+        values = grounding.visual(found, experience)
         if experience.evidence is not None:
-            values |= seeing.evidence(found.pooled, experience, _target(run))
-        values = seeing.split(values, ("late_early",), experience.accuracies)
+            values |= grounding.evidence(found.pooled, experience, _target(run))
+        values = grounding.split(values, ("late_early",), experience.accuracies)
         row |= means({f"attention/{layer}/{name}": value for name, value in values.items()})
     row |= _focused(experience)
     return row | of_auxiliary(run.auxiliary, experience) | run.credit.metrics(experience)
@@ -161,7 +161,7 @@ def of_update(run: RunSpec, output: PolicyOutput, part: Experience) -> dict[str,
         logits = output.attention[layer.index(part.layers)].logits.detach()
         attended = logits.softmax(-1).nan_to_num(0.0).mean(dim=1)  # [rollout, row, image token]
         pooled = (attended * chosen).sum(dim=1)
-        values = seeing.evidence(pooled, part, _target(run))
+        values = grounding.evidence(pooled, part, _target(run))
         silent = ~chosen.any(dim=1).squeeze(-1)
         for measure, value in values.items():
             found[f"auxiliary/{name}/{measure}"] = value.masked_fill(silent, float("nan"))
@@ -180,7 +180,7 @@ def _grounded(run: RunSpec, experience: Experience) -> dict[str, float]:
     if not known:
         return {}
     own = getattr(run.credit, "distortion", None)
-    score = seeing.image_effect(experience, own if own in known else known[0])
+    score = grounding.image_effect(experience, own if own in known else known[0])
     if score is None:
         return {}
     mask = experience.mask.flatten().unsqueeze(0)
@@ -200,8 +200,8 @@ def _grounded(run: RunSpec, experience: Experience) -> dict[str, float]:
 
 def _focused(experience: Experience) -> dict[str, float]:
     """VGPO's released late/early ratio: of the mean shares of the responses."""
-    shares = seeing.split(
-        seeing.focused(experience), ("focused_late", "focused_early"), experience.accuracies
+    shares = grounding.split(
+        grounding.focused(experience), ("focused_late", "focused_early"), experience.accuracies
     )
     found = {}
     for part in ("", "/correct", "/wrong"):

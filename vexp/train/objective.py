@@ -15,8 +15,8 @@ from vexp.correction.base import Correction
 from vexp.train.auxiliary import added
 
 if TYPE_CHECKING:
-    from vexp.train.experience import Experience
-    from vexp.train.policy import PolicyOutput
+    from vexp.experience.batch import Experience
+    from vexp.policy.policy import PolicyOutput
 
 MISMATCH_MAX = "mismatch_max"
 

@@ -10,10 +10,10 @@ import torch
 from torch.optim import AdamW, Optimizer
 
 from vexp.errors import ConfigError, Diverged, Problem
-from vexp.spec import FrozenPart, Optimization, Shard
+from vexp.policy.sharding import gathered
+from vexp.policy.zero import ZeroAdamW
+from vexp.spec.run import FrozenPart, Optimization, Shard
 from vexp.train.optimizer_bf16 import SplitAdamW
-from vexp.train.sharding import gathered
-from vexp.train.zero import ZeroAdamW
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vexp.experience.batch import PER_ROLLOUT, Experience
+from vexp.experience.build import of_prompts
 from vexp.group_filter.base import Past
+from vexp.policy.randomness import derive
 from vexp.registry import Memory
-from vexp.train.collect import of_prompts, stacked
-from vexp.train.experience import PER_ROLLOUT, Experience
-from vexp.train.memory import FILTER
-from vexp.train.randomness import derive
+from vexp.train.collect import stacked
+from vexp.train.component_state import FILTER
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
 
 
 def refilled(

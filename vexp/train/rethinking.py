@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from vexp.engine.base import Generated, Sampling
+from vexp.policy.randomness import derive
+from vexp.response.format import answer_start
 from vexp.reward.base import Scored
 from vexp.rollout.base import Continuation, Continuing, SecondThought
-from vexp.train.randomness import derive
-from vexp.train.responses import answer_start
 from vexp.train.sampling import widened
 from vexp.train.timing import Clock
 from vexp.verifier.pool import judge
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.spec.run import RunSpec
     from vexp.verifier.base import Verdict
 
 T = TypeVar("T")

@@ -13,14 +13,14 @@ from torch import Tensor
 from vexp.dataset.base import Item
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated, Sampling
+from vexp.policy.randomness import derive
 from vexp.train.optimizer import diverged
-from vexp.train.randomness import derive
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
-    from vexp.train.prompts import PromptBatch
-    from vexp.train.responses import ResponseFormat
+    from vexp.policy.policy import Policy
+    from vexp.policy.prompts import PromptBatch
+    from vexp.response.format import ResponseFormat
+    from vexp.spec.run import RunSpec
 
 
 def generate(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vexp.train import budget, checkpoint, parallel
+from vexp.policy import parallel
+from vexp.train import checkpoint, prompt_length
 from vexp.train.checkpoint import State
 from vexp.train.golds import check_data
 from vexp.train.learner import needs
@@ -15,7 +16,7 @@ from vexp.train.manifest import MODEL
 from vexp.train.supervised import settings_of, supervised
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.train.workspace import Workspace
 
 
@@ -64,7 +65,7 @@ def _check_data(run: RunSpec, workspace: Workspace) -> None:
     if parallel.leading():
         for note in check_data(run):
             workspace.note(note)
-        budget.check_prompts(run)
+        prompt_length.check_prompts(run)
 
 
 def _initial(run: RunSpec, workspace: Workspace) -> Path | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vexp.policy import sharding
 from vexp.registry import Memory
-from vexp.train import metrics, replay, sharding
+from vexp.train import metrics, replay
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import Learned, Learner, Lesson

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from vexp.auxiliary.base import Auxiliary
-from vexp.config.identity import stage_key
 from vexp.dataset.base import Item
 from vexp.errors import CheckpointError, DataError
+from vexp.experience.batch import Experience, even_portions
+from vexp.experience.build import of_prompts
 from vexp.files import append_line, read_lines, write_text
-from vexp.spec import Anchor, Keep, Supervised
-from vexp.train import auxiliary, checkpoint, parallel, sharding
+from vexp.policy import parallel, sharding
+from vexp.spec.identity import stage_key
+from vexp.spec.run import Anchor, Keep, Supervised
+from vexp.train import auxiliary, checkpoint
 from vexp.train.checkpoint import State
-from vexp.train.collect import draw, of_prompts
+from vexp.train.collect import draw
 from vexp.train.device import arithmetic, make_accelerator
-from vexp.train.experience import Experience, even_portions
 from vexp.train.learner import load_trained
 from vexp.train.manifest import MODEL, damage, write_manifest
 from vexp.train.metrics import of_auxiliary
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim import Optimizer
 
-    from vexp.spec import RunSpec
-    from vexp.train.policy import Policy
+    from vexp.policy.policy import Policy
+    from vexp.spec.run import RunSpec
     from vexp.train.workspace import Workspace
 
 METRICS = "metrics.jsonl"

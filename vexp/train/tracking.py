@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from vexp.config.schema import to_dict
+from vexp.policy import parallel
 from vexp.tracker.base import Tracking
-from vexp.train import parallel
 
 if TYPE_CHECKING:
-    from vexp.spec import RunSpec
+    from vexp.spec.run import RunSpec
     from vexp.train.workspace import Workspace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vexp.registry import register
-from vexp.train.responses import extract_answer
+from vexp.response.format import extract_answer
 from vexp.verifier._compare import same_text
 from vexp.verifier._text import LONGEST, normalized, wrapping_left
 from vexp.verifier.base import Verdict, Verifier

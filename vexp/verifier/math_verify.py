@@ -11,7 +11,7 @@ from typing import Any
 
 from vexp.config.types import Positive
 from vexp.registry import register
-from vexp.train.responses import extract_answer
+from vexp.response.format import extract_answer
 from vexp.verifier._compare import same_text
 from vexp.verifier._quantity import Quantity, Value, read_value, same_value
 from vexp.verifier._structure import infinite, read_structure, same_structure

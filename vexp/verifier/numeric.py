@@ -7,7 +7,7 @@ from typing import Annotated
 
 from vexp.config.types import Between
 from vexp.registry import register
-from vexp.train.responses import extract_answer
+from vexp.response.format import extract_answer
 from vexp.verifier._quantity import read_value, same_value
 from vexp.verifier._text import wrapping_left
 from vexp.verifier.base import Verdict, Verifier

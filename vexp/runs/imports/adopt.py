@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp import __version__, records
-from vexp.config.identity import digest
+from vexp.config.hashing import digest
 from vexp.errors import RunError
 from vexp.evaluator.benchmarks import catalogue
 from vexp.files import new_folder, write_json, write_text

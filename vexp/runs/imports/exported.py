@@ -19,7 +19,7 @@ from vexp.csv_cells import plain
 from vexp.errors import RunError
 from vexp.files import new_folder, read_bytes, write_json, write_text
 from vexp.record_json import as_plain
-from vexp.runs import switch, trust
+from vexp.runs import engine_switch, trust
 from vexp.runs.claim import DONE, attempt_folder
 from vexp.runs.evaluations import RESULTS, SAMPLES
 from vexp.runs.exchange import FORMAT, INDEX, VALUE, VERDICT
@@ -133,7 +133,7 @@ def _checked(archive: Archive, name: str) -> _Run:
     if not (result.checkpoint or "").isprintable():
         raise archive.refused(f"result in {what} names a checkpoint with control characters")
     if (content.provenance or {}).get("switches"):
-        switch.parsed(content.provenance, f"{where}: {file}")
+        engine_switch.parsed(content.provenance, f"{where}: {file}")
     verdicts = {}
     for folder, results in content.evaluations.items():
         found = _results(archive, folder, results, what)
@@ -240,7 +240,7 @@ def _create(folder: Path, content: _Content) -> None:
         write_json(own / RESULT, content.result)
         write_json(own / PROVENANCE, content.provenance)
         if (content.provenance or {}).get("switches"):
-            switch.write_record(aside, switch.parsed(content.provenance, str(folder)))
+            engine_switch.write_record(aside, engine_switch.parsed(content.provenance, str(folder)))
         write_json(aside / RECORD, kept | {"imported": True})
         write_json(aside / DONE, {"attempt": 1, "imported": True})
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vexp.config.identity import evaluation_key
 from vexp.errors import RunError
 from vexp.runs import evaluations
 from vexp.runs.claim import attempt_folder
+from vexp.runs.engine_switch import effective
 from vexp.runs.status import RunStatus, status_of
 from vexp.runs.store import RunFolder
-from vexp.runs.switch import effective
 from vexp.runs.workspace import METRICS
 from vexp.search.base import Pruner
+from vexp.spec.identity import evaluation_key
 from vexp.sweeps.search.study import Study
 from vexp.sweeps.search.trials import Trial, TrialRun
 

@@ -12,10 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vexp.config.compose import resolve
-from vexp.config.identity import training_id
 from vexp.errors import ConfigError, Problem, suggest
-from vexp.spec import RunSpec
+from vexp.spec.identity import training_id
+from vexp.spec.resolve import resolve
+from vexp.spec.run import RunSpec
 from vexp.sweeps.overrides import Override
 from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Row, Sweep, shown_path

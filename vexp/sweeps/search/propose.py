@@ -13,7 +13,7 @@ from typing import Any
 from vexp.errors import ConfigError
 from vexp.runs import evaluations
 from vexp.runs.store import RunStore
-from vexp.spec import RunSpec
+from vexp.spec.run import RunSpec
 from vexp.sweeps.points import Point, trainings
 from vexp.sweeps.search.journal import reconciled
 from vexp.sweeps.search.study import Study

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from vexp import masking
-from vexp.config.identity import digest
+from vexp.config.hashing import digest
 from vexp.config.schema import build, to_dict
 from vexp.errors import ConfigError, RunError
 from vexp.files import read_json, write_json
 from vexp.launcher.base import Resources
 from vexp.search.base import Search
-from vexp.spec import RunSpec
+from vexp.spec.run import RunSpec
 from vexp.sweeps.conditions import Condition
 from vexp.sweeps.overrides import Override, grammar, shown_value
 from vexp.sweeps.points import Point, points

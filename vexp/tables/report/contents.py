@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vexp.errors import VexpError
+from vexp.runs.engine_switch import MIXED
 from vexp.runs.store import RunStore
-from vexp.runs.switch import MIXED
 from vexp.sweeps.plan import Plan
 from vexp.tables.cells import Measurements
 from vexp.tables.collect import collect
 from vexp.tables.frame import Frame, build_frame
 from vexp.tables.latex import latex
-from vexp.tables.present import sheet_of
+from vexp.tables.render_text import sheet_of
+from vexp.tables.rendered import Sheet
 from vexp.tables.report.charts import Chart, Section
 from vexp.tables.report.curves import curves
 from vexp.tables.report.diagnostics import diagnostics
 from vexp.tables.report.gallery import Gallery, gallery
 from vexp.tables.report.lines import Line, lines_of
 from vexp.tables.report.sensitivity import sensitivity
-from vexp.tables.sheet import Sheet
 
 NO_TABLE = (
     "the sweep declares no table: add e.g.  table: {columns: [{metric: accuracy, scale: percent}]}"

@@ -254,7 +254,7 @@ def _sides(box: Sequence[Any]) -> list[float]:
 
 
 def _made_again(point: Point, entry: _Entry) -> tuple[str, Sequence[Sequence[float]]]:
-    from vexp.train.pictures import image_data
+    from vexp.diagnostics.gallery import image_data
 
     evaluator = point.run.evaluator.get(entry.label)
     datasets = getattr(evaluator, "datasets", None) or point.run.mix.datasets

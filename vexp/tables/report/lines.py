@@ -11,7 +11,7 @@ from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Row, Sweep
 from vexp.sweeps.table import TableSpec
 from vexp.tables.frame import ANY, groups
-from vexp.tables.present import PROPOSED
+from vexp.tables.render_text import PROPOSED
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Measures on batches: grounding, attention maps, the gallery of examples."""

@@ -1,0 +1,1 @@
+"""The model as a policy: prompts, log-probs, shards, adapters, randomness, processes."""

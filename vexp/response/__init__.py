@@ -1,0 +1,1 @@
+"""Text of responses: answer formats and token classes."""

@@ -1,0 +1,1 @@
+"""One run as it is declared: its sections, their problems, its identity."""
