@@ -71,3 +71,13 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             if "://" not in target:
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_step_in_the_docs_is_the_step_in_the_code():
+    code = (ROOT / "vexp/train/step.py").read_text()
+    page = (ROOT / "docs/training.md").read_text()
+    quoted = re.search(r"```py\n(def train_step.*?)\n```", page, re.DOTALL)
+    assert quoted and [part for part in quoted[1].split("\n\n\n") if part not in code] == []
+    assert re.findall(r"^def (\w+)", quoted[1], re.MULTILINE) == re.findall(
+        r"^def (\w+)", code, re.MULTILINE
+    )

@@ -16,6 +16,7 @@ from vexp.experience.batch import Experience, forward
 from vexp.policy.policy import Reading
 from vexp.probe.attention import Probe
 from vexp.registry import REGISTRY
+from vexp.train.step import with_advantages
 
 LAYER = 4  # two thirds of the batches' six
 
@@ -397,7 +398,9 @@ def test_steps_along_its_gradient_bring_attention_to_the_evidence():
     before = weights(learner)
     losses = []
     for step in range(1, 9):
-        learned = learner.update(learner.prepare(experience, 1), step=step, updates=step - 1)
+        learned = learner.update(
+            with_advantages(learner, experience, 1), step=step, updates=step - 1
+        )
         losses.append(learned.metrics["auxiliary/a"])
     assert not weights(learner).equal(before)
     assert losses[-1] < 0.9 * losses[0]

@@ -20,6 +20,7 @@ from tests.auxiliary.batches import (
 from tests.train.test_learner import learner_and_experience, updated
 from vexp.policy.policy import PolicyOutput
 from vexp.registry import REGISTRY
+from vexp.train.step import with_advantages
 
 EVERY_ROW = list(range(15))
 PORTIONS = [[[row] for row in EVERY_ROW], [[0, 1, 2, 3], [4, 5, 6], list(range(7, 15))]]
@@ -238,9 +239,9 @@ def test_a_coefficient_of_zero_changes_no_update(name):
 def test_without_cf_grad_the_counterfactual_is_measured_once_for_all_updates():
     run = (*RUN, "rl.epochs_per_step=2")
     learner, experience = learner_and_experience(*run)
-    lesson = learner.prepare(experience, 1)
-    ((_, measured),) = lesson.experience.counterfactual.items()
-    assert (measured.logprobs[lesson.experience.mask] < 0).all()
+    batch = with_advantages(learner, experience, 1)
+    ((_, measured),) = batch.counterfactual.items()
+    assert (measured.logprobs[batch.mask] < 0).all()
     assert not measured.logprobs.requires_grad
     live, experience = learner_and_experience(*run, "auxiliary.a.cf_grad=true")
-    assert not live.prepare(experience, 1).experience.counterfactual
+    assert not with_advantages(live, experience, 1).counterfactual

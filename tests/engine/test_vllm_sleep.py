@@ -18,7 +18,7 @@ from vexp.errors import ConfigError
 from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.learner import Learner, make_learner
-from vexp.train.loop import train_step
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 
 WEIGHTS = {"a": torch.zeros(2)}

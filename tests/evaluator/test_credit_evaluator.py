@@ -22,7 +22,9 @@ from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
 from vexp.runs.workspace import Silent
 from vexp.spec.resolve import resolve
-from vexp.train.learner import Learner, needs
+from vexp.train.batch import needs
+from vexp.train.learner import Learner
+from vexp.train.step import with_advantages
 
 RUN = (*SMALLEST, "rollout.max_response_length=9")
 METHODS = ("uniform", "entropy", "vicra", "vgpo", "vppo")
@@ -69,7 +71,7 @@ def test_the_weights_are_those_of_training(method):
     assert "reference_logprobs" not in needs(run) or run.algorithm.kl_coef
     reference = owner if "reference_logprobs" in needs(run) else None
     learner = Learner(run, owner, reference, None, None)
-    seen = learner.prepare(found, 0).experience
+    seen = with_advantages(learner, found, 0)
     some = 0
     for row, sample in enumerate(measured(method)[:12]):
         outcome = float(seen.outcome[row])

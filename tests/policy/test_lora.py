@@ -20,9 +20,9 @@ from vexp.spec.identity import training_id
 from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.learner import load_trained, make_learner
-from vexp.train.loop import train_step
 from vexp.train.manifest import OPTIMIZER
 from vexp.train.stages import train
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 
 ADAPTED = "backbone.lora.rank=3"

@@ -15,12 +15,13 @@ from vexp.errors import ConfigError
 from vexp.experience.batch import forward
 from vexp.registry import REGISTRY
 from vexp.spec.resolve import resolve
+from vexp.train.batch import update_plan
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
 from vexp.train.sampling import noisy as noisy_items
 from vexp.train.sampling import side_by_side
+from vexp.train.step import train_step, with_advantages
 from vexp.train.timing import Clock
 
 MODES = ("sigmoid", "power", "linear", "exponential")
@@ -198,8 +199,10 @@ def test_all_logprobs_of_training_are_those_of_the_clean_image():
     found = collect(run, learner.policy, step=1, cursor=0, clock=Clock())
     experience = to_experience(run, learner.policy, found)
     assert len(experience) == 4 * SIZE
-    lesson = learner.prepare(experience, 1)
-    rows = sorted(row for update in lesson.updates for portion in update for row in portion)
+    batch = with_advantages(learner, experience, 1)
+    rows = sorted(
+        row for update in update_plan(run, batch) for portion in update for row in portion
+    )
     clean = [row for row in rows if row % SIZE < 3]
     noisy = [row for row in rows if row % SIZE >= 3]
     assert clean
@@ -208,7 +211,7 @@ def test_all_logprobs_of_training_are_those_of_the_clean_image():
     again = dataclasses.replace(experience, prompts=plain)
     with torch.no_grad():
         expected = forward(learner.policy, again, 1.0).logprobs
-    torch.testing.assert_close(lesson.experience.old_logprobs[rows], expected[rows])
+    torch.testing.assert_close(batch.old_logprobs[rows], expected[rows])
     sampled = (experience.sampling_logprobs - expected).abs().amax(dim=1)
     assert (sampled[clean] < 5e-6).all()
     assert (sampled[noisy] > 1e-4).any()

@@ -18,10 +18,11 @@ from vexp.rollout.rethink import Continuation, Rethink, SecondThought
 from vexp.spec.resolve import resolve
 from vexp.train import collect as collecting
 from vexp.train import rethinking
+from vexp.train.batch import update_plan
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
+from vexp.train.step import train_step, with_advantages
 from vexp.train.timing import Clock
 
 TRIGGER = "\n\nWait"
@@ -301,14 +302,14 @@ def test_the_first_ratio_is_one_for_every_token(epochs):
     run = finishing(f"rl.epochs_per_step={epochs}", "algorithm=dapo")
     learner, found = batch_of(run)
     assert found.batches[0].rethought.kept
-    lesson = learner.prepare(to_experience(run, learner.policy, found), 1)
-    old = lesson.experience.old_logprobs
+    batch = with_advantages(learner, to_experience(run, learner.policy, found), 1)
+    old = batch.old_logprobs
     if epochs == 1:
         assert old is None  # those of the one update itself
         return
-    for update in lesson.updates:
+    for update in update_plan(run, batch):
         for rows in update:
-            part = lesson.experience.select(rows)
+            part = batch.select(rows)
             now = forward(learner.policy, part, run.rollout.temperature).logprobs
             assert ((now - part.old_logprobs) * part.mask == 0).all()
 

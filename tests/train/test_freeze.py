@@ -18,10 +18,10 @@ from vexp.spec.resolve import resolve
 from vexp.spec.run import Optimization
 from vexp.train.checkpoint import State
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
 from vexp.train.manifest import OPTIMIZER
 from vexp.train.optimizer import freeze, make_optimizer
 from vexp.train.stages import train
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 
 FROZEN = "rl.freeze=[vision]"

@@ -9,10 +9,11 @@ from tests.train.fakes import SMALLEST
 from vexp.errors import Diverged
 from vexp.experience.batch import forward
 from vexp.spec.resolve import resolve
+from vexp.train.batch import several_updates, update_plan
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.learner import make_learner, several_updates
-from vexp.train.loop import train_step
+from vexp.train.learner import make_learner
+from vexp.train.step import train_step, with_advantages
 from vexp.train.timing import Clock
 
 SMALL = (*SMALLEST, "stages=[rl]", "rl.learning_rate=1e-2", "rl.ramp_steps=0")
@@ -39,7 +40,7 @@ def weights(learner):
 def updated(*overrides, rewards="random"):
     learner, experience = learner_and_experience(*overrides, rewards=rewards)
     before = weights(learner)
-    learned = learner.update(learner.prepare(experience, 1), step=1, updates=0)
+    learned = learner.update(with_advantages(learner, experience, 1), step=1, updates=0)
     return learned, weights(learner) - before
 
 
@@ -63,10 +64,10 @@ def test_the_first_updates_ratio_is_one(temperature, size):
         "rl.prompts_per_update=2",
         f"compute.micro_batch_size={size}",
     )
-    lesson = learner.prepare(experience, 1)
-    assert [sum(map(len, update)) for update in lesson.updates] == [8, 8]
-    for rows in (rows for update in lesson.updates for rows in update):
-        part = lesson.experience.select(rows)
+    batch = with_advantages(learner, experience, 1)
+    assert [sum(map(len, update)) for update in update_plan(learner.run, batch)] == [8, 8]
+    for rows in (rows for update in update_plan(learner.run, batch) for rows in update):
+        part = batch.select(rows)
         now = forward(learner.policy, part, temperature).logprobs
         ratio = (now - part.old_logprobs)[part.mask].exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-6, rtol=0)
@@ -76,7 +77,7 @@ def test_the_first_updates_ratio_is_one(temperature, size):
 
 def test_one_update_per_batch_needs_no_pass_and_equals_one_with_old_logprobs():
     learner, experience = learner_and_experience("algorithm=dapo")
-    assert learner.prepare(experience, 1).experience.old_logprobs is None
+    assert with_advantages(learner, experience, 1).old_logprobs is None
     single, change = updated("algorithm=dapo")
     assert single.updates == 1
     assert single.metrics["clip_low"] == single.metrics["clip_high"] == 0.0
@@ -111,7 +112,7 @@ def test_groups_without_spread_add_nothing_but_count_in_the_mean():
     learned, _ = updated("algorithm=dapo", rewards=one_group)
     learner, experience = learner_and_experience("algorithm=dapo", rewards=one_group)
     alone = experience.select(range(4))
-    by_itself = learner.update(learner.prepare(alone, 1), step=1, updates=0)
+    by_itself = learner.update(with_advantages(learner, alone, 1), step=1, updates=0)
     tokens, all_tokens = alone.mask.sum(), experience.mask.sum()
     assert learned.metrics["grad_norm"] == pytest.approx(
         by_itself.metrics["grad_norm"] * float(tokens / all_tokens), rel=1e-4
@@ -128,10 +129,10 @@ def test_with_nothing_to_learn_the_weights_stay():
 def test_rows_without_an_outcome_are_left_out_of_both_passes():
     run = ("algorithm=dapo", "rl.epochs_per_step=2")
     learner, experience = learner_and_experience(*run, rewards=[0.5] * 4 + [0.0, 1.0] * 6)
-    lesson = learner.prepare(experience, 1)
-    assert lesson.updates == [[list(range(4, 16))]]
-    assert (lesson.experience.old_logprobs[:4] == 0).all()
-    assert (lesson.experience.weights[:4].sum(1) > 0).all()
+    batch = with_advantages(learner, experience, 1)
+    assert update_plan(learner.run, batch) == [[list(range(4, 16))]]
+    assert (batch.old_logprobs[:4] == 0).all()
+    assert (batch.weights[:4].sum(1) > 0).all()
 
 
 def test_the_kl_acts_even_where_nothing_is_to_be_learned():
@@ -143,7 +144,7 @@ def test_the_kl_acts_even_where_nothing_is_to_be_learned():
 def test_the_reference_is_loaded_only_when_needed_and_does_not_move():
     learner, experience = learner_and_experience("algorithm=grpo", "algorithm.kl_coef=0.1")
     before = weights(learner)
-    learner.update(learner.prepare(experience, 1), step=1, updates=0)
+    learner.update(with_advantages(learner, experience, 1), step=1, updates=0)
     kept = torch.cat([p.flatten() for p in learner.reference.parameters()])
     assert kept.equal(before)
     assert not weights(learner).equal(before)
@@ -152,9 +153,9 @@ def test_the_reference_is_loaded_only_when_needed_and_does_not_move():
 
 def test_a_step_towards_rewarded_responses_makes_them_likelier():
     learner, experience = learner_and_experience("algorithm=dr_grpo", "rl.learning_rate=1e-4")
-    lesson = learner.prepare(experience, 1)
-    learner.update(lesson, step=1, updates=0)
-    seen = lesson.experience
+    batch = with_advantages(learner, experience, 1)
+    learner.update(batch, step=1, updates=0)
+    seen = batch
     with torch.no_grad():
         now = forward(learner.policy, seen, 1.0).logprobs
     gain = ((now - seen.sampling_logprobs) * seen.mask).sum(1)
@@ -167,7 +168,7 @@ def test_weights_that_are_no_numbers_stop_the_run_and_name_the_step():
     with torch.no_grad():
         learner.policy.model.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(Diverged, match="diverged") as caught:
-        learner.update(learner.prepare(experience, 1), step=17, updates=0)
+        learner.update(with_advantages(learner, experience, 1), step=17, updates=0)
     assert "step 17" in str(caught.value)
 
 
@@ -199,7 +200,7 @@ def test_entropy_is_supplied_and_logged_when_a_component_needs_it(registry):
 
     learner, experience = learner_and_experience()
     run = dataclasses.replace(learner.run, credit=Curious())
-    seen = dataclasses.replace(learner, run=run).prepare(experience, 1).experience
+    seen = with_advantages(dataclasses.replace(learner, run=run), experience, 1)
     assert (seen.entropy[seen.mask] > 0).all()
     assert 0 < metrics.of_experience(run, seen)["entropy"] < 7
     assert metrics.of_experience(learner.run, experience) == {}

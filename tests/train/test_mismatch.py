@@ -9,6 +9,7 @@ import torch
 
 from tests.train.test_learner import learner_and_experience
 from vexp.experience.batch import forward
+from vexp.train.step import with_advantages
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
@@ -18,8 +19,8 @@ def test_it_is_taken_over_all_tokens_of_the_update(size):
     experience.sampling_logprobs.add_(0.3 * noise)
     with torch.no_grad():
         trainer = forward(learner.policy, experience, learner.run.rollout.temperature).logprobs
-    lesson = learner.prepare(experience, 1)
-    row = learner.update(lesson, step=1, updates=0).metrics
+    batch = with_advantages(learner, experience, 1)
+    row = learner.update(batch, step=1, updates=0).metrics
     changes = [
         float(trainer[place]) - float(experience.sampling_logprobs[place])
         for place in map(tuple, experience.mask.nonzero().tolist())
@@ -35,6 +36,6 @@ def test_an_exact_engine_has_none_over_several_updates():
     learner, experience = learner_and_experience(
         "rl.prompts_per_update=1", "rl.epochs_per_step=2", "compute.micro_batch_size=5"
     )
-    row = learner.update(learner.prepare(experience, 1), step=1, updates=0).metrics
+    row = learner.update(with_advantages(learner, experience, 1), step=1, updates=0).metrics
     assert 0 <= row["mismatch/mean"] <= row["mismatch/max"] < 1e-5
     assert row["mismatch/ess"] == pytest.approx(1.0)

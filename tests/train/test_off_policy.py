@@ -15,10 +15,12 @@ from vexp.errors import CheckpointError, ConfigError
 from vexp.spec.identity import training_id
 from vexp.spec.resolve import resolve
 from vexp.train import off_policy
+from vexp.train.batch import update_plan
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.learner import make_learner
 from vexp.train.manifest import FORMER
+from vexp.train.step import with_advantages
 from vexp.train.timing import Clock
 
 STALE = (*RL, "rl.staleness=1")
@@ -43,15 +45,15 @@ def test_every_step_learns_from_what_the_weights_before_the_last_update_said():
     for step in range(1, 5):
         set_to(other, history[max(0, step - 2)])
         collected = collect(run, other.policy, step=step, cursor=cursor, clock=Clock())
-        lesson = other.prepare(to_experience(run, other.policy, collected), step)
-        updates += learner.update(lesson, step=step, updates=updates).updates
+        batch = with_advantages(other, to_experience(run, other.policy, collected), step)
+        updates += learner.update(batch, step=step, updates=updates).updates
         cursor = collected.cursor
         history.append(weights_now(learner))
     mine = make_learner(run, None, None, "cpu")
     state = State()
-    late = off_policy.waiting(mine, state, None)
+    late = off_policy.pending(mine, state, None)
     for number in range(1, 5):
-        state, late = off_policy.stale_step(mine, state, late, Clock())
+        state, late = off_policy.off_policy_step(mine, state, late, Clock())
         found = weights_now(mine)
         assert all(torch.equal(found[name], history[number][name]) for name in found)
         assert any(not torch.equal(found[name], history[number - 1][name]) for name in found)
@@ -62,11 +64,11 @@ def test_every_step_learns_from_what_the_weights_before_the_last_update_said():
 def test_the_ratio_is_to_the_policy_that_generated():
     run = coin_run(*STALE)
     learner, state = make_learner(run, None, None, "cpu"), State()
-    late = off_policy.waiting(learner, state, None)
+    late = off_policy.pending(learner, state, None)
     sampled = copy.deepcopy(learner.policy)
-    state, late = off_policy.stale_step(learner, state, late, Clock())
-    batch = late.batch.lesson.experience
-    rows = [row for update in late.batch.lesson.updates for part in update for row in part]
+    state, late = off_policy.off_policy_step(learner, state, late, Clock())
+    batch = late.batch.experience
+    rows = [row for update in update_plan(learner.run, batch) for part in update for row in part]
     part = batch.select(sorted(rows))
     with torch.no_grad():
         arguments = (part.prompts, part.tokens, part.mask, part.group, run.rollout.temperature)
@@ -74,7 +76,7 @@ def test_the_ratio_is_to_the_policy_that_generated():
     assert (part.old_logprobs - former)[part.mask].abs().max() < 1e-6
     assert (part.old_logprobs - part.sampling_logprobs)[part.mask].abs().max() < 1e-5
     assert (part.old_logprobs - now)[part.mask].abs().max() > 1e-4
-    state, late = off_policy.stale_step(learner, state, late, Clock())
+    state, late = off_policy.off_policy_step(learner, state, late, Clock())
     assert state.metrics["mismatch/max"] < 1e-5  # engine and trainer, of the same weights
     assert state.metrics["kl_sampling"] > 1e-8  # how far the policy has come since
     assert "clip_high" in state.metrics
@@ -115,7 +117,7 @@ def test_a_checkpoint_without_the_former_weights_cannot_be_gone_on_from(tmp_path
     run = coin_run(*STALE)
     learner = make_learner(run, None, None, "cpu")
     with pytest.raises(CheckpointError, match="before the last update"):
-        off_policy.waiting(learner, State(step=2), tmp_path)
+        off_policy.pending(learner, State(step=2), tmp_path)
 
 
 def test_an_engine_that_works_ahead_is_told_before_the_update_what_it_will_be_asked(monkeypatch):
@@ -137,10 +139,10 @@ def test_an_engine_that_works_ahead_is_told_before_the_update_what_it_will_be_as
     monkeypatch.setattr(HF, "generate", generate)
     more = ("rollout=noisy", "rollout.group_size=2", "rollout.midpoint=2")
     learner, state = make_learner(coin_run(*STALE, *more), None, None, "cpu"), State()
-    late = off_policy.waiting(learner, state, None)
+    late = off_policy.pending(learner, state, None)
     first, asked[:] = len(asked), []
     for _ in range(3):
-        state, late = off_policy.stale_step(learner, state, late, Clock())
+        state, late = off_policy.off_policy_step(learner, state, late, Clock())
     assert first == 2 and len(told) == len(asked) == 6
     for one, other in zip(told, asked, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

@@ -9,12 +9,13 @@ import torch
 
 from tests.train.fakes import coin_run
 from vexp.experience.batch import forward
+from vexp.train.batch import update_plan
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
 from vexp.train.component_state import FILTER, initial
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
 from vexp.train.replay import refilled, remembered
+from vexp.train.step import train_step, with_advantages
 from vexp.train.timing import Clock
 
 SIZE, PROMPTS = 4, 4
@@ -50,11 +51,11 @@ def two_steps(*overrides, second=(MIXED, SAME, SAME, MIXED)):
     memory = initial(run)
     bare = sampled(learner, 1, [MIXED] * PROMPTS)
     first = refilled(run, learner.policy, bare, memory, 1)
-    lesson = learner.prepare(first, 1)
-    memory = remembered(run, lesson.experience, memory)
-    learner.update(lesson, step=1, updates=0)
+    batch = with_advantages(learner, first, 1)
+    memory = remembered(run, batch, memory)
+    learner.update(batch, step=1, updates=0)
     bare = sampled(learner, 2, list(second))
-    return learner, lesson.experience, memory, bare, refilled(run, learner.policy, bare, memory, 2)
+    return learner, batch, memory, bare, refilled(run, learner.policy, bare, memory, 2)
 
 
 def test_with_an_empty_buffer_groups_without_an_advantage_just_go():
@@ -118,33 +119,35 @@ def test_a_step_may_be_replayed_alone():
     learner, _, _, _, second = two_steps(second=[SAME] * PROMPTS)
     assert second.replayed.all()
     assert len(second) == 8
-    learned = learner.update(learner.prepare(second, 2), step=2, updates=1)
+    learned = learner.update(with_advantages(learner, second, 2), step=2, updates=1)
     assert learned.metrics["grad_norm"] > 0
 
 
 def test_replayed_rows_keep_their_old_logprobs_and_advantages_and_others_have_new_ones():
     learner, _, _, _, second = two_steps()
-    lesson = learner.prepare(second, 2)
+    batch = with_advantages(learner, second, 2)
     with torch.no_grad():
         now = forward(learner.policy, second, 1.0).logprobs
-    old, mask = lesson.experience.old_logprobs, second.mask
+    old, mask = batch.old_logprobs, second.mask
     torch.testing.assert_close(old[:8], now[:8])
     assert (
         old[8:].masked_fill(~mask[8:], 0).equal(second.old_logprobs[8:].masked_fill(~mask[8:], 0))
     )
     assert (old - now)[8:][mask[8:]].abs().max() > 1e-3
     per_token = second.outcome[:, None] * mask
-    torch.testing.assert_close(lesson.experience.advantages, per_token.float())
+    torch.testing.assert_close(batch.advantages, per_token.float())
     expected = learner.run.algorithm.advantages(second.rewards[:8], torch.arange(8) // 4)
     assert second.outcome[:8].equal(expected)
 
 
 def test_every_update_of_a_step_has_the_same_number_of_groups():
     learner, _, _, _, second = two_steps("rl.prompts_per_update=2")
-    lesson = learner.prepare(second, 2)
-    rows = [sorted(row for rows in update for row in rows) for update in lesson.updates]
+    batch = with_advantages(learner, second, 2)
+    rows = [
+        sorted(row for rows in update for row in rows) for update in update_plan(learner.run, batch)
+    ]
     assert rows == [[*range(4), *range(8, 12)], [*range(4, 8), *range(12, 16)]]
-    weights = lesson.experience.weights
+    weights = batch.weights
     for chosen in rows:
         assert float(weights[chosen].sum()) == pytest.approx(1.0)
 
@@ -153,7 +156,7 @@ def test_every_update_of_a_step_has_the_same_number_of_groups():
 def test_micro_batches_do_not_change_the_update(size):
     def norm(micro_batch):
         learner, _, _, _, second = two_steps(f"compute.micro_batch_size={micro_batch}")
-        learned = learner.update(learner.prepare(second, 2), step=2, updates=1)
+        learned = learner.update(with_advantages(learner, second, 2), step=2, updates=1)
         return learned.metrics["grad_norm"], learned.metrics["loss"]
 
     assert norm(size) == pytest.approx(norm(64), rel=1e-3, abs=1e-5)
@@ -175,7 +178,7 @@ def test_steps_of_a_real_policy_count_what_is_replayed():
 
 def test_a_reference_kl_and_an_auxiliary_loss_see_replayed_rows_too():
     learner, _, _, _, second = two_steps("algorithm.kl_coef=0.1", "auxiliary.e=entropy_penalty")
-    lesson = learner.prepare(second, 2)
-    assert (lesson.experience.reference_logprobs[8:][second.mask[8:]] != 0).any()
-    assert (lesson.experience.auxiliary["e"][8:][second.mask[8:]] > 0).all()
-    assert learner.update(lesson, step=2, updates=1).metrics["grad_norm"] > 0
+    batch = with_advantages(learner, second, 2)
+    assert (batch.reference_logprobs[8:][second.mask[8:]] != 0).any()
+    assert (batch.auxiliary["e"][8:][second.mask[8:]] > 0).all()
+    assert learner.update(batch, step=2, updates=1).metrics["grad_norm"] > 0

@@ -21,7 +21,7 @@ from vexp.spec.resolve import resolve
 from vexp.train import metrics
 from vexp.train.checkpoint import State
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 
 BOXES = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0))

@@ -28,7 +28,7 @@ from vexp.spec.resolve import resolve
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect
 from vexp.train.learner import make_learner
-from vexp.train.loop import train_step
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 
 ENGINE = VLLM(max_length=512, cache_gb=0.2, max_sequences=256)

@@ -73,11 +73,11 @@ def test_one_update_late_the_engine_works_ahead_and_everything_stays_the_same(mo
         run = resolve([*RUN, *LEARNS, *engine, "rl.staleness=1", "rl.steps=4"])
         learner, state = make_learner(run, None, None, "cpu"), State()
         ends_early(learner.policy)
-        late = off_policy.waiting(learner, state, None)
+        late = off_policy.pending(learner, state, None)
         tokens, rows = [], []
         for _ in range(4):
-            tokens.append(late.batch.lesson.experience.tokens.tolist())
-            state, late = off_policy.stale_step(learner, state, late, Clock())
+            tokens.append(late.batch.experience.tokens.tolist())
+            state, late = off_policy.off_policy_step(learner, state, late, Clock())
             rows.append(state.metrics)
         found[name] = tokens, rows
         run.engine.close()

@@ -1,10 +1,9 @@
-"""The second half of a step: from scored experience to new weights."""
+"""The second phase of a step: from a batch with advantages to new weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vexp.errors import ProcessLost, VexpError
-from vexp.experience.batch import Experience, even_portions
-from vexp.experience.observe import Request, asking, observe, requested
+from vexp.errors import ProcessLost
+from vexp.experience.batch import Experience
 from vexp.policy import lora, parallel, sharding
 from vexp.policy.randomness import derive
-from vexp.reward._total import with_observed
 from vexp.train import auxiliary, checkpoint, metrics
+from vexp.train.batch import needs, update_plan
 from vexp.train.device import make_accelerator
 from vexp.train.manifest import MODEL
 from vexp.train.objective import MISMATCH_MAX, loss_and_counts
@@ -32,15 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A rollout batch ready to be learned from."""
-
-    experience: Experience  # with the weights and advantages of every token
-    updates: list[list[list[int]]]  # rows of each micro-batch of each optimiser step of an epoch
-
-
-@dataclass(frozen=True)
-class Learned:
+class UpdateStats:
     """What the updates of one step did; `metrics` is empty when there was nothing to learn."""
 
     updates: int  # optimiser steps
@@ -58,68 +48,7 @@ class Learner:
     optimizer: Optimizer
     accelerator: Accelerator
 
-    def prepare(self, experience: Experience, step: int) -> Lesson:
-        """Plan the updates, run the experience pass if one is needed, and share out the credit.
-
-        Rows without an outcome advantage have a gradient of exactly zero unless a KL acts on them,
-        so they are left out; a mini-batch that has no other rows is passed over. Old log-probs are
-        taken in the micro-batches of the updates, so that the first ratio is 1 to the last bit.
-        """
-        run, group = self.run, experience.group.tolist()
-        slots = group if experience.slot is None else experience.slot.tolist()
-        mini_batches = list(self._mini_batches(slots))
-        everything = [self._portions(group, rows) for rows in mini_batches]
-        asked = requested(run, experience.layers, several_updates=off_policy(run))
-        plain = Request(old_logprobs=True, predictor=asked.predictor)
-        only_old = asked == plain and "old_logprobs" not in needs(run)
-        if not only_old:
-            experience = self._observe(experience, everything, asked, step)
-        rewards = with_observed(self.run.reward.terms, experience)
-        outcome = experience.outcome
-        if outcome is None:
-            outcome = run.algorithm.advantages(rewards, experience.group)
-        experience = dataclasses.replace(
-            experience,
-            rewards=rewards,
-            outcome=outcome,
-            auxiliary=auxiliary.weights(
-                run.auxiliary, experience, mini_batches, seed=run.seed, step=step
-            ),
-        )
-        updates = everything
-        if run.algorithm.kl_coef == 0:
-            useful = outcome != 0
-            for name, weights in experience.auxiliary.items():
-                if run.auxiliary[name].coef:
-                    useful |= (weights != 0).any(dim=1)
-            keep = set(useful.nonzero().flatten().tolist())
-            chosen = [[row for row in rows if row in keep] for rows in mini_batches]
-            updates = [self._portions(group, rows) for rows in chosen if rows]
-        if only_old:
-            experience = self._observe(experience, updates, asked, step)
-        experience = dataclasses.replace(
-            experience,
-            advantages=self._credited(outcome, experience),
-            weights=self._weights(experience, mini_batches),
-        )
-        return Lesson(experience, updates)
-
-    def _observe(
-        self, experience: Experience, updates: list[list[list[int]]], asked: Request, step: int
-    ) -> Experience:
-        with sharding.whole(self.policy), sharding.whole(self.reference):
-            return observe(
-                experience,
-                self.policy,
-                self.reference,
-                [portion for update in updates for portion in update],
-                asked,
-                temperature=self.run.rollout.temperature,
-                seed=self.run.seed,
-                step=step,
-            )
-
-    def update(self, lesson: Lesson, *, step: int, updates: int) -> Learned:
+    def update(self, batch: Experience, *, step: int, updates: int) -> UpdateStats:
         """All optimiser steps of one rollout batch; `updates` were done before.
 
         Raises:
@@ -129,11 +58,11 @@ class Learner:
         seen: list[dict[str, Tensor]] = []
         settings, over = self.run.rl, (step - 1) / self.run.rl.steps
         with sharding.updating(self.policy):
-            for portions in lesson.updates * settings.epochs_per_step:
+            for portions in update_plan(self.run, batch) * settings.epochs_per_step:
                 rate = learning_rate(settings, updates + len(done) + 1, over)
-                done.append(self._one_update(lesson.experience, portions, rate, step, seen))
+                done.append(self._one_update(batch, portions, rate, step, seen))
         self.optimizer.zero_grad()  # nothing holds gradients while responses are generated
-        return Learned(len(done), _summary(done) | _seen(seen))
+        return UpdateStats(len(done), _summary(done) | _seen(seen))
 
     def _one_update(
         self,
@@ -178,57 +107,6 @@ class Learner:
             self.accelerator, self.policy, self.optimizer, rate, limit, where=where
         )
         return row | {"learning_rate": rate}
-
-    def _portions(self, group: Sequence[int], rows: Sequence[int]) -> list[list[int]]:
-        """The micro-batches of an update; with several processes, as many for each as can be."""
-        size = self.run.compute.micro_batch_size
-        return even_portions(group, rows, size, parallel.world())
-
-    def _credited(self, outcome: Tensor, experience: Experience) -> Tensor:  # [rollout, token]
-        advantages = self.run.credit.advantages(outcome, experience).to(torch.float32)
-        if not bool(advantages.isfinite().all()):
-            raise VexpError(
-                "the credit method returned an advantage that is not finite",
-                where=f"credit ({self.run.credit.name})",
-                remedy="mend it: every token needs a finite advantage, 0 outside the mask",
-            )
-        return advantages
-
-    def _weights(self, experience: Experience, mini_batches: list[list[int]]) -> Tensor:
-        """Each token's weight in the loss of the one update its row belongs to."""
-        weights = torch.zeros(experience.mask.shape, device=experience.mask.device)
-        for rows in mini_batches:
-            weights[rows] = self.run.algorithm.token_weights(
-                experience.mask[rows], self.run.rollout.max_response_length
-            )
-        return weights
-
-    def _mini_batches(self, slots: list[int]) -> Iterator[list[int]]:
-        """Rows of each optimiser step: `prompts_per_update` groups at a time, in order.
-
-        `slots` is each row's group, or the place of a group that the row takes.
-        """
-        groups = sorted(set(slots))
-        size = self.run.rl.prompts_per_update or len(groups)
-        for start in range(0, len(groups), size):
-            chosen = set(groups[start : start + size])
-            yield [row for row, slot in enumerate(slots) if slot in chosen]
-
-
-def needs(run: RunSpec) -> set[str]:
-    """What the run's components ask the loop for."""
-    return {need for component in asking(run) for need in component.required()}
-
-
-def several_updates(run: RunSpec) -> bool:
-    """Whether a rollout batch is used for more than one optimiser step."""
-    per_update = run.rl.prompts_per_update or run.rl.prompts_per_step
-    return run.rl.epochs_per_step > 1 or per_update < run.rl.prompts_per_step
-
-
-def off_policy(run: RunSpec) -> bool:
-    """Whether the policy that is updated may be another one than that which sampled."""
-    return several_updates(run) or run.rl.staleness > 0
 
 
 def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device: str) -> Learner:

@@ -1,7 +1,4 @@
-"""Reinforcement learning, one rollout batch after the other.
-
-prompts -> responses -> rewards -> group filter -> experience -> advantages -> loss -> update
-"""
+"""Reinforcement learning, step after step (`train_step`), with its checkpoints and metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from vexp.train.checkpoint import State
 from vexp.train.device import arithmetic
 from vexp.train.learner import Learner, make_learner
 from vexp.train.metrics import nothing_kept
-from vexp.train.off_policy import Waiting, stale_step, waiting
-from vexp.train.step import learn, prepare
+from vexp.train.off_policy import PendingBatch, off_policy_step, pending
+from vexp.train.step import train_step
 from vexp.train.timing import Clock
 from vexp.train.tracking import Trackers, tracking
 from vexp.train.workspace import stopped
@@ -46,14 +43,14 @@ def train_rl(
         learner = make_learner(run, initial, found, device)
         late = None
         if run.rl.staleness and state.step < run.rl.steps:
-            late = waiting(learner, state, found)
+            late = pending(learner, state, found)
         while state.step < run.rl.steps:
             clock, before = Clock(), state
             with stopping.heeding(workspace.stop_requested), contextlib.suppress(Abandoned):
                 if late is None:
                     state = train_step(learner, state, clock)
                 else:
-                    state, late = stale_step(learner, state, late, clock)
+                    state, late = off_policy_step(learner, state, late, clock)
             if state is not before:
                 _tell(run, workspace, trackers, state, clock)
             stop = state is before or parallel.anybody(workspace.stop_requested())
@@ -63,11 +60,6 @@ def train_rl(
             if stop and state.step < run.rl.steps:
                 raise stopped("rl", state.step, run.rl.steps)
     return found
-
-
-def train_step(learner: Learner, state: State, clock: Clock) -> State:
-    """One rollout batch and the updates on it; the state after it, with the step's metrics."""
-    return learn(learner, prepare(learner, state, clock), state.updates, clock)
 
 
 def _tell(
@@ -84,7 +76,7 @@ def _tell(
 
 
 def _save(
-    learner: Learner, workspace: Workspace, state: State, late: Waiting | None
+    learner: Learner, workspace: Workspace, state: State, late: PendingBatch | None
 ) -> Path | None:
     if not parallel.leading():
         checkpoint.assist(learner.policy, learner.optimizer)

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 _COUNTED = ("timeout", "crashed", "bad_gold", "unreadable", "no_answer")
 
 
+def of_step(run: RunSpec, collected: Collected, experience: Experience | None) -> dict[str, float]:
+    """Metrics of a step before its updates."""
+    row = of_rollouts(collected, run.rollout.responses_per_prompt)
+    if experience is None:
+        return row
+    return with_observed(run, row | of_experience(run, experience), experience)
+
+
 def of_rollouts(collected: Collected, group_size: int) -> dict[str, float]:
     """What was generated, over all responses of the step, whether or not they train the policy."""
     batches = collected.batches

@@ -23,7 +23,7 @@ from vexp.policy.stopping import Abandoned
 from vexp.train.checkpoint import State
 from vexp.train.collect import begin
 from vexp.train.manifest import FORMER
-from vexp.train.step import Prepared, learn, prepare
+from vexp.train.step import TrainBatch, rollout_phase, update_phase
 from vexp.train.timing import Clock
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingBatch:
     """What one step leaves to the next."""
 
-    batch: Prepared | None  # of the next step; None after the last one, or if the run is to stop
+    batch: TrainBatch | None  # of the next step; None after the last one, or if the run is to stop
     former: Mapping[str, Tensor]  # the weights that generated it, on the CPU
 
 
-def waiting(learner: Learner, state: State, found: Path | None) -> Waiting:
+def pending(learner: Learner, state: State, found: Path | None) -> PendingBatch:
     """The batch of the step after `state`, generated anew; `found` is the checkpoint, if any.
 
     Before the first step there are no former weights: its batch is from those it begins with.
@@ -49,12 +49,12 @@ def waiting(learner: Learner, state: State, found: Path | None) -> Waiting:
     """
     former = weights(learner.policy) if found is None else _read(found / FORMER, learner.policy)
     with exchanged(learner.policy, former):
-        return Waiting(prepare(learner, state, Clock()), former)
+        return PendingBatch(rollout_phase(learner, state, Clock()), former)
 
 
-def stale_step(
-    learner: Learner, state: State, before: Waiting, clock: Clock
-) -> tuple[State, Waiting]:
+def off_policy_step(
+    learner: Learner, state: State, before: PendingBatch, clock: Clock
+) -> tuple[State, PendingBatch]:
     """One step on the batch that waits, and the next step's batch from the weights before it."""
     batch = before.batch
     assert batch is not None and batch.step == state.step + 1
@@ -64,12 +64,12 @@ def stale_step(
     if not last and run.engine.works_ahead:
         with clock("generate_s"):
             begin(run, policy, step=batch.step + 1, cursor=batch.cursor)
-    state = learn(learner, batch, state.updates, clock)
+    state = update_phase(learner, batch, state.updates, clock)
     if last:
-        return state, Waiting(None, former)
+        return state, PendingBatch(None, former)
     with exchanged(policy, former), contextlib.suppress(Abandoned):
-        return state, Waiting(prepare(learner, state, clock), former)
-    return state, Waiting(None, former)
+        return state, PendingBatch(rollout_phase(learner, state, clock), former)
+    return state, PendingBatch(None, former)
 
 
 @torch.no_grad()

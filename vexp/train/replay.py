@@ -16,6 +16,7 @@ from vexp.experience.build import of_prompts
 from vexp.group_filter.base import Past
 from vexp.policy.randomness import derive
 from vexp.registry import Memory
+from vexp.train.batch import with_outcome
 from vexp.train.collect import stacked
 from vexp.train.component_state import FILTER
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def refilled(
     run: RunSpec,
     policy: Policy,
-    experience: Experience,
+    experience: Experience | None,
     memory: Mapping[str, Memory],
     step: int,
 ) -> Experience | None:
@@ -37,10 +38,11 @@ def refilled(
     in the step's updates. All rollouts then come with their outcome advantage, and those recalled
     with the log-probs of the policy that sampled them.
     """
-    if not run.group_filter.replays:
+    if experience is None or not run.group_filter.replays:
         return experience
     size, prompts = run.rollout.responses_per_prompt, run.rl.prompts_per_step
-    outcome = run.algorithm.advantages(experience.rewards, experience.group).double()
+    outcome = with_outcome(run, experience).outcome
+    assert outcome is not None
     taken = torch.unique(experience.group[outcome != 0])
     fresh = torch.isin(experience.group, taken)
     used = set(taken.tolist())
@@ -66,10 +68,10 @@ def refilled(
 
 
 def remembered(
-    run: RunSpec, experience: Experience, memory: Mapping[str, Memory]
+    run: RunSpec, experience: Experience | None, memory: Mapping[str, Memory]
 ) -> dict[str, Memory]:
     """All memories after a step that trained on `experience`."""
-    if FILTER not in memory:
+    if experience is None or FILTER not in memory:
         return dict(memory)
     return {**memory, FILTER: run.group_filter.remember(memory[FILTER], experience)}
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from vexp.policy import parallel
 from vexp.train import checkpoint, prompt_length
+from vexp.train.batch import needs
 from vexp.train.checkpoint import State
 from vexp.train.golds import check_data
-from vexp.train.learner import needs
 from vexp.train.loop import train_rl
 from vexp.train.manifest import MODEL
 from vexp.train.supervised import settings_of, supervised

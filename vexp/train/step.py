@@ -1,62 +1,86 @@
-"""The two halves of a step: a rollout batch made ready for learning, and the updates on it."""
+"""One step of reinforcement learning, in the order of the papers.
+
+A step has two phases, so that `rl.staleness` can put other updates between them: all that is done
+by the policy that sampled the responses, and the updates of the policy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vexp.experience.batch import Experience
 from vexp.policy import sharding
 from vexp.registry import Memory
 from vexp.train import metrics, replay
+from vexp.train.batch import (
+    with_auxiliary_weights,
+    with_credit,
+    with_loss_weights,
+    with_outcome,
+    with_rewards,
+    with_signals,
+)
 from vexp.train.checkpoint import State
 from vexp.train.collect import collect, to_experience
-from vexp.train.learner import Learned, Learner, Lesson
+from vexp.train.learner import Learner, UpdateStats
 from vexp.train.timing import Clock
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The first half of a step, all of it from the policy that generated."""
+class TrainBatch:
+    """A rollout batch with its advantages, and what is known of its step before the updates."""
 
     step: int
     cursor: int  # prompts drawn from the mix so far
-    row: Mapping[str, float]  # the step's metrics so far
-    lesson: Lesson | None  # None: no group passed the filter
+    metrics: Mapping[str, float]
+    experience: Experience | None  # None: no group passed the filter
     memory: Mapping[str, Memory]  # what components remember after this step
 
 
-def prepare(learner: Learner, state: State, clock: Clock) -> Prepared:
-    """Generate, score and observe the batch of the step after `state`."""
-    run, step, memory = learner.run, state.step + 1, state.memory
-    lesson = None
-    with sharding.whole(learner.policy):
-        collected = collect(run, learner.policy, step=step, cursor=state.cursor, clock=clock)
+def train_step(learner: Learner, state: State, clock: Clock) -> State:
+    """prompts -> responses -> rewards -> filter -> experience -> advantages -> loss -> update"""
+    return update_phase(learner, rollout_phase(learner, state, clock), state.updates, clock)
+
+
+def rollout_phase(learner: Learner, state: State, clock: Clock) -> TrainBatch:
+    """prompts -> responses -> rewards -> filter -> experience -> advantages"""
+    run, policy, step = learner.run, learner.policy, state.step + 1
+    with sharding.whole(policy):
+        # prompts, responses, verdicts, rewards of texts; again until enough groups pass the filter
+        rollouts = collect(run, policy, step=step, cursor=state.cursor, clock=clock)
         run.engine.rest()
-        experience = to_experience(run, learner.policy, collected)
         with clock("update_s"):
-            if experience is not None:
-                experience = replay.refilled(run, learner.policy, experience, memory, step)
-            if experience is not None:
-                lesson = learner.prepare(experience, step)
-    row: dict[str, float] = dict(metrics.of_rollouts(collected, run.rollout.responses_per_prompt))
-    if lesson is not None:
-        row |= metrics.of_experience(run, lesson.experience)
-        row = metrics.with_observed(run, row, lesson.experience)
-        memory = replay.remembered(run, lesson.experience, memory)
-    return Prepared(step, collected.cursor, row, lesson, memory)
+            batch = to_experience(run, policy, rollouts)
+            batch = replay.refilled(run, policy, batch, state.memory, step)
+            batch = with_advantages(learner, batch, step) if batch is not None else None
+    row = metrics.of_step(run, rollouts, batch)
+    memory = replay.remembered(run, batch, state.memory)
+    return TrainBatch(step, rollouts.cursor, row, batch, memory)
 
 
-def learn(learner: Learner, batch: Prepared, updates: int, clock: Clock) -> State:
-    """The updates on a batch, after `updates` others; the state after the step."""
-    learned = Learned(0, {})
-    if batch.lesson is not None:
+def with_advantages(learner: Learner, batch: Experience, step: int) -> Experience:
+    """experience -> advantages"""
+    run = learner.run
+    batch = with_signals(learner, batch, step)  # entropy, attention, ...: each forward pass once
+    batch = with_rewards(run, batch)  # terms that read signals join those that read text
+    batch = with_outcome(run, batch)  # [rollout] advantage of the whole response
+    batch = with_auxiliary_weights(run, batch, step)  # [rollout, token] of each auxiliary loss
+    batch = with_credit(run, batch)  # [rollout, token] advantages
+    return with_loss_weights(run, batch)  # [rollout, token] how the loss is averaged
+
+
+def update_phase(learner: Learner, batch: TrainBatch, updates: int, clock: Clock) -> State:
+    """loss -> update; `updates` optimiser steps were done before"""
+    stats = UpdateStats(0, {})
+    if batch.experience is not None:
         with clock("update_s"):
-            learned = learner.update(batch.lesson, step=batch.step, updates=updates)
-    row = {**batch.row, "updates": learned.updates, **learned.metrics}
+            stats = learner.update(batch.experience, step=batch.step, updates=updates)
+    row = {**batch.metrics, "updates": stats.updates, **stats.metrics}
     return State(
         step=batch.step,
         cursor=batch.cursor,
-        updates=updates + learned.updates,
+        updates=updates + stats.updates,
         metrics=metrics.checked(row, learner.run.checkpoint.keep, batch.step),
         memory=batch.memory,
     )
