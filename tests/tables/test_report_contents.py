@@ -353,7 +353,8 @@ def test_a_half_written_evaluation_is_named_and_the_rest_shown(project):
     path.write_text(path.read_text()[:50])
     found = report()
     assert [p for p in found.problems if path.parents[2].name in p and "damaged" in p]
-    assert "(1/2)" in [cell.text for cell in found.sheet.lines[0].cells][2]
+    halves = [line for line in found.sheet.lines if any("(1/2)" in c.text for c in line.cells)]
+    assert len(halves) == 1
 
 
 def test_scores_that_no_table_can_hold_leave_the_rest_standing(project):
