@@ -33,7 +33,7 @@ class Sample:
     truncated: bool = False  # cut off at the limit
     values: Mapping[str, float] = field(default_factory=dict)  # what else was measured, by name
     tokens: Sequence[tuple[str, float]] = ()  # text and weight of each token, where they are kept
-    # what a picture of the response needs, where it is kept: see vexp.train.pictures.py
+    # what a picture of the response needs, where it is kept: see vexp.diagnostics.gallery
     gallery: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
