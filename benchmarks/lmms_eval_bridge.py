@@ -85,14 +85,14 @@ def direct(folder: Path) -> None:
 
 def bridge(folder: Path, python: str) -> dict[str, float]:
     """The other side: a whole evaluation, its process and what watches it."""
-    from vexp.evaluator.base import Desk
+    from vexp.evaluator.base import EvaluationContext
     from vexp.evaluator.lmms_eval import LmmsEval
 
     evaluator = LmmsEval(
         task="redness", tasks_dir=str(folder / "task"), python=python, max_response_length=LENGTH
     )
     with tempfile.TemporaryDirectory() as work:
-        desk = Desk(
+        desk = EvaluationContext(
             checkpoint=folder / "model",
             content="benchmark",
             work=Path(work),

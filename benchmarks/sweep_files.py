@@ -11,7 +11,7 @@ from vexp.spec.composer import Composer
 from vexp.sweeps.points import points
 from vexp.sweeps.reader import read_sweep
 from vexp.sweeps.schema import Sweep
-from vexp.sweeps.span import Span
+from vexp.sweeps.span import Expansion
 
 _METRICS = "".join(
     json.dumps({"step": step, "reward": 0.5, "loss": -0.01, "length": 12.5}) + "\n"
@@ -41,7 +41,7 @@ def write_sweep(folder: Path, count: int) -> Path:
 def overrides_of(path: Path) -> list[list[str]]:
     """The overrides of each point, as Hydra takes them: `++` for keys that no file has."""
     sweep: Sweep = read_sweep(path)
-    span = Span(sweep, Composer(), lambda _problems, _row: None)
+    span = Expansion(sweep, Composer(), lambda _problems, _row: None)
     return [[_forced(override.text) for override in place.overrides] for place in span.places()]
 
 

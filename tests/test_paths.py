@@ -8,7 +8,7 @@ import click
 import pytest
 
 from vexp.cli.main import cli
-from vexp.cli.options import UserPath
+from vexp.cli.options import UserPathType
 from vexp.dataset._rows import Stamp
 from vexp.errors import ConfigError, DataError
 from vexp.paths import expanded, is_file
@@ -31,12 +31,12 @@ def options(command, name=""):
 def test_every_path_of_the_command_line_expands_the_home_folder():
     paths = [(name, kind) for name, kind in options(cli) if isinstance(kind, click.Path)]
     assert len(paths) > 15
-    assert [name for name, kind in paths if not isinstance(kind, UserPath)] == []
+    assert [name for name, kind in paths if not isinstance(kind, UserPathType)] == []
 
 
 def test_home_folders(monkeypatch, tmp_path, registry):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert UserPath().convert("~/x", None, None) == tmp_path / "x"
+    assert UserPathType().convert("~/x", None, None) == tmp_path / "x"
     assert expanded("~/x") == tmp_path / "x"
     assert expanded(f"{NOBODY}/x") == Path(f"{NOBODY}/x")
     (tmp_path / "p.py").write_text("")

@@ -60,7 +60,7 @@ def loopback_interface() -> str | None:
     return next((name for name in ("lo", "lo0") if name in names), None)
 
 
-class Gate:
+class SecretGate:
     """Passes connections on to a port of the loopback, if who connects proves to know the word."""
 
     def __init__(self, listening: socket.socket, port: int, word: bytes) -> None:

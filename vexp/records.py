@@ -80,7 +80,7 @@ class Result(Struct, frozen=True):
     format: int = 1
 
 
-class Progress(Struct, frozen=True):
+class ProgressRecord(Struct, frozen=True):
     """progress.json of an attempt: how far it is."""
 
     stage: str = ""
@@ -91,7 +91,7 @@ class Progress(Struct, frozen=True):
     updated: str = ""
 
 
-class Failure(Struct, frozen=True):
+class FailureRecord(Struct, frozen=True):
     """failure.json of an attempt: why it ended."""
 
     newest: ClassVar[int] = 1
@@ -164,7 +164,7 @@ class Results(Struct, frozen=True):
         return str(self.protocol.get("decoding", ""))
 
 
-class Sample(Struct, frozen=True):
+class SampleRecord(Struct, frozen=True):
     """A line of samples.jsonl, as far as every evaluator writes it."""
 
     id: str
@@ -183,7 +183,7 @@ class Listed(Struct, frozen=True):
     size: Number
 
 
-class Manifest(Struct, frozen=True):
+class ManifestRecord(Struct, frozen=True):
     """manifest.json of a checkpoint or a stage: every other file of it."""
 
     newest: ClassVar[int] = 1

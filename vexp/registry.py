@@ -71,7 +71,7 @@ NEEDS = (
 
 
 # What a component remembers between steps: tensors, and values that JSON can hold, by name.
-Memory = Mapping[str, Any]
+ComponentState = Mapping[str, Any]
 
 
 # Needs that come in several kinds: the field of a component that says which one it means.
@@ -104,7 +104,7 @@ class Component:
         """What this component needs as it is set; override where a setting decides it."""
         return self.needs
 
-    def initial_state(self) -> Memory | None:
+    def initial_state(self) -> ComponentState | None:
         """What this component remembers before the first step; None: it remembers nothing.
 
         The loop owns the memory: it hands it to those methods of the component that use it, takes

@@ -11,7 +11,7 @@ import pytest
 
 from vexp.annotate.client_pool import Asking
 from vexp.annotate.evidence import Annotator
-from vexp.annotate.journal import Journal
+from vexp.annotate.journal import AnnotationJournal
 from vexp.annotate.spec import Annotation, Merging
 from vexp.dataset.base import Item
 from vexp.errors import ConfigError
@@ -72,7 +72,7 @@ def annotated(tmp_path, item=ITEM, **parts):
     dataset = resolve([]).mix.datasets["main"]
     parts = {"extractor": Names(), "localizer": Finds(), "validator": Accepts()} | parts
     spec = Annotation(dataset=dataset, **parts)
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = AnnotationJournal(tmp_path / "journal.jsonl")
     return Annotator(spec, journal).evidence(item, Asking(journal, {}, item.id))
 
 

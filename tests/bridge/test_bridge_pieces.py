@@ -18,7 +18,7 @@ from vexp.cli.eval import of_table
 from vexp.cli.main import main
 from vexp.errors import ConfigError, DataError, Interrupted, RunError, StorageError
 from vexp.evaluator import _lmms_worker, lmms_eval
-from vexp.evaluator.base import Desk
+from vexp.evaluator.base import EvaluationContext
 from vexp.evaluator.benchmarks import OWN, TASKS, catalogue, chosen, papers
 from vexp.registry import REGISTRY
 from vexp.spec.resolve import resolve
@@ -248,7 +248,7 @@ def stand_in(tmp_path, body: str) -> str:
     return str(script)
 
 
-def desk(tmp_path, **changes) -> Desk:
+def desk(tmp_path, **changes) -> EvaluationContext:
     plain = {
         "checkpoint": None,
         "content": "c",
@@ -258,7 +258,7 @@ def desk(tmp_path, **changes) -> Desk:
         "ensure": lambda: None,
         "stopping": lambda: False,
     }
-    return Desk(**(plain | changes))
+    return EvaluationContext(**(plain | changes))
 
 
 def test_what_a_worker_says_is_what_the_user_is_told(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexp.algorithm.base import Algorithm
-from vexp.config.schema import Origin, Reading, build, to_dict
+from vexp.config.schema import ConfigReading, Origin, build, to_dict
 from vexp.config.types import Count, Fraction, Positive
 from vexp.errors import ConfigError
 from vexp.reward.base import RewardTerm
@@ -43,7 +43,7 @@ class WithSlots:
 
 def problems(cls, tree, **reading):
     with pytest.raises(ConfigError) as error:
-        build(cls, tree, Reading(**reading))
+        build(cls, tree, ConfigReading(**reading))
     return error.value.problems
 
 
@@ -132,7 +132,7 @@ def test_unknown_component_and_its_keys():
 
 def test_variant_is_expanded_and_keeps_explicit_keys():
     presets = {"careful": {"name": "grpo", "clip_high": 0.1, "clip_low": 0.1}}
-    reading = Reading(
+    reading = ConfigReading(
         variant=lambda kind, name: presets.get(name) if kind == "algorithm" else None,
         variants=lambda kind: presets if kind == "algorithm" else (),
     )
@@ -145,7 +145,7 @@ def test_variant_is_expanded_and_keeps_explicit_keys():
 def test_keys_written_for_another_name_are_dropped_but_the_users_fail():
     tree = {"algorithm": {"name": "grpo", "token_level": True}}
     file = {("algorithm", "token_level"): Origin("conf/x.yaml:2", intended="gspo")}
-    reading = Reading(origins=file)
+    reading = ConfigReading(origins=file)
     assert build(WithSlots, tree, reading).algorithm.name == "grpo"
     assert [(".".join(key), origin.text) for key, origin in reading.dropped] == [
         ("algorithm.token_level", "conf/x.yaml:2")

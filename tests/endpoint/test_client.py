@@ -11,7 +11,7 @@ import pytest
 
 from tests.endpoint.server import Server
 from vexp.endpoint.client import Client, Refused, Reply, Unavailable, Unusable
-from vexp.endpoint.request import Request
+from vexp.endpoint.request import ChatRequest
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import Interrupted
 
@@ -32,7 +32,7 @@ def client_of(server, key=None, stop=None, **settings):
 
 
 def ask(client, question="what?"):
-    return client.complete(Request(client.endpoint, "be brief", question))
+    return client.complete(ChatRequest(client.endpoint, "be brief", question))
 
 
 def error(status, message="no", headers=(), **more):

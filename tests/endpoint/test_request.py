@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexp.endpoint.parse_json import json_in, shown
-from vexp.endpoint.request import Picture, Request
+from vexp.endpoint.request import ChatRequest, Picture
 from vexp.endpoint.settings import Endpoint
 
 ENDPOINT = Endpoint(base_url="http://x/v1", model="m")
@@ -24,35 +24,35 @@ def picture(color=(10, 200, 30), size=(40, 20), most=10_000):
 
 
 def test_equal_questions_have_equal_keys():
-    one = Request(ENDPOINT, "s", "q", picture())
-    assert one.key == Request(ENDPOINT, "s", "q", picture()).key
+    one = ChatRequest(ENDPOINT, "s", "q", picture())
+    assert one.key == ChatRequest(ENDPOINT, "s", "q", picture()).key
     patient = dataclasses.replace(
         ENDPOINT, timeout_s=9, retries=1, prompt_price=3.0, key_variable="K"
     )
-    assert one.key == Request(patient, "s", "q", picture()).key
+    assert one.key == ChatRequest(patient, "s", "q", picture()).key
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Request(ENDPOINT, "t", "q", picture()),
-        Request(ENDPOINT, "s", "r", picture()),
-        Request(ENDPOINT, "s", "q"),
-        Request(ENDPOINT, "s", "q", picture((10, 200, 31))),
-        Request(ENDPOINT, "s", "q", picture(size=(20, 40))),
-        Request(ENDPOINT, "s", "q", picture()).again("x", "no JSON"),
-        Request(dataclasses.replace(ENDPOINT, model="n"), "s", "q", picture()),
-        Request(dataclasses.replace(ENDPOINT, base_url="http://y/v1"), "s", "q", picture()),
-        Request(dataclasses.replace(ENDPOINT, temperature=0.5), "s", "q", picture()),
-        Request(dataclasses.replace(ENDPOINT, max_tokens=9), "s", "q", picture()),
+        ChatRequest(ENDPOINT, "t", "q", picture()),
+        ChatRequest(ENDPOINT, "s", "r", picture()),
+        ChatRequest(ENDPOINT, "s", "q"),
+        ChatRequest(ENDPOINT, "s", "q", picture((10, 200, 31))),
+        ChatRequest(ENDPOINT, "s", "q", picture(size=(20, 40))),
+        ChatRequest(ENDPOINT, "s", "q", picture()).again("x", "no JSON"),
+        ChatRequest(dataclasses.replace(ENDPOINT, model="n"), "s", "q", picture()),
+        ChatRequest(dataclasses.replace(ENDPOINT, base_url="http://y/v1"), "s", "q", picture()),
+        ChatRequest(dataclasses.replace(ENDPOINT, temperature=0.5), "s", "q", picture()),
+        ChatRequest(dataclasses.replace(ENDPOINT, max_tokens=9), "s", "q", picture()),
     ],
 )
 def test_whatever_can_change_the_answer_changes_the_key(other):
-    assert Request(ENDPOINT, "s", "q", picture()).key != other.key
+    assert ChatRequest(ENDPOINT, "s", "q", picture()).key != other.key
 
 
 def test_the_image_is_sent_as_a_jpeg_no_larger_than_allowed():
-    (part, text) = Request(ENDPOINT, "s", "q", picture(size=(400, 200), most=800)).body()[
+    (part, text) = ChatRequest(ENDPOINT, "s", "q", picture(size=(400, 200), most=800)).body()[
         "messages"
     ][1]["content"]
     assert text == {"type": "text", "text": "q"}
@@ -74,7 +74,7 @@ def test_a_picture_keeps_to_its_pixels(width, height, most):
 
 
 def test_a_question_is_put_again_with_what_was_wrong():
-    messages = Request(ENDPOINT, "s", "q").again("dunno", "there is no JSON").body()["messages"]
+    messages = ChatRequest(ENDPOINT, "s", "q").again("dunno", "there is no JSON").body()["messages"]
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[2]["content"] == "dunno"
     assert "there is no JSON" in messages[3]["content"]

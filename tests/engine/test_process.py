@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from vexp.engine import _process
-from vexp.engine._process import Far, Gone, Process, Silent
+from vexp.engine._process import EngineDied, EngineSilent, Process, RemoteProcess
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from vexp.engine._process import ALIVE, Inbox
-inbox = Inbox(Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else None)
+from vexp.engine._process import ALIVE, Mailbox
+inbox = Mailbox(Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else None)
 print("printed by a library", flush=True)
 for tensors, plain in inbox:
     for _ in range(plain.get("alive", 0)):
@@ -68,7 +68,7 @@ def start(request, home, srun):
     command = [sys.executable, "-c", CHILD, str(home)]
     if request.param == "near":
         return lambda: Process(command, home, 60.0)
-    return lambda: Far(command, home, 60.0, node=1)
+    return lambda: RemoteProcess(command, home, 60.0, node=1)
 
 
 @pytest.fixture
@@ -110,14 +110,14 @@ def test_one_that_is_killed_is_gone(process):
     process.send({})
     process.receive()
     os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(Gone, match="killed by SIGKILL"):
+    with pytest.raises(EngineDied, match="killed by SIGKILL"):
         process.send({})
         process.receive()
 
 
 def test_one_that_ends_says_what_it_last_said(process):
     process.send({"die": True})
-    with pytest.raises(Gone, match="exit code 3; it last said: the kernel is gone"):
+    with pytest.raises(EngineDied, match="exit code 3; it last said: the kernel is gone"):
         process.receive()
 
 
@@ -127,7 +127,7 @@ def test_one_that_hangs_is_ended_when_patience_is(process, size):
     process.receive()
     os.kill(process.pid, signal.SIGSTOP)
     process.patience_s = 0.5
-    with pytest.raises(Silent, match=r"no sign of life for 0\.5 s"):
+    with pytest.raises(EngineSilent, match=r"no sign of life for 0\.5 s"):
         process.send({}, {"large": torch.zeros(size)})
         process.receive()
     assert not psutil.pid_exists(process.pid)
@@ -136,10 +136,10 @@ def test_one_that_hangs_is_ended_when_patience_is(process, size):
 _PARENT = f"""
 import sys
 from pathlib import Path
-from vexp.engine._process import Far, Process
+from vexp.engine._process import RemoteProcess, Process
 home, far = Path(sys.argv[1]), sys.argv[2:]
 command = [sys.executable, "-c", {CHILD!r}, str(home)]
-process = Far(command, home, 60.0, node=1) if far else Process(command, home, 60.0)
+process = RemoteProcess(command, home, 60.0, node=1) if far else Process(command, home, 60.0)
 process.send({{}})
 process.receive()
 print(process.pid, flush=True)
@@ -182,7 +182,7 @@ def test_nobody_else_on_the_network_is_taken_for_it(home, srun, monkeypatch):
         return listener
 
     monkeypatch.setattr(socket, "create_server", served)
-    process = Far([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
+    process = RemoteProcess([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
     process.send({"for": "the child"})
     assert process.receive()[1] == {"for": "the child"}
     process.end()
@@ -193,20 +193,20 @@ def test_nobody_else_on_the_network_is_taken_for_it(home, srun, monkeypatch):
 
 def test_one_that_never_connects_is_ended(home, srun):
     began = time.monotonic()
-    with pytest.raises(Silent, match=r"no sign of life for 0\.5 s"):
-        Far(["sh", "-c", "exec sleep 600"], home, 0.5, node=1)
+    with pytest.raises(EngineSilent, match=r"no sign of life for 0\.5 s"):
+        RemoteProcess(["sh", "-c", "exec sleep 600"], home, 0.5, node=1)
     assert time.monotonic() - began < 15
 
 
 def test_one_that_ends_before_it_connects_says_why(home, srun):
     child = [sys.executable, "-c", "import sys; sys.exit('there is no such module')"]
-    with pytest.raises(Gone, match="exit code 1; it last said: there is no such module"):
-        Far(child, home, 60.0, node=1)
+    with pytest.raises(EngineDied, match="exit code 1; it last said: there is no such module"):
+        RemoteProcess(child, home, 60.0, node=1)
 
 
 def test_what_slurm_tells_all_steps_is_not_for_it(home, srun):
     """A warning ahead of a time limit, a cancelled job: the run saves first, and may need it."""
-    process = Far([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
+    process = RemoteProcess([sys.executable, "-c", CHILD, str(home)], home, 60.0, node=1)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         os.kill(process.pid, number)
     process.send({"still": "there"})

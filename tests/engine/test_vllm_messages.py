@@ -13,7 +13,7 @@ from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 from tests.tiny import PROMPT, ragged_items
 from vexp.engine._vllm import _write
 from vexp.engine._vllm_images import patch_places
-from vexp.engine._vllm_server import Asked, Served
+from vexp.engine._vllm_server import GenerateRequest, ModelSpec
 from vexp.engine.base import Sampling
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
@@ -35,8 +35,8 @@ def batch(of):
 
 
 def test_a_question_arrives_as_it_was_asked(batch):
-    asked = Asked.of(batch, KEYS, SAMPLING)
-    found = Asked.read(*unpacked(packed(*asked.parts())))
+    asked = GenerateRequest.of(batch, KEYS, SAMPLING)
+    found = GenerateRequest.read(*unpacked(packed(*asked.parts())))
     assert (found.rows, found.pieces, found.keys) == (asked.rows, asked.pieces, KEYS)
     assert found.sampling == SAMPLING
     assert torch.equal(found.pixel_values, asked.pixel_values)
@@ -44,7 +44,7 @@ def test_a_question_arrives_as_it_was_asked(batch):
 
 
 def test_each_prompt_has_its_own_tokens_and_image(batch):
-    asked = Asked.of(batch, KEYS, SAMPLING)
+    asked = GenerateRequest.of(batch, KEYS, SAMPLING)
     images = asked.images()
     for index, row in enumerate(asked.rows):
         alone = batch.select([index])
@@ -59,31 +59,31 @@ def test_each_prompt_has_its_own_tokens_and_image(batch):
 
 
 def test_questions_without_images_have_none(batch):
-    asked = Asked.of(batch.select([2]), ["c"], SAMPLING)
-    found = Asked.read(*unpacked(packed(*asked.parts())))
+    asked = GenerateRequest.of(batch.select([2]), ["c"], SAMPLING)
+    found = GenerateRequest.read(*unpacked(packed(*asked.parts())))
     assert found.pixel_values is None and list(found.images()) == []
 
 
 def test_what_is_said_of_the_model_arrives(of):
-    served = Served.of(VLLM(max_length=99), of)
+    served = ModelSpec.of(VLLM(max_length=99), of)
     plain = unpacked(packed({}, dataclasses.asdict(served)))[1]
-    assert Served.read(plain) == served
+    assert ModelSpec.read(plain) == served
     assert served.max_length == 99 and served.eos_id not in served.banned
 
 
 def test_heads_that_cannot_be_shared_are_counted(of):
     config = of.model.config
-    Served.of(VLLM(tensor_parallel=4), of).check_model(config)
+    ModelSpec.of(VLLM(tensor_parallel=4), of).check_model(config)
     with pytest.raises(ConfigError, match=r"by 3: 4 for attention, 2 .*, 4 for images"):
-        Served.of(VLLM(tensor_parallel=3), of).check_model(config)
+        ModelSpec.of(VLLM(tensor_parallel=3), of).check_model(config)
 
 
 def test_no_more_tokens_than_the_model_has_places_for(of):
     config = of.model.config
     context = config.get_text_config().max_position_embeddings
-    Served.of(VLLM(max_length=context), of).check_model(config)
+    ModelSpec.of(VLLM(max_length=context), of).check_model(config)
     with pytest.raises(ConfigError, match=rf"\({context + 1}\) is more than .* {context} places"):
-        Served.of(VLLM(max_length=context + 1), of).check_model(config)
+        ModelSpec.of(VLLM(max_length=context + 1), of).check_model(config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

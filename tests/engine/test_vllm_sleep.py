@@ -11,7 +11,7 @@ import torch
 from tests.tiny import policy
 from tests.train.fakes import SMALLEST, coin_run
 from vexp.engine import _vllm
-from vexp.engine._vllm_server import Served, Server
+from vexp.engine._vllm_server import ModelSpec, Server
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
 from vexp.errors import ConfigError
@@ -55,15 +55,15 @@ class Recording:
 
 def server(in_use: bool = False, **fields) -> tuple[Server, list[str]]:
     llm = Recording(in_use)
-    return Server(Served.of(VLLM(**fields), policy()), llm), llm.told
+    return Server(ModelSpec.of(VLLM(**fields), policy()), llm), llm.told
 
 
 def test_weights_come_before_the_cache_when_it_wakes():
     found, told = server(sleep=True)
     found.load(WEIGHTS.items())
     assert told == ["reload_weights", *RESET]
-    found.rest()
-    found.rest()
+    found.release_memory()
+    found.release_memory()
     assert told[4:] == ["sleep 2"]
     found.load(WEIGHTS.items())
     assert told[5:] == ["wake weights", "reload_weights", "wake kv_cache", *RESET]
@@ -73,7 +73,7 @@ def test_weights_come_before_the_cache_when_it_wakes():
 
 def test_where_it_is_not_asked_for_nothing_is_told():
     found, told = server()
-    found.rest()
+    found.release_memory()
     assert told == []
 
 
@@ -83,7 +83,7 @@ def test_keys_of_former_weights_that_cannot_be_let_go_of_are_no_answer_to_anythi
         found.load(WEIGHTS.items())
 
 
-class _Live(_vllm._Live):
+class _Live(_vllm._Connection):
     """A vLLM that records which weights it gets, and when it rests."""
 
     def __init__(self):
@@ -96,7 +96,7 @@ class _Live(_vllm._Live):
     def answer(self, asked):
         raise AssertionError
 
-    def begin(self, asked):
+    def prefetch(self, asked):
         raise AssertionError
 
     def _rest(self):
@@ -112,9 +112,9 @@ def test_after_a_rest_it_gets_the_weights_even_if_they_are_the_same(monkeypatch)
     monkeypatch.setattr(_vllm, "_live", live)
     live.sync(same)
     live.sync(same)
-    VLLM(sleep=True).rest()
+    VLLM(sleep=True).release_memory()
     live.sync(same)
-    VLLM().rest()
+    VLLM().release_memory()
     live.sync(same)
     assert live.told == ["load", "rest", "load"]
 
@@ -124,7 +124,7 @@ def test_a_step_lets_it_rest_once_it_has_all_its_responses(monkeypatch):
     monkeypatch.setattr(
         HF, "generate", lambda self, *a: told.append("generate") or generate(self, *a)
     )
-    monkeypatch.setattr(HF, "rest", lambda self: told.append("rest"))
+    monkeypatch.setattr(HF, "release_memory", lambda self: told.append("rest"))
     monkeypatch.setattr(
         Learner, "update", lambda self, *a, **k: told.append("update") or update(self, *a, **k)
     )

@@ -37,14 +37,14 @@ def test_a_run_without_vllm_ends_before_it_trains(absent):
     assert "engine=hf" in str(caught.value)
 
 
-def test_several_processes_may_each_have_one_and_only_one_apart_works_ahead(monkeypatch):
+def test_several_processes_may_each_have_one_and_only_one_apart_supports_prefetch(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(parallel, "world", lambda: 2)
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
     for more in ("separate=false", "separate=true"):
         run = resolve([*SMALLEST, "engine=vllm", f"engine.{more}", "compute.processes=2"])
         run.engine.check()
-        assert run.engine.works_ahead == run.engine.separate
-    assert not resolve([*SMALLEST]).engine.works_ahead
+        assert run.engine.supports_prefetch == run.engine.separate
+    assert not resolve([*SMALLEST]).engine.supports_prefetch
 
 
 def test_a_response_has_to_leave_room_for_its_prompt():

@@ -20,7 +20,7 @@ from vexp.registry import REGISTRY
 from vexp.response.token_classes import kinds
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
-from vexp.runs.workspace import Silent
+from vexp.runs.workspace import SilentReporter
 from vexp.spec.resolve import resolve
 from vexp.train.batch import needs
 from vexp.train.learner import Learner
@@ -202,7 +202,7 @@ def test_a_run_keeps_what_was_measured(tmp_path):
             "+evaluator.credit={name: credit, size: 2, group_size: 2, keep: 1}",
         ]
     )  # fmt: skip
-    result = execute(run, reporter=Silent(), store=RunStore(tmp_path))
+    result = execute(run, reporter=SilentReporter(), store=RunStore(tmp_path))
     assert result.evaluations["credit"]["metrics"]["accuracy"]["n"] == 4
     path = next(tmp_path.glob("runs/*/evaluations/credit-*/samples.jsonl"))
     lines = [json.loads(line) for line in path.read_text().splitlines()]

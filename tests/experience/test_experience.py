@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.train.fakes import experience
 from vexp.experience.batch import micro_batches
-from vexp.experience.observe import Request, observe
+from vexp.experience.observe import SignalRequest, observe
 from vexp.policy.policy import PolicyOutput, Reading
 
 
@@ -83,7 +83,7 @@ def observed(**options):
         policy,
         reference if options.get("reference") else None,
         portions,
-        Request(**options),
+        SignalRequest(**options),
         temperature=0.7,
         seed=0,
         step=1,

@@ -15,7 +15,7 @@ from tests.tiny import PROMPT, fresh_policy, item, responses
 from tests.train.fakes import SMALLEST
 from vexp.experience.batch import Experience, forward
 from vexp.experience.evidence import relative_boxes, token_mask
-from vexp.experience.observe import Request, observe, requested
+from vexp.experience.observe import SignalRequest, observe, requested
 from vexp.policy.policy import Reading
 from vexp.policy.randomness import derive
 from vexp.probe import attention as probing
@@ -178,7 +178,7 @@ def close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("index", [EQUAL, UNEQUAL])
 def test_what_the_policy_says_equals_plain_passes(index, before):
     made = experience(index)
-    found = observed(made, Request(**EVERYTHING, predictor=bool(before)))
+    found = observed(made, SignalRequest(**EVERYTHING, predictor=bool(before)))
     for row, thing, length in each_row(made):
         output, ids = plain(thing, made.tokens[row], made.mask[row])
         distribution = plain_distribution(output, length)
@@ -234,7 +234,7 @@ def test_attention_equals_that_of_eager_passes(index, attention, before, monkeyp
     monkeypatch.setattr(probing, "ROWS_AT_ONCE", 4)  # pieces: four tokens, then two
     made = experience(index, attention=attention)
     layers = (1, made.layers - 1)
-    asked = Request(attention=layers, predictor=bool(before))
+    asked = SignalRequest(attention=layers, predictor=bool(before))
     found = observed(made, asked, attention=attention).attention
     assert set(found) == set(layers)
     for layer in layers:
@@ -299,14 +299,14 @@ def test_the_alignment_of_rows_is_a_setting_and_the_usual_one_has_no_id():
 
 
 def test_boxes_count_only_where_they_are_valid():
-    counts = observed(experience(EQUAL), Request(attention=(2,))).attention[2]
+    counts = observed(experience(EQUAL), SignalRequest(attention=(2,))).attention[2]
     assert counts.image_tokens.tolist() == [4, 4, 12, 12, 0, 0, 1, 1]
     assert counts.evidence_tokens.tolist() == [2, 2, 4, 4, 0, 0, 0, 0]
 
 
 def test_with_no_image_in_a_portion_attention_is_nothing():
     made = experience([0, 0], which=(BLIND,))
-    found = observed(made, Request(similarity=True, attention=(2,)))
+    found = observed(made, SignalRequest(similarity=True, attention=(2,)))
     seen = found.attention[2]
     for value in (seen.image, seen.evidence, seen.share, seen.pooled, found.similarity):
         assert (value == 0).all()
@@ -317,7 +317,7 @@ def test_with_no_image_in_a_portion_attention_is_nothing():
 @pytest.mark.parametrize("index", [EQUAL, UNEQUAL])
 def test_counterfactual_logprobs_are_those_of_the_distorted_prompt(changed, index):
     made = experience(index)
-    found = observed(made, Request(counterfactual={changed: False})).counterfactual[changed]
+    found = observed(made, SignalRequest(counterfactual={changed: False})).counterfactual[changed]
     assert found.kl is None
     differs = False
     for row, thing, length in each_row(made):
@@ -333,7 +333,7 @@ def test_counterfactual_logprobs_are_those_of_the_distorted_prompt(changed, inde
 @pytest.mark.parametrize("changed", [BLACK, DISCARD])
 def test_the_kl_equals_a_loop_over_the_vocabulary(changed):
     made = experience(UNEQUAL)
-    found = observed(made, Request(counterfactual={changed: True})).counterfactual[changed]
+    found = observed(made, SignalRequest(counterfactual={changed: True})).counterfactual[changed]
     largest = 0.0
     for row, thing, length in each_row(made):
         arguments = made.tokens[row], made.mask[row]
@@ -352,7 +352,7 @@ def test_the_kl_equals_a_loop_over_the_vocabulary(changed):
 
 @pytest.mark.parametrize("changed", [BLACK, DISCARD, distortion("patch_black", per="rollout")])
 def test_without_an_image_there_is_no_difference_to_the_last_bit(changed):
-    request = Request(old_logprobs=True, counterfactual={changed: True})
+    request = SignalRequest(old_logprobs=True, counterfactual={changed: True})
     made = experience(UNEQUAL)
     found = observed(made, request)
     measured = found.counterfactual[changed]
@@ -379,7 +379,7 @@ def test_without_an_image_there_is_no_difference_to_the_last_bit(changed):
 def test_each_distinct_question_costs_one_pass(distortions, own, passes):
     counted = Counted()
     made = experience(EQUAL)
-    request = Request(counterfactual=dict.fromkeys(distortions, False), old_logprobs=own)
+    request = SignalRequest(counterfactual=dict.fromkeys(distortions, False), old_logprobs=own)
     found = observed(made, request, counted=counted)
     assert [rows for _, rows in counted.passes] == [len(made)] * passes
     assert len(found.counterfactual) == len(set(distortions))
@@ -394,8 +394,8 @@ def asked(*overrides, several_updates=False):
 
 def test_a_plain_run_asks_for_nothing():
     assert not asked()
-    assert asked(several_updates=True) == Request(old_logprobs=True)
-    assert asked("rl.log_entropy=true") == Request(entropy=True)
+    assert asked(several_updates=True) == SignalRequest(old_logprobs=True)
+    assert asked("rl.log_entropy=true") == SignalRequest(entropy=True)
 
 
 def test_components_with_equal_distortions_ask_once():
@@ -439,7 +439,7 @@ def twins():
 def test_what_shares_a_draw(per):
     changed, counted = distortion("patch_black", per=per), Counted()
     made = twins()
-    found = observed(made, Request(counterfactual={changed: False}), counted=counted)
+    found = observed(made, SignalRequest(counterfactual={changed: False}), counted=counted)
     logprobs = found.counterfactual[changed].logprobs
     for first in (0, 2):
         difference = (logprobs[first] - logprobs[first + 1]).abs().max()
@@ -456,7 +456,7 @@ def test_what_shares_a_draw(per):
 def test_every_step_draws_anew_and_one_step_always_the_same():
     changed = distortion("patch_black")
     first, again, later = (
-        observed(twins(), Request(counterfactual={changed: False}), step=step)
+        observed(twins(), SignalRequest(counterfactual={changed: False}), step=step)
         .counterfactual[changed]
         .logprobs
         for step in (1, 1, 2)
@@ -471,7 +471,7 @@ def test_every_step_draws_anew_and_one_step_always_the_same():
 )
 def test_how_rows_are_split_does_not_matter(portions):
     per_rollout = distortion("patch_black", per="rollout")
-    request = Request(
+    request = SignalRequest(
         **EVERYTHING,
         attention=(1, 2),
         counterfactual={DISCARD: True, per_rollout: True, distortion("patch_black"): False},
@@ -491,7 +491,7 @@ def test_how_rows_are_split_does_not_matter(portions):
 
 
 def test_rows_in_no_portion_keep_zeros():
-    request = Request(**EVERYTHING, attention=(2,), counterfactual={BLACK: True})
+    request = SignalRequest(**EVERYTHING, attention=(2,), counterfactual={BLACK: True})
     found = observed(experience(EQUAL), request, portions=[[2, 3, 6]])
     left = [0, 1, 4, 5, 7]
     seen, measured = found.attention[2], found.counterfactual[BLACK]
@@ -505,4 +505,4 @@ def test_rows_in_no_portion_keep_zeros():
 def test_distorting_needs_the_items():
     made = dataclasses.replace(experience(EQUAL), items=None)
     with pytest.raises(ValueError, match="items"):
-        observed(made, Request(counterfactual={BLACK: False}))
+        observed(made, SignalRequest(counterfactual={BLACK: False}))

@@ -10,11 +10,11 @@ import torch
 
 from tests.train.fakes import experience
 from vexp.errors import ConfigError
-from vexp.group_filter.base import Past
+from vexp.group_filter.base import ReplayedRollouts
 from vexp.registry import REGISTRY
 from vexp.spec.resolve import resolve
 
-NAMES = [field.name for field in dataclasses.fields(Past)]
+NAMES = [field.name for field in dataclasses.fields(ReplayedRollouts)]
 
 
 def replay(**fields):
@@ -149,7 +149,7 @@ def test_old_logprobs_come_back_as_they_were():
     step = taught([1.0, -1.0], [3, 2])
     memory = replay().remember({}, step)
     memory = replay().remember(memory, taught([2.0], [7], first=5))
-    kept = Past(**memory).logprobs
+    kept = ReplayedRollouts(**memory).logprobs
     assert (
         kept[:2, :3].masked_fill(~step.mask, 0).equal(step.old_logprobs.masked_fill(~step.mask, 0))
     )

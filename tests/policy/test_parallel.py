@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from vexp.errors import ProcessLost
-from vexp.experience.batch import even_portions, micro_batches
+from vexp.experience.batch import even_micro_batches, micro_batches
 from vexp.policy import parallel
 
 
@@ -32,7 +32,7 @@ def test_shares_are_even_and_nothing_is_lost_or_done_twice(count, world):
     for rank in range(world):
         parallel._group = parallel._Group(rank, world, None)
         try:
-            found.append(things[parallel.share(count)])
+            found.append(things[parallel.slice_of_rank(count)])
         finally:
             parallel._group = None
     assert [thing for part in found for thing in part] == things
@@ -47,7 +47,7 @@ def test_shares_are_even_and_nothing_is_lost_or_done_twice(count, world):
 def test_portions_for_several_processes_keep_every_row_and_the_limit(sizes, size, shares):
     group = [number for number, count in enumerate(sizes) for _ in range(count)]
     rows = list(range(len(group)))
-    portions = even_portions(group, rows, size, shares)
+    portions = even_micro_batches(group, rows, size, shares)
     assert sorted(row for portion in portions for row in portion) == rows
     assert all(0 < len(portion) <= size for portion in portions)
     if shares == 1:
@@ -56,19 +56,19 @@ def test_portions_for_several_processes_keep_every_row_and_the_limit(sizes, size
 
 def test_whole_groups_are_spread_over_all_processes():
     group = [number for number in range(16) for _ in range(8)]
-    found = even_portions(group, range(128), 64, 3)
+    found = even_micro_batches(group, range(128), 64, 3)
     assert [len(portion) for portion in found] == [48, 48, 32]
 
 
 def test_alone_everything_is_what_it_was():
     tensor = torch.tensor([1.0])
-    assert (parallel.rank(), parallel.world(), parallel.leading()) == (0, 1, True)
-    assert parallel.gathered({"x": tensor}, 3) == [({"x": tensor}, 3)]
-    parallel.add_up([tensor])
+    assert (parallel.rank(), parallel.world_size(), parallel.is_rank_zero()) == (0, 1, True)
+    assert parallel.all_gather({"x": tensor}, 3) == [({"x": tensor}, 3)]
+    parallel.all_reduce([tensor])
     assert float(tensor) == 1.0
-    assert parallel.anybody(True)
-    assert not parallel.anybody(False)
-    assert list(parallel.mine([[1], [2]])) == [[1], [2]]
+    assert parallel.any_rank(True)
+    assert not parallel.any_rank(False)
+    assert list(parallel.of_rank([[1], [2]])) == [[1], [2]]
 
 
 def test_what_travels_arrives_as_it_was():
@@ -101,11 +101,11 @@ def test_the_first_process_is_heard_in_order_and_waited_for(of):
     of(1, 2, store)
     late = threading.Timer(0.2, store.set, ["0", '{"folder": "x"}'])
     late.start()
-    assert parallel.told() == {"folder": "x"}
+    assert parallel.broadcast_recv() == {"folder": "x"}
     store.set("1", "null")
-    assert parallel.path_from_first(lambda: pytest.fail("only the first process asks")) is None
+    assert parallel.path_from_rank_zero(lambda: pytest.fail("only the first process asks")) is None
     of(0, 2, store)
-    parallel.tell([1, 2])
+    parallel.broadcast_send([1, 2])
     assert store.get("0") == b"[1, 2]"
 
 
@@ -140,7 +140,7 @@ def _gradients(rank, port, queue):
         model["both"](torch.full((1, 2), rank + 1.0)).sum().backward()
         if rank == 1:
             model["one"](torch.ones(1, 2)).sum().backward()
-        parallel.add_up_gradients(model)
+        parallel.all_reduce_gradients(model)
         found = {name: None if p.grad is None else p.grad.flatten().tolist()
                  for name, p in model.named_parameters()}  # fmt: skip
         parallel.check_agreement(model)
@@ -152,8 +152,8 @@ def _gradients(rank, port, queue):
             said = ""
         except Exception as error:
             said = str(error)
-        found |= {"said": said, "any": parallel.anybody(rank == 1)}
-        parallel.gathered({})  # the store goes with process 0: all are done
+        found |= {"said": said, "any": parallel.any_rank(rank == 1)}
+        parallel.all_gather({})  # the store goes with process 0: all are done
     queue.put((rank, found))
 
 
@@ -172,10 +172,10 @@ def _left_alone(rank, port, queue):
     store = _joined(rank, port)
     said = ""
     with parallel.member(store, rank, 2, "cpu"):
-        parallel.gathered({})
+        parallel.all_gather({})
         if rank == 0:
             try:
-                parallel.gathered({})
+                parallel.all_gather({})
             except ProcessLost as lost:
                 said = str(lost)
     queue.put((rank, said))

@@ -64,7 +64,7 @@ def made(*, freeze=(), recompute=False, adapters=False, half=False, shard=False)
     if isinstance(adapters, Path):
         lora.restore(policy, adapters)
     if shard:
-        sharding.place(policy, SHARDED)
+        sharding.shard_model(policy, SHARDED)
     optimizer = make_optimizer(policy, Optimization(freeze=freeze))
     return policy, optimizer
 
@@ -98,17 +98,17 @@ def learn(policy, portions):
     """What an update does up to its gradient; the rows that were counted here."""
     whole, done = batch(policy), []
     policy.zero_grad()
-    for rows, counted in sharding.turns(policy, portions, whole):
+    for rows, counted in sharding.micro_batches_of_rank(policy, portions, whole):
         loss = loss_of(policy, whole.select(rows), rows)
         (loss if counted else 0.0 * loss).backward()
         done += rows if counted else []
-    sharding.add_up_gradients(policy)
+    sharding.all_reduce_gradients(policy)
     return done
 
 
 def gradients(policy):
     return {
-        name: None if p.grad is None else sharding.gathered(p.grad).float().clone()
+        name: None if p.grad is None else sharding.unsharded_tensor(p.grad).float().clone()
         for name, p in policy.named_parameters()
     }
 
@@ -143,13 +143,16 @@ def _compared(kind):
     for name, portions in PORTIONS.items():
         if kind and name not in FEWER:
             continue
-        with sharding.whole(sharded), torch.no_grad():  # passes as of one process more than another
+        with (
+            sharding.unsharded(sharded),
+            torch.no_grad(),
+        ):  # passes as of one process more than another
             for _ in range(parallel.rank()):
                 part = batch(sharded).select([1, 4])
                 forward(sharded, part, 1.0)
         done = learn(sharded, portions)
         gradient = gradients(sharded)
-        worst = apart(gradient, _alone(whole, portions)) if parallel.leading() else None
+        worst = apart(gradient, _alone(whole, portions)) if parallel.is_rank_zero() else None
         found[name] = (worst, done)
     return found
 
@@ -173,7 +176,7 @@ def _in_shards():
         "in a pass": seen[0],
     }  # fmt: skip
     like = made()[0].model.state_dict()
-    with sharding.whole(policy), sharding.whole(policy):
+    with sharding.unsharded(policy), sharding.unsharded(policy):
         state = sharding.state_dict(policy.model)
         found["state"] = list(state) == list(like) and all(
             torch.equal(value, like[name]) for name, value in state.items()
@@ -198,17 +201,17 @@ def _updated(folder, kind):
                 _alone(policy, portions)
             norms.append(apply_gradients(accelerator, policy, optimizer, 1e-3, 1.0, where=""))
         found[f"norms, {name}"] = norms
-        if parallel.leading():
+        if parallel.is_rank_zero():
             saved[name] = checkpoint.save(folder / name, State(2), policy, optimizer)
         else:
             checkpoint.assist(policy, optimizer)
     for name, shard in (("whole", True), ("shards", False)):
-        parallel.gathered({})
+        parallel.all_gather({})
         adapters = folder / name / "step-000002" / "model" if kind.get("adapters") else None
         policy, optimizer = made(**kind | {"adapters": adapters}, shard=shard)
         checkpoint.load_optimizer(folder / name / "step-000002", policy, optimizer)
         again = folder / f"{name}, read by the other"
-        if parallel.leading():
+        if parallel.is_rank_zero():
             checkpoint.save(again, State(2), policy, optimizer)
         else:
             checkpoint.assist(policy, optimizer)
@@ -224,7 +227,7 @@ def _everything(folder, rank, port, queue):
             found |= {name: _compared(kind) for name, kind in KINDS.items()}
             for name, kind in [*((name, KINDS[name]) for name in SAVED), ("half", HALF)]:
                 found[f"saved, {name}"] = _updated(folder / name, kind)
-            parallel.gathered({})  # the store goes with process 0: all are done
+            parallel.all_gather({})  # the store goes with process 0: all are done
     except Exception:
         found["error"] = traceback.format_exc()
     queue.put((rank, found))

@@ -64,7 +64,7 @@ def test_of_several_processes_none_goes_by_itself(monkeypatch):
     with stopping.heeding(lambda: True):
         with pytest.raises(stopping.Abandoned):
             stopping.check()
-        monkeypatch.setattr(parallel, "world", lambda: 2)
+        monkeypatch.setattr(parallel, "world_size", lambda: 2)
         stopping.check()
         with pytest.raises(stopping.Abandoned):
             stopping.check_together()

@@ -39,7 +39,7 @@ def prepared(kind, shard, folder=None):
     if folder is not None and options.get("adapters"):
         options["adapters"] = folder / "model"
     policy, _ = made(**options)
-    sharding.place(policy, Compute(shard=shard, device="cpu"))
+    sharding.shard_model(policy, Compute(shard=shard, device="cpu"))
     settings = Optimization(weight_decay=0.1, max_grad_norm=LIMITS[kind])
     optimizer = make_optimizer(policy, settings, shard)
     if folder is not None:
@@ -57,24 +57,26 @@ def update(accelerator, policy, optimizer, portions, limit):
     optimizer.zero_grad()
     alone = policy.zero is None
     for rows in (
-        portions if alone else [rows for rows, _ in sharding.turns(policy, portions, whole)]
+        portions
+        if alone
+        else [rows for rows, _ in sharding.micro_batches_of_rank(policy, portions, whole)]
     ):
         accelerator.backward(loss_of(policy, whole.select(rows), rows))
-        sharding.take_gradients(policy)
+        sharding.accumulate_gradients(policy)
         done += rows
     if not alone:
-        sharding.add_up_gradients(policy)
+        sharding.all_reduce_gradients(policy)
     norm = apply_gradients(accelerator, policy, optimizer, 1e-3, limit, where="")
     optimizer.zero_grad()
     return norm, done
 
 
 def saved(folder, policy, optimizer):
-    if parallel.leading():
+    if parallel.is_rank_zero():
         checkpoint.save(folder, State(2), policy, optimizer)
     else:
         checkpoint.assist(policy, optimizer)
-    parallel.gathered({})
+    parallel.all_gather({})
 
 
 def _trained(folder, shard, kind):
@@ -96,14 +98,14 @@ def _held(shard):
     """Numbers held here: of moments, and of gradients between two micro-batches."""
     accelerator, policy, optimizer = prepared("plain", shard)
     whole, portions = batch(policy), PORTIONS["with and without images"]
-    rows = sharding.turns(policy, portions, whole)[0][0]
+    rows = sharding.micro_batches_of_rank(policy, portions, whole)[0][0]
     accelerator.backward(loss_of(policy, whole.select(rows), rows))
-    sharding.take_gradients(policy)
+    sharding.accumulate_gradients(policy)
     waiting = [p.grad for p in policy.parameters() if p.grad is not None]
     for kept in policy.zero._engine.optimizer.all_grad_tensors.values():
         waiting += kept or []
-    sharding.take_gradients(policy)
-    sharding.add_up_gradients(policy)
+    sharding.accumulate_gradients(policy)
+    sharding.all_reduce_gradients(policy)
     apply_gradients(accelerator, policy, optimizer, 1e-3, None, where="")
     within = [adamw for adamw in policy.zero._within if adamw]
     moments = [v for adamw in within for state in adamw.state.values() for v in state.values()]
@@ -120,10 +122,10 @@ def _not_finite(shard):
     accelerator, policy, optimizer = prepared("plain", shard)
     before = [p.detach().clone() for p in policy.parameters()]
     for p in policy.parameters():
-        p.grad = torch.full_like(p, torch.inf if parallel.leading() else 1.0)
-    sharding.turns(policy, [[0], [1]], batch(policy))
-    sharding.take_gradients(policy)
-    sharding.add_up_gradients(policy)
+        p.grad = torch.full_like(p, torch.inf if parallel.is_rank_zero() else 1.0)
+    sharding.micro_batches_of_rank(policy, [[0], [1]], batch(policy))
+    sharding.accumulate_gradients(policy)
+    sharding.all_reduce_gradients(policy)
     message = ""
     try:
         apply_gradients(accelerator, policy, optimizer, 1e-3, LIMITS["plain"], where="here")
@@ -144,7 +146,7 @@ def _everything(folder, rank, port, queue):
             for shard in STAGES:
                 found[f"held, {shard}"] = _held(shard)
                 found[f"not finite, {shard}"] = _not_finite(shard)
-            parallel.gathered({})  # the store goes with process 0: all are done
+            parallel.all_gather({})  # the store goes with process 0: all are done
     except Exception:
         found["error"] = traceback.format_exc()
     queue.put((rank, found))

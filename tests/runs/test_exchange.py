@@ -15,14 +15,14 @@ from vexp.runs.evaluations import read_samples
 from vexp.runs.exchange import export
 from vexp.runs.execute import execute
 from vexp.runs.imports.exported import import_
-from vexp.runs.rows import Row, rows
+from vexp.runs.rows import ResultRow, rows
 from vexp.runs.store import RunStore
 
 
 def plain(store, names=None) -> list[tuple]:
     """Rows without the places where they lie."""
     places = ("folder", "provenance")
-    fields = [f.name for f in dataclasses.fields(Row) if f.name not in places]
+    fields = [f.name for f in dataclasses.fields(ResultRow) if f.name not in places]
     return [tuple(getattr(row, name) for name in fields) for row in rows(store, names)]
 
 

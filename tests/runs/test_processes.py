@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.train.fakes import SMALLEST
 from vexp.errors import ConfigError
-from vexp.runs.processes import Span, span_of
+from vexp.runs.processes import Topology, span_of
 from vexp.runs.store import RunStore
 from vexp.spec.identity import training_id
 from vexp.spec.resolve import resolve
@@ -278,15 +278,15 @@ def test_more_processes_than_gpus_is_one_message(monkeypatch):
     run = resolve(["compute.processes=3"])
     with pytest.raises(ConfigError, match="3 processes on one machine need as many GPUs"):
         span_of(run, None)
-    assert span_of(resolve(["compute.processes=2"]), None) == Span(1, 2)
-    assert span_of(resolve(["compute.processes=3", "compute.device=cpu"]), None) == Span(1, 3)
+    assert span_of(resolve(["compute.processes=2"]), None) == Topology(1, 2)
+    assert span_of(resolve(["compute.processes=3", "compute.device=cpu"]), None) == Topology(1, 3)
 
 
 def test_a_launcher_that_gives_another_number_is_one_message():
     run = resolve(["compute.processes=3"])
     with pytest.raises(ConfigError, match=r"3 processes are asked for.*4 \(2 nodes with 2 each\)"):
-        span_of(run, Span(2, 2))
-    assert span_of(resolve(["compute.device=cpu"]), Span(2, 2)) == Span(2, 2)
+        span_of(run, Topology(2, 2))
+    assert span_of(resolve(["compute.device=cpu"]), Topology(2, 2)) == Topology(2, 2)
     slurm = ["launcher=slurm", "launcher.nodes=2", "launcher.gpus=2", "launcher.tasks_per_node=2"]
     resolve([*slurm, "compute.processes=4"])
     with pytest.raises(ConfigError, match="3 processes are asked for"):

@@ -110,8 +110,8 @@ def test_states_are_read_from_names(store, timing):
     states = [found[folder].state for folder in folders]
     assert states == ["new", "stopped", "failed", "done", "running"]
     assert [found[folder].attempts for folder in folders] == [0, 1, 1, 1, 1]
-    assert found[folders[2]].failure == records.Failure(kind="oom")
-    assert found[folders[4]].progress == records.Progress(step=3)
+    assert found[folders[2]].failure == records.FailureRecord(kind="oom")
+    assert found[folders[4]].progress == records.ProgressRecord(step=3)
     assert found[folders[4]].owner == claim.owner
     assert found[folders[4]].silent_s < 60
     claim.release("stopped")

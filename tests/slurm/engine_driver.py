@@ -17,15 +17,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from vexp.engine._process import Far, Gone, Silent
+from vexp.engine._process import EngineDied, EngineSilent, RemoteProcess
 
 CHILD = """
 import os, sys
 from pathlib import Path
-from vexp.engine._process import Inbox
+from vexp.engine._process import Mailbox
 home = Path(sys.argv[1])
 home.mkdir()
-inbox = Inbox(home, sys.argv[3])
+inbox = Mailbox(home, sys.argv[3])
 for tensors, plain in inbox:
     node, gpus = os.environ["SLURMD_NODENAME"], os.environ.get("CUDA_VISIBLE_DEVICES", "")
     inbox.reply({"pid": os.getpid(), "node": node, "gpus": gpus, "of": len(plain)}, tensors)
@@ -36,11 +36,11 @@ def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     count, born = 0, time.monotonic()
 
-    def started() -> tuple[Far, dict]:
+    def started() -> tuple[RemoteProcess, dict]:
         nonlocal count
         count += 1
         child = [sys.executable, "-c", CHILD, str(folder / f"home{count}")]
-        process = Far(child, folder, 100.0, node=1, cpus=2)
+        process = RemoteProcess(child, folder, 100.0, node=1, cpus=2)
         process.send({})
         return process, process.receive()[1]
 
@@ -82,14 +82,14 @@ def main(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def _broken(process: Far) -> str:
+def _broken(process: RemoteProcess) -> str:
     """How talking to it ends, which it may take a moment to do."""
     end = time.monotonic() + 20
     try:
         while time.monotonic() < end:
             process.send({})
             process.receive()
-    except (Gone, Silent) as error:
+    except (EngineDied, EngineSilent) as error:
         return f"{type(error).__name__}: {error.problem.what}"
     return "it still answers"
 

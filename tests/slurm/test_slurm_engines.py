@@ -48,9 +48,13 @@ def test_a_process_on_another_node_answers_and_never_outlives_what_it_serves(
     found = json.loads((folder / "found.json").read_text())
     assert (found["here"], found["there"], found["gpus"]) == ("n1", "n2", "0")
     assert found["whole"]
-    assert found["killed"].startswith("Gone: the engine's process has ended: killed by SIGKILL")
-    assert found["srun_killed"].startswith("Gone: ")
-    assert found["hangs"].startswith("Silent: the engine's process gave no sign of life for 2 s")
+    assert found["killed"].startswith(
+        "EngineDied: the engine's process has ended: killed by SIGKILL"
+    )
+    assert found["srun_killed"].startswith("EngineDied: ")
+    assert found["hangs"].startswith(
+        "EngineSilent: the engine's process gave no sign of life for 2 s"
+    )
     assert not (found["srun_killed_left"] or found["hangs_left"] or found["ended_left"])
 
     assert psutil.pid_exists(found["last"])

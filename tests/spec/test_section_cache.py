@@ -12,7 +12,7 @@ from vexp.errors import DataError
 from vexp.spec.problems import problems_of
 from vexp.spec.resolve import resolve
 from vexp.spec.run import RL, Compute, Prompt, RunSpec, replace
-from vexp.spec.section_cache import ByReads
+from vexp.spec.section_cache import SectionCache
 
 PROMPTS = [Prompt(system=text) for text in ("", "one", "two")]
 PARTS = [RL(steps=steps) for steps in (1, 2)]
@@ -31,7 +31,7 @@ def either(run):
 @given(st.lists(st.tuples(st.sampled_from(PROMPTS), st.sampled_from(PARTS), st.integers(0, 3))))
 def test_it_is_the_function_called_once_for_what_it_reads(base, drawn):
     called = []
-    remembered = ByReads(lambda run: called.append(1) or either(run))
+    remembered = SectionCache(lambda run: called.append(1) or either(run))
     for prompt, rl, seed in drawn:
         run = replace(base, prompt=prompt, rl=rl, seed=seed)
         assert remembered(run) == either(run)
@@ -41,7 +41,7 @@ def test_it_is_the_function_called_once_for_what_it_reads(base, drawn):
 
 def test_an_equal_section_is_looked_at_again(base):
     called = []
-    remembered = ByReads(lambda run: called.append(1) or run.rl.steps)
+    remembered = SectionCache(lambda run: called.append(1) or run.rl.steps)
     for _ in range(2):
         assert remembered(replace(base, rl=RL(steps=7))) == 7
     assert len(called) == 2  # who it is counts, not what it equals: 1 equals 1.0 and true
@@ -58,7 +58,7 @@ def test_an_equal_section_is_looked_at_again(base):
 )
 def test_methods_and_properties_of_a_run_count_by_the_sections_that_they_read(base, function):
     called = []
-    remembered = ByReads(lambda run: called.append(1) or function(run))
+    remembered = SectionCache(lambda run: called.append(1) or function(run))
     for seed in (1, 2, 3):
         run = replace(base, seed=seed)
         assert remembered(run) == function(run)
@@ -80,7 +80,7 @@ def test_methods_and_properties_of_a_run_count_by_the_sections_that_they_read(ba
     ],
 )
 def test_one_that_reads_a_run_in_another_way_is_called_each_time(base, function):
-    remembered = ByReads(function)
+    remembered = SectionCache(function)
     for seed in (1, 2, 1, 3):
         run = replace(base, seed=seed)
         assert remembered(run) == function(run)
@@ -90,7 +90,7 @@ def test_its_errors_are_its_own(base):
     def fails(run):
         raise DataError(f"no data for {run.seed}")
 
-    remembered = ByReads(fails)
+    remembered = SectionCache(fails)
     for seed in (1, 2):
         with pytest.raises(DataError, match=f"no data for {seed}"):
             remembered(replace(base, seed=seed))

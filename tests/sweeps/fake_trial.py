@@ -23,7 +23,7 @@ from vexp.files import append_line, new_folder, read_json, write_json
 from vexp.runs.evaluations import units
 from vexp.runs.execute import execute
 from vexp.runs.store import RunFolder, RunStore
-from vexp.runs.workspace import Silent
+from vexp.runs.workspace import SilentReporter
 from vexp.spec.run import RunSpec
 
 
@@ -83,7 +83,7 @@ def main() -> int:
         judge = Judge.of(given.trial.resolve(), folder)
     try:
         done = execute(
-            run, reporter=Silent(), store=store, folder=folder, evaluate=False, judge=judge
+            run, reporter=SilentReporter(), store=store, folder=folder, evaluate=False, judge=judge
         )
     except VexpError as error:
         print(error, flush=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.conftest import Nobody
-from vexp.records import Failure
-from vexp.sweeps.circuit_breaker import Hold, held, signature
+from vexp.records import FailureRecord
+from vexp.sweeps.circuit_breaker import CircuitBreaker, held, signature
 from vexp.sweeps.launch import Failed, launch
 from vexp.sweeps.watch import settled
 from vexp.sweeps.worker import work
@@ -116,7 +116,7 @@ def test_a_retry_may_be_of_some_kinds_or_signatures(plan, fabricate):
 
 
 def test_numbers_do_not_tell_signatures_apart():
-    one = Failure(signature="ValueError at x.py:3", message="step 17 of 0x7f: 1.5e-3")
-    other = Failure(signature="ValueError at x.py:3", message="step 18 of 0x80: 2.5e-4")
+    one = FailureRecord(signature="ValueError at x.py:3", message="step 17 of 0x7f: 1.5e-3")
+    other = FailureRecord(signature="ValueError at x.py:3", message="step 18 of 0x80: 2.5e-4")
     assert signature(one) == signature(other)
-    assert Hold().signature([]) is None
+    assert CircuitBreaker().signature([]) is None

@@ -20,7 +20,7 @@ from vexp.sweeps import supervise as module
 from vexp.sweeps.arrays import Batch
 from vexp.sweeps.launch import launch
 from vexp.sweeps.record_end import Aftermath
-from vexp.sweeps.retry_policy import Policy, ends
+from vexp.sweeps.retry_policy import RetryPolicy, ends
 from vexp.sweeps.supervise import Ended, Standstill, supervise
 from vexp.sweeps.task import why_told
 
@@ -35,7 +35,7 @@ def ended(run, kind, count):
 
 def test_each_kind_is_counted_by_itself_and_only_since_the_last_retry(folder):
     _, run = folder
-    policy = Policy(Retry(timeout=2, infra=1))
+    policy = RetryPolicy(Retry(timeout=2, infra=1))
     ended(run, "timeout", 2)
     ended(run, "preempted", 5)
     acquire(run.folder).release("expired")  # left no record
@@ -45,24 +45,24 @@ def test_each_kind_is_counted_by_itself_and_only_since_the_last_retry(folder):
     ended(run, "timeout", 1)
     assert not policy.goes_on(run.folder, "timeout")
     assert policy.goes_on(run.folder, "timeout", since=1)
-    assert not Policy().goes_on(run.folder, "timeout") or Retry().timeout >= 3
+    assert not RetryPolicy().goes_on(run.folder, "timeout") or Retry().timeout >= 3
     ended(run, "code", 1)
-    assert not Policy().goes_on(run.folder, "code")
+    assert not RetryPolicy().goes_on(run.folder, "code")
 
 
 def test_the_policy_that_a_launch_writes_is_the_one_that_workers_read(plan):
     before = plan(ONE)
     launch(before, Nobody())
     launcher = before.points[0].run.launcher
-    assert Policy.read(before.state.folder) == Policy.of(launcher)
-    assert Policy.read(before.state.folder).stuck_after_s == 3600
+    assert RetryPolicy.read(before.state.folder) == RetryPolicy.of(launcher)
+    assert RetryPolicy.read(before.state.folder).stuck_after_s == 3600
     (before.state.folder / "policy.json").write_text("{torn")
-    assert Policy.read(before.state.folder) == Policy()
+    assert RetryPolicy.read(before.state.folder) == RetryPolicy()
 
 
 def test_an_end_too_many_makes_a_failed_run_that_says_what_to_do(folder, plan):
     _, run = folder
-    aftermath = Aftermath(run, Policy(Retry(oom=1)))
+    aftermath = Aftermath(run, RetryPolicy(Retry(oom=1)))
     for allowed in (True, False):
         first = read_marks(run.folder).next
         claim = acquire(run.folder)
@@ -76,7 +76,7 @@ def test_an_end_too_many_makes_a_failed_run_that_says_what_to_do(folder, plan):
 
 def test_ends_before_the_run_was_claimed_count_too(folder, plan):
     _, run = folder
-    aftermath = Aftermath(run, Policy(Retry(infra=1)))
+    aftermath = Aftermath(run, RetryPolicy(Retry(infra=1)))
     found = [aftermath.again("infra", "no progress", read_marks(run.folder).next) for _ in range(2)]
     assert found == [True, False]
     assert run.status().state == "failed"
@@ -86,7 +86,7 @@ def test_an_attempt_that_failed_keeps_its_own_record(folder, fabricate, plan):
     _, run = folder
     first = read_marks(run.folder).next
     fabricate.failed(plan(ONE).runs[0].training.run, MemoryError("at step 3"))
-    assert not Aftermath(run, Policy()).again("oom", "x", first)
+    assert not Aftermath(run, RetryPolicy()).again("oom", "x", first)
     assert run.status().failure.message == "at step 3"
     assert run.status().attempts == 1
 

@@ -19,7 +19,7 @@ from vexp.runs.process_id import _process
 from vexp.sweeps import arrays, sbatch, slurm
 from vexp.sweeps.batch import Batch
 from vexp.sweeps.plan import refreshed
-from vexp.sweeps.retry_policy import Policy, ends
+from vexp.sweeps.retry_policy import RetryPolicy, ends
 from vexp.sweeps.settle import settle
 from vexp.sweeps.status import failures, progress
 
@@ -230,7 +230,7 @@ def test_a_task_that_came_as_far_as_vexp_or_was_cancelled_does_not(fake, folder)
 
 def test_after_the_retries_it_is_a_failed_run_that_names_job_and_log(fake, folder, plan):
     state, run = folder
-    for number in range(1, Policy().retry.infra + 2):
+    for number in range(1, RetryPolicy().retry.infra + 2):
         batch = Batch(f"b{number}", (run.name,), "code", str(number))
         batch.write(state)
         log = batch.log(state, f"{number}_0")

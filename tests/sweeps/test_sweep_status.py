@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vexp.cli.status import SHOWN, command
 from vexp.files import write_json
-from vexp.records import Failure
+from vexp.records import FailureRecord
 from vexp.runs.heartbeat import duration
 from vexp.sweeps import status
 from vexp.sweeps.show import failures_text, progress_data, progress_table, size
@@ -124,7 +124,7 @@ def test_failures_are_grouped_by_what_they_have_in_common(plan, fabricate):
 
 def test_different_messages_at_one_place_stay_apart():
     def of(message):
-        return signature(Failure(signature="ValueError at x.py:3", message=message))
+        return signature(FailureRecord(signature="ValueError at x.py:3", message=message))
 
     assert of("3 rows") == of("14 rows")
     assert of("3 rows") != of("3 columns")

@@ -29,7 +29,7 @@ from vexp.runs.heartbeat import BEATS, DEFAULT, beat
 from vexp.runs.process_id import Owner
 from vexp.spec.identity import training_id
 from vexp.sweeps.launch import launch
-from vexp.sweeps.retry_policy import Policy
+from vexp.sweeps.retry_policy import RetryPolicy
 from vexp.sweeps.show import silent_lines, workers_lines
 from vexp.sweeps.takeover import Takeover
 from vexp.sweeps.watch import watch
@@ -147,7 +147,7 @@ def test_the_fourth_time_it_is_a_failed_run(plan, store):
         claimed(store, plan(ONE).runs[0].training.run)
         assert plan(ONE).runs[0].state == "running"
         Clocked(plan).wait(100)
-        expected = "stopped" if attempt <= Policy().retry.infra else "failed"
+        expected = "stopped" if attempt <= RetryPolicy().retry.infra else "failed"
         assert plan(ONE).runs[0].state == expected
     failure = plan(ONE).runs[0].status.failure
     assert failure.message.startswith("pid 7 on elsewhere gave no heartbeat for 60 s; this was")

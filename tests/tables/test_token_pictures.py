@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vexp.cli.main import cli
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
-from vexp.runs.workspace import Silent
+from vexp.runs.workspace import SilentReporter
 from vexp.spec.resolve import resolve
 from vexp.tables import tokens
 
@@ -24,7 +24,7 @@ HOSTILE = "</text><script>alert(1)</script>&amp;\"'\x00\x1b[31m\ud800\n"
 
 
 def response(*pairs, question="Which?", verdict="(right)"):
-    return tokens.Shown(question, verdict, pairs)
+    return tokens.ShownTokens(question, verdict, pairs)
 
 
 def sample(name, **fields):
@@ -154,7 +154,7 @@ def home(tmp_path_factory):
             f"+evaluator.vgpo={{name: credit, credit: vgpo, {small}}}",
         ]
     )  # fmt: skip
-    execute(run, reporter=Silent(), store=RunStore(root))
+    execute(run, reporter=SilentReporter(), store=RunStore(root))
     return root
 
 
@@ -188,6 +188,6 @@ def test_mistakes_are_named(home, arguments, message):
 
 def test_a_run_without_tokens_says_how_to_get_some(home, tmp_path):
     run = resolve(["stages=[]", "~evaluator.heldout", f"results_dir={tmp_path}"])
-    execute(run, reporter=Silent(), store=RunStore(tmp_path))
+    execute(run, reporter=SilentReporter(), store=RunStore(tmp_path))
     found = vexp(tmp_path)
     assert "+evaluator.credit=credit" in str(found.exception)

@@ -120,7 +120,9 @@ def test_a_checkpoint_without_the_former_weights_cannot_be_gone_on_from(tmp_path
         off_policy.pending(learner, State(step=2), tmp_path)
 
 
-def test_an_engine_that_works_ahead_is_told_before_the_update_what_it_will_be_asked(monkeypatch):
+def test_an_engine_that_supports_prefetch_is_told_before_the_update_what_it_will_be_asked(
+    monkeypatch,
+):
     """With the weights, prompts, keys and settings of the question that comes after the update."""
     told, asked = [], []
 
@@ -134,8 +136,8 @@ def test_an_engine_that_works_ahead_is_told_before_the_update_what_it_will_be_as
         noted(asked, policy, batch, ids, sampling)
         return plain(self, policy, batch, ids, sampling)
 
-    monkeypatch.setattr(HF, "works_ahead", True)
-    monkeypatch.setattr(HF, "begin", lambda self, *arguments: noted(told, *arguments))
+    monkeypatch.setattr(HF, "supports_prefetch", True)
+    monkeypatch.setattr(HF, "prefetch", lambda self, *arguments: noted(told, *arguments))
     monkeypatch.setattr(HF, "generate", generate)
     more = ("rollout=noisy", "rollout.group_size=2", "rollout.midpoint=2")
     learner, state = make_learner(coin_run(*STALE, *more), None, None, "cpu"), State()

@@ -59,11 +59,11 @@ def test_it_answers_as_hf_does_and_gets_new_weights(policy):
 def test_what_it_was_told_to_begin_with_is_what_it_answers(policy):
     expected = ask(policy, engine=HF())
     batch = policy.encode(ragged_items(), PROMPT)
-    APART.begin(policy, batch, IDS, SAMPLING)
+    APART.prefetch(policy, batch, IDS, SAMPLING)
     other = Sampling(group_size=2, max_response_length=4)
     assert len(_vllm._live.begun) == 1
     alike(ask(policy, engine=HF(), sampling=other), ask(policy, other))  # it is let go of
-    APART.begin(policy, batch, IDS, SAMPLING)
+    APART.prefetch(policy, batch, IDS, SAMPLING)
     alike(expected, ask(policy))
     assert _vllm._live.begun == []
 
@@ -85,7 +85,7 @@ def test_killed_in_the_middle_of_a_batch_it_is_started_again_and_says_the_same(p
 def test_killed_between_two_batches_it_is_started_again(policy):
     expected = ask(policy)
     batch = policy.encode(ragged_items(), PROMPT)
-    APART.begin(policy, batch, IDS, SAMPLING)
+    APART.prefetch(policy, batch, IDS, SAMPLING)
     psutil.Process(_vllm._live.process.pid).kill()
     assert torch.equal(ask(policy).tokens, expected.tokens)
 

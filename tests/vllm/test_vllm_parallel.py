@@ -14,7 +14,7 @@ from tests.tiny import ragged_items
 from tests.vllm.test_vllm_apart import APART, SAMPLING, ask
 from tests.vllm.test_vllm_engine import alike, ends_early, fresh
 from vexp.engine import _vllm
-from vexp.engine._vllm_server import Served, arguments
+from vexp.engine._vllm_server import ModelSpec, arguments
 from vexp.engine.base import Sampling
 from vexp.engine.hf import HF
 from vexp.engine.vllm import VLLM
@@ -80,7 +80,7 @@ def test_vllm_starts_on_a_gpu_that_the_trainer_has_most_of(tmp_path):
     """vLLM's own check of what is free, with what it is told and a GPU of 80 GiB."""
     from vllm.v1.worker.utils import request_memory
 
-    given = arguments(Served.of(APART, fresh()), tmp_path)
+    given = arguments(ModelSpec.of(APART, fresh()), tmp_path)
     gpu = SimpleNamespace(total_memory=80 << 30, free_memory=6 << 30, device_="cuda:0")
     share = SimpleNamespace(gpu_memory_utilization=given["gpu_memory_utilization"])
     assert request_memory(gpu, share) <= 1 << 30

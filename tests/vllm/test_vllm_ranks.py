@@ -21,10 +21,10 @@ from tests.runs.test_processes import (
     weights,
 )
 from tests.vllm.test_vllm_engine import ENGINE, SMALL, fresh
-from vexp.engine._vllm_server import Served, arguments
+from vexp.engine._vllm_server import ModelSpec, arguments
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
-from vexp.runs.workspace import Silent
+from vexp.runs.workspace import SilentReporter
 from vexp.spec.resolve import resolve
 
 # Three prompts: one process decodes twice as many responses as the other one.
@@ -35,7 +35,7 @@ HERE = ("engine=vllm", *SMALL)
 def alone(folder, *overrides):
     """The run of one process that generates with `hf`."""
     run, store = resolve([*RUN, *overrides]), RunStore(folder / "results")
-    execute(run, reporter=Silent(), store=store, evaluate=False)
+    execute(run, reporter=SilentReporter(), store=store, evaluate=False)
     return only(folder)
 
 
@@ -78,7 +78,7 @@ def test_on_a_machine_with_several_gpus_it_takes_its_processs_own(monkeypatch, t
     from vllm.config import ParallelConfig
     from vllm.v1.executor.abstract import Executor
 
-    served = dataclasses.replace(Served.of(ENGINE, fresh()), device="cuda")
+    served = dataclasses.replace(ModelSpec.of(ENGINE, fresh()), device="cuda")
     found = {}
     for number in (0, 3):
         monkeypatch.setattr("torch.cuda.current_device", lambda number=number: number)

@@ -14,7 +14,7 @@ from vexp.errors import EngineFailed
 from vexp.runs import engine_switch
 from vexp.runs.execute import execute
 from vexp.runs.store import RunStore
-from vexp.runs.workspace import Silent
+from vexp.runs.workspace import SilentReporter
 from vexp.spec.resolve import resolve
 from vexp.train import off_policy
 from vexp.train.checkpoint import State
@@ -49,10 +49,10 @@ def test_a_run_whose_vllm_broke_down_goes_on_with_hf(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Server, "answer", breaks)
     with pytest.raises(EngineFailed, match="the kernel is gone") as caught:
-        execute(run, reporter=Silent(), store=store, evaluate=False)
+        execute(run, reporter=SilentReporter(), store=store, evaluate=False)
     assert "--switch engine=hf" in str(caught.value)
     assert [status.state for status in store.statuses()] == ["stopped"]
-    outcome = execute(run, reporter=Silent(), store=store, evaluate=False, engine=HF())
+    outcome = execute(run, reporter=SilentReporter(), store=store, evaluate=False, engine=HF())
     assert outcome.state == "finished"
     told = "mixed: engine=hf from step 3 on (engine=vllm before)"
     assert engine_switch.mixed(outcome.run.folder) == told
@@ -60,15 +60,15 @@ def test_a_run_whose_vllm_broke_down_goes_on_with_hf(tmp_path, monkeypatch):
     assert _vllm._live is None  # a run that is over keeps no engine
 
 
-def test_one_update_late_the_engine_works_ahead_and_everything_stays_the_same(monkeypatch):
+def test_one_update_late_the_engine_supports_prefetch_and_everything_stays_the_same(monkeypatch):
     found, begun = {}, []
-    plain = _vllm._Apart.begin
+    plain = _vllm._Subprocess.begin
 
-    def begin(self, asked):
+    def prefetch(self, asked):
         begun.append(asked.sampling.step)
         plain(self, asked)
 
-    monkeypatch.setattr(_vllm._Apart, "begin", begin)
+    monkeypatch.setattr(_vllm._Subprocess, "prefetch", prefetch)
     for name, engine in (("hf", ()), ("here", VLLM), ("apart", APART)):
         run = resolve([*RUN, *LEARNS, *engine, "rl.staleness=1", "rl.steps=4"])
         learner, state = make_learner(run, None, None, "cpu"), State()
@@ -96,7 +96,7 @@ def test_each_process_of_a_run_has_an_engine_beside_it(tmp_path):
         more = ("rl.steps=2", f"results_dir={tmp_path / name}")
         store = RunStore(tmp_path / name)
         run = resolve([*RUN, *LEARNS, *engine, *more])
-        execute(run, reporter=Silent(), store=store, evaluate=False)
+        execute(run, reporter=SilentReporter(), store=store, evaluate=False)
         found[name] = rows_of(store)
     assert len(found["apart"]) == 2
     for one, other in zip(found["hf"], found["apart"], strict=True):

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from vexp.annotate.journal import Journal
+from vexp.annotate.journal import AnnotationJournal
 from vexp.endpoint.client import Client
-from vexp.endpoint.request import Request
+from vexp.endpoint.request import ChatRequest
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import ConfigError, EndpointError, Problem
 
@@ -50,14 +50,16 @@ def _key(endpoint: Endpoint) -> str | None:
 class Asking:
     """Implements `Ask` for one item; counts the answers that could not be read."""
 
-    def __init__(self, journal: Journal, clients: Mapping[Endpoint, Client], item_id: str) -> None:
+    def __init__(
+        self, journal: AnnotationJournal, clients: Mapping[Endpoint, Client], item_id: str
+    ) -> None:
         self._journal = journal
         self._clients = clients
         self._id = item_id
         self.step = ""  # who asks now
         self.misread: Counter[str] = Counter()  # answers that could not be read, by step
 
-    def __call__(self, request: Request, read: Callable[[str], T]) -> T:
+    def __call__(self, request: ChatRequest, read: Callable[[str], T]) -> T:
         reason = ""
         for _ in range(request.endpoint.asked_again + 1):
             answer = self._answer(request)
@@ -69,7 +71,7 @@ class Asking:
                 request = request.again(answer, reason)
         raise Nonsense(f"an answer cannot be read: {reason}", where=f"{self.step}, {self._id}")
 
-    def _answer(self, request: Request) -> str:
+    def _answer(self, request: ChatRequest) -> str:
         def find() -> Mapping[str, Any]:
             return vars(self._clients[request.endpoint].complete(request)) | {
                 "endpoint": request.endpoint.base_url,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from vexp.annotate.spec import SPLIT, Annotation
 from vexp.dataset.base import Item
-from vexp.endpoint.request import Request
+from vexp.endpoint.request import ChatRequest
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import DataError, EndpointError
 
@@ -36,7 +36,7 @@ class Estimate:
     reply_tokens_at_most: float = 0.0
     cost_at_most: float | None = None  # US$; None where no price is set
 
-    def add(self, request: Request, times: float) -> None:
+    def add(self, request: ChatRequest, times: float) -> None:
         endpoint = request.endpoint
         prompt = len(request.text) / CHARACTERS_PER_TOKEN
         if request.picture:
@@ -63,9 +63,9 @@ class _Counting:
     """Implements `Ask` by taking down what would be asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
+        self.asked: list[ChatRequest] = []
 
-    def __call__(self, request: Request, read: Callable[[str], T]) -> T:
+    def __call__(self, request: ChatRequest, read: Callable[[str], T]) -> T:
         self.asked.append(request)
         raise _Counted("a dry run asks nothing")
 
@@ -86,7 +86,7 @@ def estimate(spec: Annotation, missing: list[int]) -> list[Estimate]:
     return list(found.values())
 
 
-def _requests(spec: Annotation, item: Item) -> Iterator[tuple[str, float, Request]]:
+def _requests(spec: Annotation, item: Item) -> Iterator[tuple[str, float, ChatRequest]]:
     """Step, how often, and what is asked."""
     if item.image is None:
         return
@@ -109,12 +109,12 @@ def _requests(spec: Annotation, item: Item) -> Iterator[tuple[str, float, Reques
         yield "validator", boxes, request
 
 
-def _asked(call: Callable[[Any], object]) -> list[Request]:
+def _asked(call: Callable[[Any], object]) -> list[ChatRequest]:
     counting = _Counting()
     with contextlib.suppress(_Counted):
         call(counting)
     return counting.asked
 
 
-def _model(endpoints: Mapping[str, Endpoint], step: str, request: Request) -> str:
+def _model(endpoints: Mapping[str, Endpoint], step: str, request: ChatRequest) -> str:
     return endpoints.get(step, request.endpoint).model

@@ -11,7 +11,7 @@ from typing import Any
 
 from vexp.annotate import boxes, phrases
 from vexp.annotate.client_pool import Asking, Nonsense
-from vexp.annotate.journal import Journal
+from vexp.annotate.journal import AnnotationJournal
 from vexp.annotate.spec import Annotation
 from vexp.config.hashing import plain, written
 from vexp.dataset.base import Box, Item
@@ -51,7 +51,7 @@ class Annotator:
     """Finds the evidence of one item after the other."""
 
     spec: Annotation
-    journal: Journal
+    journal: AnnotationJournal
 
     def evidence(self, item: Item, ask: Asking) -> Evidence:
         """The evidence of an item.

@@ -16,7 +16,7 @@ from typing import Any
 from vexp.files import append_line, storage_errors
 
 
-class Journal:
+class AnnotationJournal:
     """Answers by the key of their question, and finished items by what decides them."""
 
     def __init__(self, path: Path) -> None:

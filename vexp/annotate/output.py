@@ -13,7 +13,7 @@ from typing import Any
 from vexp import __version__
 from vexp.annotate.client_pool import tokens
 from vexp.annotate.folder import EVIDENCE, MANIFEST, ROWS, SOURCE
-from vexp.annotate.journal import Journal
+from vexp.annotate.journal import AnnotationJournal
 from vexp.annotate.spec import Annotation
 from vexp.config.schema import to_dict
 from vexp.errors import DataError
@@ -26,7 +26,7 @@ _CELLS = ("id", "image", "question", "answer", "boxes", "tag", "demonstration")
 
 
 @dataclass
-class Summary:
+class AnnotationSummary:
     """What came of an annotation."""
 
     items: int = 0
@@ -46,10 +46,10 @@ def write(
     spec: Annotation,
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
-    journal: Journal,
+    journal: AnnotationJournal,
     started: str,
     unanswered: int,
-) -> Summary:
+) -> AnnotationSummary:
     """Write rows, evidence, manifest and provenance into `folder`.
 
     Raises:
@@ -86,10 +86,12 @@ def write(
 
 
 def _summary(
-    spec: Annotation, rows: Sequence[Mapping[str, Any]], journal: Journal, unanswered: int
-) -> Summary:
+    spec: Annotation, rows: Sequence[Mapping[str, Any]], journal: AnnotationJournal, unanswered: int
+) -> AnnotationSummary:
     pools = Counter(row["tag"] for row in rows)
-    found = Summary(len(rows) + unanswered, pools["single"], pools["multi"], unanswered=unanswered)
+    found = AnnotationSummary(
+        len(rows) + unanswered, pools["single"], pools["multi"], unanswered=unanswered
+    )
     verdicts: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     misread: Counter[str] = Counter()
@@ -109,7 +111,9 @@ def _summary(
     return found
 
 
-def _asked(spec: Annotation, journal: Journal) -> tuple[list[dict[str, Any]], float | None]:
+def _asked(
+    spec: Annotation, journal: AnnotationJournal
+) -> tuple[list[dict[str, Any]], float | None]:
     """Requests and tokens by model, and what they cost by the prices that are set now."""
     prices = {
         (e.base_url, e.model): (e.prompt_price, e.reply_price) for e in spec.endpoints().values()

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from vexp.annotate.client_pool import Asking, open_clients
 from vexp.annotate.evidence import Annotator, Evidence
 from vexp.annotate.folder import JOURNAL, growing, image_cell, publish
-from vexp.annotate.journal import Journal
-from vexp.annotate.output import Summary, write
+from vexp.annotate.journal import AnnotationJournal
+from vexp.annotate.output import AnnotationSummary, write
 from vexp.annotate.spec import SPLIT, Annotation
-from vexp.annotate.work import Done, Workers
+from vexp.annotate.work import Completed, Workers
 from vexp.dataset.base import Item
 from vexp.endpoint.client import Client, Refused, Unavailable
 from vexp.endpoint.settings import Endpoint
@@ -26,7 +26,7 @@ from vexp.runs.stop import StopRequest
 STEP = "annotate"  # as the progress display calls it
 
 
-class Reporter(Protocol):
+class AnnotationReporter(Protocol):
     """Who shows the progress to the user."""
 
     def progress(
@@ -39,8 +39,8 @@ class Reporter(Protocol):
 
 
 def annotate(
-    spec: Annotation, output: Path, reporter: Reporter, *, skip_unanswered: bool = False
-) -> Summary:
+    spec: Annotation, output: Path, reporter: AnnotationReporter, *, skip_unanswered: bool = False
+) -> AnnotationSummary:
     """Annotate the training split of `spec.dataset` into the new folder `output`.
 
     One that was stopped or killed goes on where it was. With `skip_unanswered`, items for which an
@@ -54,7 +54,7 @@ def annotate(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with growing(output) as folder:
-        journal = Journal(folder / JOURNAL)
+        journal = AnnotationJournal(folder / JOURNAL)
         if journal.damaged:
             reporter.note(f"{journal.damaged} damaged lines of the journal were passed over")
         unanswered = _Session(spec, folder, journal, reporter).run()
@@ -73,8 +73,8 @@ class _Session:
 
     spec: Annotation
     folder: Path
-    journal: Journal
-    reporter: Reporter
+    journal: AnnotationJournal
+    reporter: AnnotationReporter
 
     def run(self) -> dict[int, EndpointError]:
         """Annotate them; returns those for which an endpoint gave no answer."""
@@ -164,7 +164,7 @@ class _Session:
         counts: Counter[str],
         clients: Mapping[Endpoint, Client],
         unanswered: int,
-        result: Done,
+        result: Completed,
     ) -> None:
         tries = sum(sum(client.troubles.values()) for client in clients.values())
         shown = {name: counts[name] for name in ("single", "multi")}

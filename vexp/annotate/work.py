@@ -12,7 +12,7 @@ from vexp.errors import Interrupted
 
 
 @dataclass(frozen=True)
-class Done:
+class Completed:
     """What became of an item: what the work returned, or why it failed."""
 
     index: int
@@ -38,12 +38,12 @@ class Workers:
         self._stop = stop
         self._taking = threading.Lock()
         # Bounded, so that threads are never far ahead of whoever decides to stop them.
-        self._out: queue.Queue[Done | None] = queue.Queue(maxsize=count)
+        self._out: queue.Queue[Completed | None] = queue.Queue(maxsize=count)
         self._left = count
         for number in range(count):
             threading.Thread(target=self._run, name=f"annotate-{number}", daemon=True).start()
 
-    def results(self, look: Callable[[], None]) -> Iterator[Done]:
+    def results(self, look: Callable[[], None]) -> Iterator[Completed]:
         """Results as they come, until every thread has ended; `look` is called now and then."""
         while self._left:
             look()
@@ -63,9 +63,9 @@ class Workers:
             if index is None:
                 break
             try:
-                self._out.put(Done(index, self._work(index)))
+                self._out.put(Completed(index, self._work(index)))
             except Interrupted:
                 break
             except BaseException as error:  # noqa: BLE001  (it is raised where results are read)
-                self._out.put(Done(index, error=error))
+                self._out.put(Completed(index, error=error))
         self._out.put(None)

@@ -17,7 +17,7 @@ from vexp.policy.options import NO_TOKENS, Attention, Emits, Precision
 if TYPE_CHECKING:
     from vexp.hub import Repository
     from vexp.policy.policy import Policy
-    from vexp.policy.prompt_encoder import Encoder
+    from vexp.policy.prompt_encoder import PromptEncoder
     from vexp.spec.run import RunSpec
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -193,7 +193,7 @@ class Pretrained(Backbone):
             files=_processor.kept_files(folder, settings),
         )
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PromptEncoder:
         from vexp.backbone import _imports
 
         _imports.hide_broken_packages()

@@ -13,7 +13,7 @@ from vexp.registry import Component
 
 if TYPE_CHECKING:
     from vexp.policy.policy import Policy
-    from vexp.policy.prompt_encoder import Encoder
+    from vexp.policy.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Backbone(Component):
             CheckpointError: if the checkpoint is damaged or of another architecture; names both.
         """
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PromptEncoder:
         """Tokenizer and image processor. Override it where they are to be had without the weights.
 
         Raises:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchmarkQuestion:
     """What one request shows the model."""
 
     key: str  # document
@@ -159,7 +159,7 @@ class VexpModel(lmms):  # type: ignore[misc]
         ]
 
     def _generated(
-        self, questions: Sequence[Question], system: str, device: str
+        self, questions: Sequence[BenchmarkQuestion], system: str, device: str
     ) -> Iterator[tuple[str, int, bool]]:
         policy = self._loaded(device)
         prompt = self.run.prompt if self.prompt == "run" else Prompt(system=system)
@@ -180,7 +180,7 @@ class VexpModel(lmms):  # type: ignore[misc]
         for text, length, ended in zip(texts, lengths, finished, strict=True):
             yield text, int(length), not ended
 
-    def _question(self, request: Any) -> Question:
+    def _question(self, request: Any) -> BenchmarkQuestion:
         _, to_messages, _, document, task, split = request.args
         messages = to_messages(self.task_dict[task][split][document])
         return question(f"{task}/{document}", messages, keep_system=self.prompt == "task")
@@ -199,7 +199,9 @@ class VexpModel(lmms):  # type: ignore[misc]
         return self._policy
 
 
-def question(key: str, messages: Sequence[Mapping[str, Any]], *, keep_system: bool) -> Question:
+def question(
+    key: str, messages: Sequence[Mapping[str, Any]], *, keep_system: bool
+) -> BenchmarkQuestion:
     """One turn of a user as an item: its texts in order, with at most one image before them.
 
     Raises:
@@ -227,7 +229,7 @@ def question(key: str, messages: Sequence[Mapping[str, Any]], *, keep_system: bo
         answer="",
         image=_image(media[0][1], key) if media else None,
     )
-    return Question(key, "\n".join(system) if keep_system else "", item)
+    return BenchmarkQuestion(key, "\n".join(system) if keep_system else "", item)
 
 
 def _image(found: Any, key: str) -> Any:

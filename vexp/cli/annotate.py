@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import UserPath, config_dir_option, json_option
+from vexp.cli.options import UserPathType, config_dir_option, json_option
 
 if TYPE_CHECKING:
-    from vexp.annotate.output import Summary
+    from vexp.annotate.output import AnnotationSummary
     from vexp.annotate.spec import Annotation
 
 
 @click.command("annotate")
 @click.argument("settings", nargs=-1, metavar="[FILE.yaml | OVERRIDE]...")
-@click.option("--data", type=UserPath(), help="Folder with train.jsonl, or a table.")
-@click.option("--output", type=UserPath(), required=True, help="The new folder to write.")
+@click.option("--data", type=UserPathType(), help="Folder with train.jsonl, or a table.")
+@click.option("--output", type=UserPathType(), required=True, help="The new folder to write.")
 @click.option("--dry-run", is_flag=True, help="Say what would be asked and what it may cost.")
 @click.option("--skip-unanswered", is_flag=True, help="Publish without items that got no answer.")
 @config_dir_option
@@ -61,18 +61,18 @@ def _is_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) and "=" not in text
 
 
-def _annotated(spec: Annotation, output: Path, skip_unanswered: bool) -> Summary:
+def _annotated(spec: Annotation, output: Path, skip_unanswered: bool) -> AnnotationSummary:
     from vexp.annotate.run import annotate
-    from vexp.cli.progress import Progress
+    from vexp.cli.progress import ProgressBar
 
-    with Progress() as progress:
+    with ProgressBar() as progress:
         return annotate(spec, output, progress, skip_unanswered=skip_unanswered)
 
 
-def _finished(spec: Annotation, output: Path) -> Summary | None:
+def _finished(spec: Annotation, output: Path) -> AnnotationSummary | None:
     """What the output says, where it is this very annotation."""
     from vexp.annotate.folder import MANIFEST
-    from vexp.annotate.output import Summary
+    from vexp.annotate.output import AnnotationSummary
     from vexp.files import read_json
 
     found = read_json(output / MANIFEST)
@@ -80,7 +80,9 @@ def _finished(spec: Annotation, output: Path) -> Summary | None:
         return None
     if found.get("items") != spec.size:
         return None
-    return Summary(**{name: found[name] for name in Summary.__dataclass_fields__})
+    return AnnotationSummary(
+        **{name: found[name] for name in AnnotationSummary.__dataclass_fields__}
+    )
 
 
 def _dry_run(spec: Annotation, output: Path, as_json: bool) -> None:
@@ -111,7 +113,7 @@ def _dry_run(spec: Annotation, output: Path, as_json: bool) -> None:
         click.echo(f"at most ${total:,.2f}, of what has a price")
 
 
-def _show(found: Summary, output: Path) -> None:
+def _show(found: AnnotationSummary, output: Path) -> None:
     click.echo(f"{found.items} items: {found.single} single, {found.multi} multi")
     for reason, left in sorted(found.left_out.items()):
         named = ", ".join(left["ids"])

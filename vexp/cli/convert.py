@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import UserPath, json_option
+from vexp.cli.options import UserPathType, json_option
 
 if TYPE_CHECKING:
     from vexp.dataset.layouts._write import Written
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @click.command("convert")
 @click.argument("layout", required=False)
-@click.argument("source", required=False, type=UserPath())
-@click.argument("target", required=False, type=UserPath())
+@click.argument("source", required=False, type=UserPathType())
+@click.argument("target", required=False, type=UserPathType())
 @click.option("--limit", type=click.IntRange(1), help="Keep that many rows of each split.")
 @click.option("--copy", is_flag=True, help="Copy image files; without it they are linked.")
 @json_option

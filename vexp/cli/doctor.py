@@ -13,7 +13,7 @@ from vexp.cli.options import config_dir_option, json_option, overrides_argument,
 
 if TYPE_CHECKING:
     from vexp.doctor.finding import Finding
-    from vexp.doctor.memory import Estimate
+    from vexp.doctor.memory import MemoryEstimate
     from vexp.spec.run import RunSpec
     from vexp.train.prompt_length import PromptSize
 
@@ -142,7 +142,7 @@ def _prompts(sizes: Sequence[PromptSize], limit: int) -> None:
         click.echo(f"  {size.id}: {size}")
 
 
-def _memory(estimate: Estimate) -> None:
+def _memory(estimate: MemoryEstimate) -> None:
     from vexp.sweeps.show import size
 
     generation, update = size(estimate.at("generation")), size(estimate.at("update"))

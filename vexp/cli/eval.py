@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import UserPath, config_dir_option, json_option, results_option
+from vexp.cli.options import UserPathType, config_dir_option, json_option, results_option
 
 if TYPE_CHECKING:
     from vexp.runs.execute import Results
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    type=UserPath(exists=True, file_okay=False),
+    type=UserPathType(exists=True, file_okay=False),
     help="A folder with a folder for each benchmark's files, by the benchmark's name.",
 )
 @click.option(
@@ -53,7 +53,7 @@ def command(
     `--benchmarks pope,mathvista_testmini` or `--benchmarks ease` asks for these and nothing else;
     their settings are evaluator.<benchmark>.…. `vexp list benchmarks` names them.
     """
-    from vexp.cli.progress import Progress
+    from vexp.cli.progress import ProgressBar
     from vexp.cli.run import summary
     from vexp.config.grammar import quoted
     from vexp.runs.record import RECORD
@@ -64,7 +64,7 @@ def command(
     store = RunStore(results_dir)
     path = Path(target)
     checkpoint = path.is_dir() and not (path / RECORD).is_file()
-    with Progress() as progress:
+    with ProgressBar() as progress:
         if checkpoint:
             place = f"results_dir={quoted(str(results_dir))}"
             spec = resolve([*overrides, place], config_dirs=config_dirs)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import UserPath, results_option
+from vexp.cli.options import UserPathType, results_option
 from vexp.cli.sweeps import say_damage
 
 
 @click.command("export")
-@click.argument("target", type=UserPath())
+@click.argument("target", type=UserPathType())
 @click.argument("runs", nargs=-1)
 @results_option
 def command(target: Path, runs: tuple[str, ...], results_dir: Path) -> None:

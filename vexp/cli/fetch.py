@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import UserPath, config_dir_option, json_option
+from vexp.cli.options import UserPathType, config_dir_option, json_option
 
 if TYPE_CHECKING:
     from vexp.fetch.manifest import Manifest
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @click.command("fetch")
 @click.argument("what", nargs=-1, metavar="[SWEEP] [OVERRIDE]...")
-@click.option("--to", "folder", type=UserPath(), help="The folder to fill, or to go on with.")
+@click.option("--to", "folder", type=UserPathType(), help="The folder to fill, or to go on with.")
 @click.option(
-    "--check", "checked", type=UserPath(), metavar="FOLDER",
+    "--check", "checked", type=UserPathType(), metavar="FOLDER",
     help="See whether a folder is as it was fetched; no network is used.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only list what would be fetched, with sizes.")

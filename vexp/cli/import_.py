@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import UserPath, results_option
+from vexp.cli.options import UserPathType, results_option
 
 
 @click.command("import")
-@click.argument("source", type=UserPath(exists=True))
+@click.argument("source", type=UserPathType(exists=True))
 @click.option("--run", help="The run that lmms-eval's results are of, where they do not say it.")
 @click.option(
     "--trust", is_flag=True, help="Let the code that an export's runs name (plugins) be loaded."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import UserPath
+from vexp.cli.options import UserPathType
 from vexp.registry import Component
 
 _FILE = '''"""{title}: say in one sentence what it does, and cite the paper and equation."""
@@ -71,7 +71,7 @@ _PLACES = {
 @click.argument("name")
 @click.option(
     "--folder",
-    type=UserPath(file_okay=False),
+    type=UserPathType(file_okay=False),
     default=Path(),
     help="Where the two files go.  [default: the current folder]",
 )

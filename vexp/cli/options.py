@@ -11,7 +11,7 @@ import click
 from vexp.paths import expanded
 
 
-class UserPath(click.Path):
+class UserPathType(click.Path):
     """A path with `~` expanded, which shells leave as it is in `--output=~/x`."""
 
     def __init__(self, **settings: Any) -> None:
@@ -31,14 +31,14 @@ def config_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--config-dir",
         "config_dirs",
         multiple=True,
-        type=UserPath(),
+        type=UserPathType(),
         help="A folder with further conf files (groups as in conf/); searched first.",
     )(function)
 
 
 results_option = click.option(
     "--results-dir",
-    type=UserPath(),
+    type=UserPathType(),
     default=Path("results"),
     show_default=True,
     help="Where runs are kept.",

@@ -16,7 +16,7 @@ _SHOWN |= {"unanswered": "unanswered"}
 _LINE_EVERY_S = 30.0
 
 
-class Progress:
+class ProgressBar:
     """Implements `vexp.runs.workspace.Reporter`; use it as a context manager."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Progress:
         self._started: dict[str, tuple[float, int]] = {}
         self._line_at = float("-inf")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()

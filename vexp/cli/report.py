@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vexp.cli.options import UserPath
+from vexp.cli.options import UserPathType
 from vexp.cli.sweeps import again, plan_of, sweep_arguments
 
 
@@ -15,12 +15,12 @@ from vexp.cli.sweeps import again, plan_of, sweep_arguments
 @click.option(
     "-o",
     "--output",
-    type=UserPath(dir_okay=False),
+    type=UserPathType(dir_okay=False),
     help="The page; without it, tables/SWEEP.html in the results folder.",
 )
 @click.option(
     "--figures",
-    type=UserPath(file_okay=False),
+    type=UserPathType(file_okay=False),
     help="A folder for the charts as PDF and SVG.",
 )
 def command(

@@ -37,7 +37,7 @@ def command(
 
     Examples: `vexp run experiment=dapo seed=2`, `vexp run rl.steps=10 algorithm.clip_high=0.3`.
     """
-    from vexp.cli.progress import Progress
+    from vexp.cli.progress import ProgressBar
     from vexp.runs import engine_switch
     from vexp.runs.execute import execute
     from vexp.spec.identity import training_id
@@ -45,7 +45,7 @@ def command(
 
     run = resolve(overrides, config_dirs=config_dirs)
     engine = engine_switch.chosen(overrides, switches, config_dirs) if switches else None
-    with Progress() as progress:
+    with ProgressBar() as progress:
         if not run.unknown():
             progress.note(f"run {training_id(run).name}")
         outcome = execute(run, reporter=progress, evaluate=not no_eval, wait=wait, engine=engine)

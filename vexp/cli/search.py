@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vexp.cli.options import UserPath, json_option
+from vexp.cli.options import UserPathType, json_option
 from vexp.cli.sweeps import again, plan_of, sweep_arguments
 from vexp.errors import ConfigError, Problem
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     plot = click.option(
-        "--plot", type=UserPath(dir_okay=False),
+        "--plot", type=UserPathType(dir_okay=False),
         help="Also draw it: a .png, .svg or .pdf file.",
     )  # fmt: skip
     return sweep_arguments(plot(json_option(function)))

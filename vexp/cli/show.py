@@ -11,7 +11,7 @@ import click
 from vexp.cli.options import config_dir_option, json_option, overrides_argument, results_option
 
 if TYPE_CHECKING:
-    from vexp.config.schema import Reading
+    from vexp.config.schema import ConfigReading
     from vexp.spec.run import RunSpec
 
 
@@ -79,7 +79,9 @@ def _leaves(tree: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ..
     return [(prefix, tree)]
 
 
-def _print_tree(config: dict[str, Any], spec: RunSpec | None, reading: Reading | None) -> None:
+def _print_tree(
+    config: dict[str, Any], spec: RunSpec | None, reading: ConfigReading | None
+) -> None:
     """YAML, with the origin of each value as a comment in one column."""
     lines: list[tuple[str, str]] = []
 
@@ -117,7 +119,7 @@ def _scalar(value: Any) -> str:
     return json.dumps(value)
 
 
-def _origin(reading: Reading | None, spec: RunSpec | None, key: tuple[str, ...]) -> str:
+def _origin(reading: ConfigReading | None, spec: RunSpec | None, key: tuple[str, ...]) -> str:
     if reading is None:
         return ""
     exact = reading.origins.get(key)

@@ -14,7 +14,7 @@ from vexp.cli.sweeps import again, launcher_of, plan_of, say_damage, sweep_argum
 
 if TYPE_CHECKING:
     from vexp.sweeps.plan import Plan
-    from vexp.sweeps.status import Progress
+    from vexp.sweeps.status import SweepProgress
 
 SHOWN = 100  # runs that are shown unless all are wanted: more than anybody reads
 
@@ -66,7 +66,7 @@ def command(
     from vexp.sweeps.watch import watch
 
     console = Console()
-    rows: list[Progress] = []
+    rows: list[SweepProgress] = []
     if live:
         try:
             plan = watch(plan, launcher_of(plan), console)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vexp.cli.options import UserPath
+from vexp.cli.options import UserPathType
 from vexp.cli.sweeps import again, plan_of, say_damage, sweep_arguments
 from vexp.errors import ConfigError, Problem, StorageError, suggest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command("table")
 @sweep_arguments
 @click.option("--format", "formats", help="md, latex, csv, html, json; several with commas.")
-@click.option("--output", type=UserPath(file_okay=False), help="A folder for the files.")
+@click.option("--output", type=UserPathType(file_okay=False), help="A folder for the files.")
 @click.option(
     "--source",
     type=click.Choice(["results", "published"]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vexp.cli.options import UserPath, results_option
+from vexp.cli.options import UserPathType, results_option
 from vexp.errors import ConfigError, Problem, RunError, suggest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--responses", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option(
     "--output",
-    type=UserPath(dir_okay=False),
+    type=UserPathType(dir_okay=False),
     help="An .svg or .html file that needs nothing but itself; without it, the terminal.",
 )
 @results_option

@@ -46,7 +46,7 @@ def run(
     """Run what the run folder FOLDER says, going on from what exists; exit codes as `vexp run`."""
     from vexp.runs import trust
     from vexp.runs.execute import execute
-    from vexp.runs.processes import Span
+    from vexp.runs.processes import Topology
     from vexp.runs.record import RECORD
     from vexp.runs.store import RunFolder, RunStore
 
@@ -64,7 +64,7 @@ def run(
 
         judge = Judge.of(trial.resolve(), here)
     store = RunStore(folder.parents[1])
-    span = Span(nodes, processes_per_node) if processes_per_node else None
+    span = Topology(nodes, processes_per_node) if processes_per_node else None
     execute(spec, reporter=Lines(), store=store, folder=here, judge=judge, wait=wait, span=span)
 
 
@@ -80,9 +80,9 @@ def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm:
     from vexp.runs import rank as following
 
     following.end_with_input()
-    place = following.Place(at, rank, local_rank, world)
+    place = following.RankPlace(at, rank, local_rank, world)
     if slurm:
-        place = following.Place.in_step(at, rank, world)
+        place = following.RankPlace.in_step(at, rank, world)
     run = _spec(config, _read(config), None)
     raise click.exceptions.Exit(following.follow(run, place))
 
@@ -113,11 +113,11 @@ def engine(home: Path | None, call: str | None, name: str) -> None:
 @click.option("--processes-per-node", type=int, default=1, help="Processes of a run on each.")
 def task(state: Path, batch: str, task: int, nodes: int, processes_per_node: int) -> None:
     """Work on one run of the submission BATCH of the sweep whose state folder is STATE."""
-    from vexp.runs.processes import Span
+    from vexp.runs.processes import Topology
     from vexp.sweeps.state import SweepState
     from vexp.sweeps.task import work_on
 
-    span = Span(nodes, processes_per_node)
+    span = Topology(nodes, processes_per_node)
     raise click.exceptions.Exit(work_on(SweepState(state), batch, task, span))
 
 
@@ -144,7 +144,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _spec(path: Path, config: Mapping[str, Any], plugins: Path | None) -> RunSpec:
     """The run that `config`, found at `path`, describes; of plugins, copies are taken first."""
-    from vexp.config.schema import Origin, Reading, build
+    from vexp.config.schema import ConfigReading, Origin, build
     from vexp.registry import REGISTRY
     from vexp.spec.run import RunSpec
 
@@ -152,7 +152,9 @@ def _spec(path: Path, config: Mapping[str, Any], plugins: Path | None) -> RunSpe
     REGISTRY.load_plugins(files, origin=str(path))
     config = masking.restored(config, str(path))
     origins: dict[tuple[str, ...], Origin] = {(str(key),): Origin(str(path)) for key in config}
-    return build(RunSpec, {**config, "plugins": list(map(str, files))}, Reading(origins=origins))
+    return build(
+        RunSpec, {**config, "plugins": list(map(str, files))}, ConfigReading(origins=origins)
+    )
 
 
 def _copy(file: Path, folder: Path | None) -> Path:

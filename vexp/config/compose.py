@@ -15,7 +15,7 @@ from typing import Any
 from vexp.config.folders import find, load, search_dirs, variant, variants
 from vexp.config.grammar import read_override, several
 from vexp.config.merge import Given, Merge
-from vexp.config.schema import Origin, Reading
+from vexp.config.schema import ConfigReading, Origin
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.paths import expanded
@@ -32,10 +32,10 @@ class Composed:
     origins: dict[Key, Origin]
     config_dirs: tuple[Path, ...]
 
-    def reading(self) -> Reading:
+    def reading(self) -> ConfigReading:
         """What the schema needs to know about this config."""
         dirs = self.config_dirs
-        return Reading(
+        return ConfigReading(
             origins=self.origins,
             variant=lambda kind, name: variant(kind, name, dirs),
             variants=lambda kind: variants(kind, dirs),

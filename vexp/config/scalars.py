@@ -42,7 +42,7 @@ def read_scalar(text: str) -> Any:
     return text
 
 
-class Located(dict[str, Any]):
+class LocatedValue(dict[str, Any]):
     """A mapping that remembers the line (from 1) on which each key stands."""
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ def _plain(_loader: Any, node: yaml.ScalarNode) -> Any:
         raise _refused(str(error), node.start_mark) from None
 
 
-def _mapping(loader: Any, node: yaml.MappingNode) -> Located:
-    found, merged = Located(), Located()
+def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedValue:
+    found, merged = LocatedValue(), LocatedValue()
     for key_node, value_node in node.value:
         if key_node.value == "<<" and not key_node.style:
             _merge(loader, value_node, merged)
@@ -89,12 +89,12 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> Located:
     return found if not merged else _in_order(found, merged)
 
 
-def _merge(loader: Any, node: yaml.Node, into: Located) -> None:
+def _merge(loader: Any, node: yaml.Node, into: LocatedValue) -> None:
     """Add the keys that `<<` names: of one mapping, or of several, the first of which wins."""
     listed = node.value if isinstance(node, yaml.SequenceNode) else [node]
     for each in listed:
         given = loader.construct_object(each, deep=True)
-        if not isinstance(given, Located):
+        if not isinstance(given, LocatedValue):
             what = "`<<` merges mappings: `<<: *anchor`, or `<<: [*first, *second]`"
             raise _refused(what, each.start_mark)
         for key, value in given.items():
@@ -102,9 +102,9 @@ def _merge(loader: Any, node: yaml.Node, into: Located) -> None:
                 into[key], into.lines[key] = value, given.lines[key]
 
 
-def _in_order(found: Located, merged: Located) -> Located:
+def _in_order(found: LocatedValue, merged: LocatedValue) -> LocatedValue:
     """The keys of `merged` first, as they were declared, then those that stand beside it."""
-    ordered = Located()
+    ordered = LocatedValue()
     ordered.update({key: found[key] for key in (*merged, *found)})
     ordered.lines = found.lines
     return ordered
@@ -163,7 +163,7 @@ def _read(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def load_yaml(path: Path, *, text: str | None = None) -> Located:
+def load_yaml(path: Path, *, text: str | None = None) -> LocatedValue:
     """Read a YAML file whose top level is a mapping (an empty file is an empty mapping).
 
     Raises:
@@ -184,8 +184,8 @@ def load_yaml(path: Path, *, text: str | None = None) -> Located:
         what = what if isinstance(error, _Refused) else f"this is not valid YAML: {what}"
         raise ConfigError(Problem(what, where=where)) from error
     if found is None:
-        return Located()
-    if not isinstance(found, Located):
+        return LocatedValue()
+    if not isinstance(found, LocatedValue):
         raise ConfigError(
             Problem(f"expected `key: value` lines, found {type(found).__name__}", where=str(path))
         )

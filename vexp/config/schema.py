@@ -38,7 +38,7 @@ class Origin:
 
 
 @dataclass
-class Reading:
+class ConfigReading:
     """One pass over a config: where values came from, and what was found wrong so far."""
 
     origins: Mapping[Path, Origin] = field(default_factory=dict)
@@ -67,21 +67,21 @@ def dotted(path: Path) -> str:
     return ".".join(path)
 
 
-def build(cls: type[T], tree: Mapping[str, Any], reading: Reading | None = None) -> T:
+def build(cls: type[T], tree: Mapping[str, Any], reading: ConfigReading | None = None) -> T:
     """Build the dataclass `cls` from a plain dict.
 
     Raises:
         ConfigError: with every unknown key, wrong type, value out of range and unknown component
             name in `tree`, each with its origin and what would be accepted.
     """
-    reading = reading or Reading()
+    reading = reading or ConfigReading()
     built = _section(cls, tree, (), reading)
     if reading.problems:
         raise ConfigError(reading.problems)
     return typing.cast(T, built)
 
 
-def build_field(cls: type, key: str, tree: Any, reading: Reading) -> Any:
+def build_field(cls: type, key: str, tree: Any, reading: ConfigReading) -> Any:
     """The value of one field of `cls`, from its part of the plain dict.
 
     Raises:
@@ -148,7 +148,7 @@ _FAILED = object()
 _LONGEST_INT = 1000  # bits; a float holds 1023
 
 
-def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path = ()) -> Any:
+def _section(cls: type, tree: Any, path: Path, reading: ConfigReading, *, extra: Path = ()) -> Any:
     if not isinstance(tree, Mapping):
         reading.complain(
             path,
@@ -186,14 +186,14 @@ def _section(cls: type, tree: Any, path: Path, reading: Reading, *, extra: Path 
         return _FAILED
 
 
-def _field(cls: type, key: str, tree: Any, path: Path, reading: Reading) -> Any:
+def _field(cls: type, key: str, tree: Any, path: Path, reading: ConfigReading) -> Any:
     about = cls.__dict__["__dataclass_fields__"][key].metadata
     default = about.get("slot")
     value = _with_slot_settings(tree, default, about.get("settings") or {})
     return _value(field_types(cls)[key], value, (*path, key), reading, default)
 
 
-def _located(problem: Problem, path: Path, reading: Reading) -> Problem:
+def _located(problem: Problem, path: Path, reading: ConfigReading) -> Problem:
     """A problem that the whole section reported, with the origin of the key that it names."""
     named = tuple(problem.where.split(" ")[0].split(".")) if problem.where else ()
     origin = reading.origins.get((*path, *named)) or reading.origins.get((*path, *named, "name"))
@@ -207,7 +207,7 @@ def _component(
     kind: str,
     tree: Any,
     path: Path,
-    reading: Reading,
+    reading: ConfigReading,
     default: str | None,
     aliases: tuple[str, ...] = (),
 ) -> Any:
@@ -261,7 +261,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _for_name(
-    tree: Mapping[str, Any], names: tuple[str, ...], path: Path, reading: Reading
+    tree: Mapping[str, Any], names: tuple[str, ...], path: Path, reading: ConfigReading
 ) -> dict[str, Any]:
     """Drop keys that a conf file set for a component of another name; keep the user's own."""
     kept: dict[str, Any] = {}
@@ -275,7 +275,9 @@ def _for_name(
     return kept
 
 
-def _value(hint: Any, value: Any, path: Path, reading: Reading, default: str | None = None) -> Any:
+def _value(
+    hint: Any, value: Any, path: Path, reading: ConfigReading, default: str | None = None
+) -> Any:
     whole, (hint, limits, optional) = hint, _strip(hint)
     if known := _known_elsewhere(whole, value):
         reading.complain(path, f"{_show(value)} is not one of the choices", remedy=known.remedy)
@@ -295,7 +297,7 @@ def _value(hint: Any, value: Any, path: Path, reading: Reading, default: str | N
     return _plain(hint, limits, value, path, reading)
 
 
-def _path(value: str, path: Path, reading: Reading) -> Any:
+def _path(value: str, path: Path, reading: ConfigReading) -> Any:
     """A path of the user with `~` expanded; what a shell would have replaced is refused."""
     place = str(expanded(value))
     if problem := path_problem(place):
@@ -304,7 +306,7 @@ def _path(value: str, path: Path, reading: Reading) -> Any:
     return place if value.startswith("~") else value
 
 
-def _plain(hint: Any, limits: list[Between], value: Any, path: Path, reading: Reading) -> Any:
+def _plain(hint: Any, limits: list[Between], value: Any, path: Path, reading: ConfigReading) -> Any:
     origin = get_origin(hint)
     if origin is dict and isinstance(value, Mapping):
         return _mapping(hint, value, path, reading)
@@ -337,7 +339,7 @@ def _plain(hint: Any, limits: list[Between], value: Any, path: Path, reading: Re
     return _FAILED
 
 
-def _mapping(hint: Any, value: Mapping[str, Any], path: Path, reading: Reading) -> Any:
+def _mapping(hint: Any, value: Mapping[str, Any], path: Path, reading: ConfigReading) -> Any:
     item = get_args(hint)[1]
     kind = slot_kind(item)
     built: dict[str, Any] = {}
@@ -353,7 +355,7 @@ def _mapping(hint: Any, value: Mapping[str, Any], path: Path, reading: Reading) 
     return _FAILED if any(entry is _FAILED for entry in built.values()) else built
 
 
-def _tuple(hint: Any, value: Iterable[Any], path: Path, reading: Reading) -> Any:
+def _tuple(hint: Any, value: Iterable[Any], path: Path, reading: ConfigReading) -> Any:
     args = get_args(hint)
     items = list(value)
     if args[-1:] != (Ellipsis,) and len(items) != len(args):

@@ -36,7 +36,7 @@ WIDEST = 0.42  # share of the image that the labels of horizontal bars may take
 
 
 @dataclass(frozen=True)
-class Chart:
+class ChartImage:
     """What is drawn. Bars and lines have one value per series and label, points have two."""
 
     title: str
@@ -166,7 +166,7 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def bars(chart: Chart, width: int, height: int) -> Drawing:
+def bars(chart: ChartImage, width: int, height: int) -> Drawing:
     """Bars from zero, each with its label and its value; a mark's box holds all three."""
     canvas = Canvas(width, height)
     (name, values), color = next(iter(chart.series.items())), PALETTE[chart.colors[0]]
@@ -177,7 +177,7 @@ def bars(chart: Chart, width: int, height: int) -> Drawing:
     return Drawing(canvas.image, dict(zip(keys, boxes, strict=True)), tuple(scale.ticks()))
 
 
-def fits_standing(chart: Chart, width: int, height: int) -> bool:
+def fits_standing(chart: ChartImage, width: int, height: int) -> bool:
     """Whether the labels have room below standing bars."""
     canvas = Canvas(width, height)
     left, _, right, _ = _frame(canvas)
@@ -198,7 +198,7 @@ def _heading(canvas: Canvas, text: str) -> None:
 
 
 def _standing(
-    canvas: Canvas, chart: Chart, values: Sequence[float], color: Any
+    canvas: Canvas, chart: ChartImage, values: Sequence[float], color: Any
 ) -> tuple[list[Box], Scale]:
     left, upper, right, lower = _frame(canvas)
     scale = Scale(0.0, max(values) * 1.15, lower, upper)
@@ -217,7 +217,7 @@ def _standing(
 
 
 def _lying(
-    canvas: Canvas, chart: Chart, values: Sequence[float], color: Any
+    canvas: Canvas, chart: ChartImage, values: Sequence[float], color: Any
 ) -> tuple[list[Box], Scale]:
     _, upper, right, lower = _frame(canvas)
     widest = max(canvas.text_width(label) for label in chart.labels)
@@ -238,7 +238,7 @@ def _lying(
     return found, scale
 
 
-def lines(chart: Chart, width: int, height: int) -> Drawing:
+def lines(chart: ChartImage, width: int, height: int) -> Drawing:
     """Lines through points, each point with its value; a mark's box holds both."""
     canvas = Canvas(width, height)
     left, upper, right, lower = _frame(canvas)
@@ -271,14 +271,14 @@ def lines(chart: Chart, width: int, height: int) -> Drawing:
     return Drawing(canvas.image, found, tuple(scale.ticks()))
 
 
-def _legend(canvas: Canvas, chart: Chart) -> None:
+def _legend(canvas: Canvas, chart: ChartImage) -> None:
     x, y = canvas.size * 4.2, canvas.size * 3.2
     for name, color in zip(chart.series, chart.colors, strict=True):
         canvas.bar(x, y - 4, x + 14, y + 4, PALETTE[color])
         x = canvas.text(x + 14 + GAP, y, name, "lm")[2] + 14
 
 
-def points(chart: Chart, width: int, height: int) -> Drawing:
+def points(chart: ChartImage, width: int, height: int) -> Drawing:
     """Named points over two axes; a mark's box holds the point and its name.
 
     A name that would lie on another mark goes to the point's other side; where no side is free, the
@@ -308,7 +308,7 @@ def points(chart: Chart, width: int, height: int) -> Drawing:
 
 
 def _named_point(
-    canvas: Canvas, x: float, y: float, label: str, chart: Chart, taken: Sequence[Box]
+    canvas: Canvas, x: float, y: float, label: str, chart: ChartImage, taken: Sequence[Box]
 ) -> Box | None:
     width, half = canvas.text_width(label), canvas.size * 0.7
     spot = (x - RADIUS, y - RADIUS, x + RADIUS + 1, y + RADIUS + 1)

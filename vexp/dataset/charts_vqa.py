@@ -14,7 +14,7 @@ from vexp.errors import ConfigError, Problem
 from vexp.registry import register
 
 if TYPE_CHECKING:
-    from vexp.dataset._chart import Chart, Drawing, Key
+    from vexp.dataset._chart import ChartImage, Drawing, Key
     from vexp.dataset._vega import Panel
 
 Shape = Literal["bar", "line", "scatter"]
@@ -34,7 +34,7 @@ TRIES = 200  # draws before an item is given up; a few are enough
 class _Drawn:
     """A chart as it was drawn, and what its marks show."""
 
-    chart: Chart
+    chart: ChartImage
     noun: str
     shape: Shape
     drawing: Drawing
@@ -152,7 +152,7 @@ class ChartsVqa(Dataset):
                 names = list(panel.measures)  # a map has its longitude across
         else:
             names = [draws.choose(names)]
-        chart = _chart.Chart(
+        chart = _chart.ChartImage(
             title=panel.title,
             axis=names[-1],
             across=names[0],
@@ -162,7 +162,7 @@ class ChartsVqa(Dataset):
         )
         return self._rendered(chart, panel, draws)
 
-    def _rendered(self, chart: Chart, panel: Panel, draws: Draws) -> _Drawn | None:
+    def _rendered(self, chart: ChartImage, panel: Panel, draws: Draws) -> _Drawn | None:
         import dataclasses
 
         from vexp.dataset import _chart

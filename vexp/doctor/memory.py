@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """What a process needs at its worst."""
 
     parts: tuple[Part, ...]
@@ -106,14 +106,16 @@ def _kept_by_vision(vision: Any) -> int:
     return int(patches * (WIDTHS_KEPT * width + MLP_WIDTHS_KEPT * inner))
 
 
-def estimate(run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int = 0) -> Estimate:
+def estimate(
+    run: RunSpec, shapes: Shapes, prompt_tokens: int, image_tokens: int = 0
+) -> MemoryEstimate:
     """Memory of one process of a run whose longest prompts have `prompt_tokens` tokens.
 
     `image_tokens` of them are their image's.
     """
     found = _parts(run, shapes, prompt_tokens, image_tokens)
     parts = [part for part in found if part.bytes]
-    return Estimate(tuple(replace(part, keys=_there(run, part.keys)) for part in parts))
+    return MemoryEstimate(tuple(replace(part, keys=_there(run, part.keys)) for part in parts))
 
 
 def _there(run: RunSpec, keys: tuple[str, ...]) -> tuple[str, ...]:

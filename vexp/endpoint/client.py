@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.endpoint.parse_json import shown
 from vexp.endpoint.rate_limit import Pace
-from vexp.endpoint.request import Request
+from vexp.endpoint.request import ChatRequest
 from vexp.endpoint.settings import Endpoint
 from vexp.errors import EndpointError
 
@@ -76,7 +76,7 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def complete(self, request: Request) -> Reply:
+    def complete(self, request: ChatRequest) -> Reply:
         """The answer to a request.
 
         Raises:

@@ -49,7 +49,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Request:
+class ChatRequest:
     """One question to one endpoint."""
 
     endpoint: Endpoint
@@ -73,7 +73,7 @@ class Request:
         again = [part for pair in self.misread for part in pair]
         return "\n".join([self.system, self.question, *again])
 
-    def again(self, answer: str, reason: str) -> Request:
+    def again(self, answer: str, reason: str) -> ChatRequest:
         """The same question, after an answer that could not be read."""
         return replace(self, misread=(*self.misread, (answer, reason)))
 
@@ -109,7 +109,7 @@ class Request:
 class Ask(Protocol):
     """How a component asks its endpoint: answers are kept, so that nothing is asked twice."""
 
-    def __call__(self, request: Request, read: Callable[[str], T]) -> T:
+    def __call__(self, request: ChatRequest, read: Callable[[str], T]) -> T:
         """What `read` makes of the answer; where it raises ValueError, the question is put again.
 
         Raises:

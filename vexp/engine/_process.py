@@ -50,11 +50,11 @@ _SRUN = ("--overlap", "--kill-on-bad-exit=1", "--mpi=none", "--unbuffered")
 Message = tuple[Mapping[str, Tensor], Any]
 
 
-class Gone(EngineFailed):
+class EngineDied(EngineFailed):
     """The engine's process has ended, or had to be ended; it may be started again."""
 
 
-class Silent(EngineFailed):
+class EngineSilent(EngineFailed):
     """The engine's process gave no sign of life for too long, and was ended."""
 
 
@@ -99,7 +99,7 @@ class Process:
     def send(self, plain: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
         """
         Raises:
-            Gone: if the process has ended.
+            EngineDied: if the process has ended.
             Silent: if it takes nothing for `patience_s`.
         """
         self.send_bytes(packed(tensors or {}, plain))
@@ -121,7 +121,7 @@ class Process:
         """The next message that is not only a sign of life.
 
         Raises:
-            Gone: if the process has ended.
+            EngineDied: if the process has ended.
             Silent: if nothing comes for `patience_s`.
         """
         while True:
@@ -170,18 +170,18 @@ class Process:
                 raise self._ended()
         said = self._last_words()
         self._kill()
-        raise Silent(
+        raise EngineSilent(
             f"the engine's process gave no sign of life for {self.patience_s:g} s"
             f"{said}; it was ended",
             where=f"process {self.pid}",
         )
 
-    def _ended(self) -> Gone:
+    def _ended(self) -> EngineDied:
         try:
             code = self._process.wait(_LEAVING_S)
         except subprocess.TimeoutExpired:  # it has closed its output and lives on
             code = self._kill()
-        return Gone(
+        return EngineDied(
             f"the engine's process has ended: {_how(code)}{self._last_words()}",
             where=f"process {self.pid}",
         )
@@ -195,7 +195,7 @@ class Process:
         return f"; it last said: {lines[-1].strip()[:300]}" if lines else ""
 
 
-class Far(Process):
+class RemoteProcess(Process):
     """A process on another node of this Slurm job: a job step of its own, which srun stands for.
 
     `command` is told by `--call` where to connect to. What it sends first is what it got through
@@ -230,7 +230,7 @@ class Far(Process):
         """The connection that the process makes.
 
         Raises:
-            Gone: if it ends before that.
+            EngineDied: if it ends before that.
             Silent: if it does not connect within `patience_s`.
         """
         token = secrets.token_hex(_TOKEN // 2).encode()
@@ -260,7 +260,7 @@ class Far(Process):
             return super()._kill()
 
 
-class Inbox:
+class Mailbox:
     """The messages that a process gets, seen from within; made first thing in that process."""
 
     def __init__(self, home: Path, call: str | None = None) -> None:

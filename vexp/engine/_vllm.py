@@ -21,8 +21,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vexp.engine._process import LOG, PYTHON, Far, Gone, Message, Process, memory_folder
-from vexp.engine._vllm_server import WHERE, Asked, Served, Server, chosen, first_line, write_home
+from vexp.engine._process import (
+    LOG,
+    PYTHON,
+    EngineDied,
+    Message,
+    Process,
+    RemoteProcess,
+    memory_folder,
+)
+from vexp.engine._vllm_server import (
+    WHERE,
+    GenerateRequest,
+    ModelSpec,
+    Server,
+    chosen,
+    first_line,
+    write_home,
+)
 from vexp.engine.base import Generated, Sampling
 from vexp.errors import ConfigError, DataError, EngineFailed, Problem, VexpError
 from vexp.policy import lora, parallel, sharding
@@ -50,17 +66,17 @@ def generate(
     depend on weights and noise alone, so they are the same.
     """
     _check_lengths(engine, prompts, sampling)
-    asked = Asked.of(prompts, item_ids, sampling)
+    asked = GenerateRequest.of(prompts, item_ids, sampling)
     try:
         found = _answered(engine, policy, asked)
-    except Gone as gone:
+    except EngineDied as gone:
         close()
         logging.getLogger("vexp").warning("%s; a new one is asked for the same", gone.problem.what)
         found = _guarded(engine, policy, asked)
     return Generated(**{name: tensor.to(policy.device) for name, tensor in found.items()})
 
 
-def begin(
+def prefetch(
     engine: VLLM,
     policy: Policy,
     prompts: PromptBatch,
@@ -71,21 +87,21 @@ def begin(
     _check_lengths(engine, prompts, sampling)
     try:
         with _breakdowns():
-            live = _Live.of(engine, policy)
+            live = _Connection.of(engine, policy)
             live.sync(policy)
-            live.begin(Asked.of(prompts, item_ids, sampling))
-    except Gone:
+            live.prefetch(GenerateRequest.of(prompts, item_ids, sampling))
+    except EngineDied:
         close()  # `generate` starts another one
 
 
-def rest() -> None:
+def release_memory() -> None:
     """Have this process's vLLM, if it has one, give memory back until it is needed again."""
     if _live is None:
         return
     try:
         with _breakdowns():
-            _live.rest()
-    except Gone:
+            _live.release_memory()
+    except EngineDied:
         close()  # so it has
 
 
@@ -98,18 +114,18 @@ def close() -> None:
         live.stop()
 
 
-def _guarded(engine: VLLM, policy: Policy, asked: Asked) -> dict[str, Tensor]:
+def _guarded(engine: VLLM, policy: Policy, asked: GenerateRequest) -> dict[str, Tensor]:
     """As `_answered`; that a process has ended is now a breakdown like any other."""
     try:
         return _answered(engine, policy, asked)
-    except Gone as gone:
+    except EngineDied as gone:
         close()
         raise _failed(f"twice in one batch: {gone.problem.what}") from gone
 
 
-def _answered(engine: VLLM, policy: Policy, asked: Asked) -> dict[str, Tensor]:
+def _answered(engine: VLLM, policy: Policy, asked: GenerateRequest) -> dict[str, Tensor]:
     with _breakdowns():
-        live = _Live.of(engine, policy)
+        live = _Connection.of(engine, policy)
         live.sync(policy)
         return live.answer(asked)
 
@@ -119,7 +135,7 @@ def _breakdowns() -> Iterator[None]:
     """Say of whatever breaks vLLM that it broke down. That its process has ended is for others."""
     try:
         yield
-    except Gone:
+    except EngineDied:
         raise
     except BaseException as error:
         close()  # unfinished requests must not meet the next batch
@@ -136,7 +152,7 @@ def _is_vllms(error: BaseException) -> bool:
     return isinstance(error, Exception) and not ours
 
 
-class _Live(ABC):
+class _Connection(ABC):
     """The running vLLM of this process."""
 
     def __init__(self, key: str, home: tempfile.TemporaryDirectory[str]) -> None:
@@ -145,15 +161,15 @@ class _Live(ABC):
         self.weights: Tensor | None = None  # sums of those it has
 
     @staticmethod
-    def of(engine: VLLM, policy: Policy) -> _Live:
+    def of(engine: VLLM, policy: Policy) -> _Connection:
         """The vLLM that serves such a policy; the first call starts it.
 
         Raises:
             ConfigError: if vLLM cannot serve this model on this machine.
-            Gone: if its process ends while it starts.
+            EngineDied: if its process ends while it starts.
         """
         global _live
-        served = Served.of(engine, policy)
+        served = ModelSpec.of(engine, policy)
         key = f"{served.key(policy)} {engine.separate} {engine.nodes} {engine.patience_s}"
         if _live is not None and _live.key == key:
             return _live
@@ -163,8 +179,8 @@ class _Live(ABC):
         home = tempfile.TemporaryDirectory("", "vexp-vllm-", where, ignore_cleanup_errors=True)
         try:
             write_home(policy, Path(home.name))
-            apart = _Elsewhere if engine.nodes else _Apart
-            kind = apart if engine.separate else _Here
+            apart = _RemoteNode if engine.nodes else _Subprocess
+            kind = apart if engine.separate else _InProcess
             _live = kind(key, home, served, engine, policy)
         except BaseException:
             home.cleanup()
@@ -173,7 +189,7 @@ class _Live(ABC):
 
     def sync(self, policy: Policy) -> None:
         """Give vLLM the policy's weights, unless it has them."""
-        sums = parallel.sums(policy.model)
+        sums = parallel.checksums(policy.model)
         if self.weights is not None and torch.equal(self.weights, sums):
             return
         self.weights = None
@@ -185,14 +201,14 @@ class _Live(ABC):
         """Serve these weights from now on."""
 
     @abstractmethod
-    def answer(self, asked: Asked) -> dict[str, Tensor]:
+    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
         """Responses as the fields of `Generated`, on the CPU."""
 
     @abstractmethod
-    def begin(self, asked: Asked) -> None:
+    def prefetch(self, asked: GenerateRequest) -> None:
         """Begin with what `answer` will be asked for, where that is possible."""
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Give memory back; it has no weights then."""
         self.weights = None
         self._rest()
@@ -205,14 +221,14 @@ class _Live(ABC):
         """End it."""
 
 
-class _Here(_Live):
+class _InProcess(_Connection):
     """vLLM in this process."""
 
     def __init__(
         self,
         key: str,
         home: tempfile.TemporaryDirectory[str],
-        served: Served,
+        served: ModelSpec,
         engine: VLLM,
         policy: Policy,
     ) -> None:
@@ -222,20 +238,20 @@ class _Here(_Live):
     def load(self, weights: Mapping[str, Tensor]) -> None:
         self.server.load(weights.items())
 
-    def begin(self, asked: Asked) -> None:
+    def prefetch(self, asked: GenerateRequest) -> None:
         pass  # this process has other things to do
 
-    def answer(self, asked: Asked) -> dict[str, Tensor]:
+    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
         return self.server.answer(asked)
 
     def _rest(self) -> None:
-        self.server.rest()
+        self.server.release_memory()
 
     def stop(self) -> None:
         self.server.stop()
 
 
-class _Apart(_Live):
+class _Subprocess(_Connection):
     """vLLM in a process of its own, which ends when this one does.
 
     It does what it is told in that order, so that one may begin with a batch and ask for it later.
@@ -245,7 +261,7 @@ class _Apart(_Live):
         self,
         key: str,
         home: tempfile.TemporaryDirectory[str],
-        served: Served,
+        served: ModelSpec,
         engine: VLLM,
         policy: Policy,
     ) -> None:
@@ -264,7 +280,7 @@ class _Apart(_Live):
         command = [*PYTHON, "-m", "vexp", "_engine", self.home.name]
         return Process(command, Path(self.home.name), engine.patience_s, environment)
 
-    def _start(self, served: Served, engine: VLLM, share: Sequence[int] | None = None) -> None:
+    def _start(self, served: ModelSpec, engine: VLLM, share: Sequence[int] | None = None) -> None:
         self.process.send(
             {
                 "do": "start",
@@ -287,12 +303,12 @@ class _Apart(_Live):
         """The message that has these weights loaded, once the process can read them."""
         return {"do": "load", "path": str(path)}
 
-    def begin(self, asked: Asked) -> None:
+    def prefetch(self, asked: GenerateRequest) -> None:
         payload = _message(asked)
         self.process.send_bytes(payload)
         self.begun.append(_hash(payload))
 
-    def answer(self, asked: Asked) -> dict[str, Tensor]:
+    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
         payload = _message(asked)
         if self.begun and self.begun[0] == _hash(payload):
             self.begun.pop(0)
@@ -304,7 +320,7 @@ class _Apart(_Live):
 
     def _rest(self) -> None:
         self._forget()
-        self.process.send({"do": "rest"})
+        self.process.send({"do": "release_memory"})
         self._receive()
 
     def stop(self) -> None:
@@ -325,7 +341,7 @@ class _Apart(_Live):
         return tensors, plain
 
 
-class _Elsewhere(_Apart):
+class _RemoteNode(_Subprocess):
     """vLLM on another node of this run's Slurm job; files are sent, for no memory is shared.
 
     The last `engine.nodes` nodes of the job have the engines of all processes, dealt out in turn.
@@ -334,10 +350,10 @@ class _Elsewhere(_Apart):
     def _process(self, engine: VLLM, policy: Policy) -> Process:
         nodes, rank = engine.nodes, parallel.rank()
         first = int(os.environ["SLURM_JOB_NUM_NODES"]) - nodes
-        on_each = -(-parallel.world() // nodes)
+        on_each = -(-parallel.world_size() // nodes)
         cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1) // on_each
         name = f"{os.environ['SLURM_JOB_ID']}-{rank}"
-        return Far(
+        return RemoteProcess(
             [*PYTHON, "-m", "vexp", "_engine", "--name", name],
             Path(self.home.name),
             engine.patience_s,
@@ -346,7 +362,7 @@ class _Elsewhere(_Apart):
             cpus=max(1, cpus),
         )
 
-    def _start(self, served: Served, engine: VLLM, share: Sequence[int] | None = None) -> None:
+    def _start(self, served: ModelSpec, engine: VLLM, share: Sequence[int] | None = None) -> None:
         for path in sorted(Path(self.home.name).iterdir()):
             if path.name != LOG:
                 self._send({"do": "file", "name": path.name}, path)
@@ -365,10 +381,10 @@ class _Elsewhere(_Apart):
                 self._receive()
 
 
-_live: _Live | None = None
+_live: _Connection | None = None
 
 
-def _message(asked: Asked) -> bytes:
+def _message(asked: GenerateRequest) -> bytes:
     tensors, plain = asked.parts()
     return packed(tensors, {"do": "answer", "asked": plain})
 

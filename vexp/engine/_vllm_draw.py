@@ -31,7 +31,7 @@ KEY = "vexp"  # of vLLM's `additional_config`, and of a request's `extra_args`
 
 
 @dataclass(frozen=True)
-class Request:
+class DrawRequest:
     """How one response is drawn: the settings of its batch, and its own noise."""
 
     sampling: Sampling
@@ -39,7 +39,7 @@ class Request:
     drawn: list[int]  # its tokens so far; vLLM appends to it
 
     @classmethod
-    def of(cls, arguments: dict[str, Any], drawn: list[int]) -> Request:
+    def of(cls, arguments: dict[str, Any], drawn: list[int]) -> DrawRequest:
         sampling = Sampling(**arguments["sampling"])
         if sampling.greedy:
             return cls(sampling, None, drawn)
@@ -54,7 +54,7 @@ class Request:
         return cls(sampling, noise[0], drawn)
 
 
-class Draw(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # vLLM is not always installed
+class DrawProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # vLLM is not always installed
     """Replaces a row's logits by those of a drawn token. All rows are of one call's batch."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -63,7 +63,7 @@ class Draw(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # vLLM is not
         self.banned = torch.zeros(vocabulary, dtype=torch.bool, device=device)
         self.banned[settings["banned"]] = True
         self.eos_id: int = settings["eos_id"]
-        self.requests: dict[int, Request] = {}  # by row
+        self.requests: dict[int, DrawRequest] = {}  # by row
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -74,7 +74,7 @@ class Draw(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # vLLM is not
         for row in batch_update.removed:
             self.requests.pop(row, None)
         for row, parameters, _, drawn in batch_update.added:
-            self.requests[row] = Request.of(parameters.extra_args[KEY], drawn)
+            self.requests[row] = DrawRequest.of(parameters.extra_args[KEY], drawn)
         for one, other, direction in batch_update.moved:
             first, second = self.requests.pop(one, None), self.requests.pop(other, None)
             if first is not None:

@@ -112,7 +112,7 @@ def _as_it_is(model: Any, weights: str) -> None:
     """vLLM's model sees images as the policy does."""
 
 
-class Family(NamedTuple):
+class VllmFamily(NamedTuple):
     """How vLLM serves a family of models."""
 
     arguments: Callable[[Processed], Arguments]
@@ -121,12 +121,12 @@ class Family(NamedTuple):
 
 
 # By the `model_type` of a transformers configuration: the families that are served.
-FAMILIES: Mapping[str, Family] = {
-    "qwen2_vl": Family(_qwen),
-    "qwen2_5_vl": Family(_qwen),
-    "qwen3_vl": Family(_qwen),
-    "internvl": Family(_internvl),
-    "smolvlm": Family(_smolvlm, _whole_tiles),
+FAMILIES: Mapping[str, VllmFamily] = {
+    "qwen2_vl": VllmFamily(_qwen),
+    "qwen2_5_vl": VllmFamily(_qwen),
+    "qwen3_vl": VllmFamily(_qwen),
+    "internvl": VllmFamily(_internvl),
+    "smolvlm": VllmFamily(_smolvlm, _whole_tiles),
 }
 
 

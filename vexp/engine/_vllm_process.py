@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vexp.engine._process import ALIVE, Inbox, Message
-from vexp.engine._vllm_server import Asked, Served, Server, chosen, first_line
+from vexp.engine._process import ALIVE, Mailbox, Message
+from vexp.engine._vllm_server import GenerateRequest, ModelSpec, Server, chosen, first_line
 from vexp.errors import ConfigError
 
 
@@ -32,12 +32,12 @@ def serve_elsewhere(call: str, name: str) -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left, ignore_errors=True)
     home = Path(tempfile.mkdtemp("", prefix))
-    serve(home, Inbox(home, call))
+    serve(home, Mailbox(home, call))
 
 
-def serve(home: Path, inbox: Inbox | None = None) -> None:
+def serve(home: Path, inbox: Mailbox | None = None) -> None:
     """Answer messages until whoever sends them is gone."""
-    inbox = inbox or Inbox(home)
+    inbox = inbox or Mailbox(home)
     server: Server | None = None
     sent = _Sent(home)
     for tensors, plain in inbox:
@@ -66,7 +66,7 @@ def serve(home: Path, inbox: Inbox | None = None) -> None:
 
 def _started(home: Path, plain: Mapping[str, Any]) -> Server:
     torch.set_num_threads(plain["threads"])
-    served = Served.read(plain["served"])
+    served = ModelSpec.read(plain["served"])
     if plain["share"] and served.device == "cuda":  # Slurm has said which GPUs this node gives
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(
@@ -105,7 +105,7 @@ class _Sent:
 
 
 def _done(
-    sent: _Sent, server: Server, inbox: Inbox, message: Message
+    sent: _Sent, server: Server, inbox: Mailbox, message: Message
 ) -> tuple[Mapping[str, Tensor], str]:
     tensors, plain = message
     if plain["do"] == "load":
@@ -113,8 +113,8 @@ def _done(
         with known as path:
             server.load_file(path)
         return {}, "load"
-    if plain["do"] == "rest":
-        server.rest()
-        return {}, "rest"
-    asked = Asked.read(tensors, plain["asked"])
+    if plain["do"] == "release_memory":
+        server.release_memory()
+        return {}, "release_memory"
+    asked = GenerateRequest.read(tensors, plain["asked"])
     return server.answer(asked, alive=lambda: inbox.reply(ALIVE)), "answer"

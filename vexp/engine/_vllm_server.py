@@ -51,7 +51,7 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelSpec:
     """What vLLM has to know of a model besides its configuration; all of it is plain data."""
 
     architecture: str
@@ -71,7 +71,7 @@ class Served:
     sleep: bool = False
 
     @classmethod
-    def of(cls, engine: VLLM, policy: Policy) -> Served:
+    def of(cls, engine: VLLM, policy: Policy) -> ModelSpec:
         text = policy.model.config.get_text_config()
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
@@ -93,7 +93,7 @@ class Served:
         )
 
     @classmethod
-    def read(cls, plain: Mapping[str, Any]) -> Served:
+    def read(cls, plain: Mapping[str, Any]) -> ModelSpec:
         return cls(**{**plain, "banned": tuple(plain["banned"])})
 
     def check_model(self, config: Any) -> None:
@@ -128,7 +128,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerateRequest:
     """Prompts to which responses are wanted, as tokens and pieces of images on the CPU."""
 
     rows: Sequence[list[int]]  # tokens of each prompt
@@ -139,7 +139,7 @@ class Asked:
     image_grid_thw: Tensor | None = None
 
     @classmethod
-    def of(cls, prompts: PromptBatch, keys: Sequence[str], sampling: Sampling) -> Asked:
+    def of(cls, prompts: PromptBatch, keys: Sequence[str], sampling: Sampling) -> GenerateRequest:
         ids, masks = prompts.input_ids.cpu(), prompts.attention_mask.cpu()
         pixels, grids = prompts.pixel_values, prompts.image_grid_thw
         return cls(
@@ -170,7 +170,7 @@ class Asked:
         return {name: value for name, value in tensors.items() if value is not None}, plain
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Asked:
+    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> GenerateRequest:
         sampling = Sampling(**plain["sampling"])
         return cls(plain["rows"], plain["pieces"], plain["keys"], sampling, **tensors)
 
@@ -190,13 +190,13 @@ def write_home(policy: Policy, home: Path) -> None:
 class Server:
     """vLLM in this process; its weights mean nothing until the first `load`."""
 
-    served: Served
+    served: ModelSpec
     llm: Any
     asked: int = field(default=0)  # requests so far
     asleep: bool = field(default=False)  # its memory is given back, and its weights with it
 
     @classmethod
-    def start(cls, served: Served, home: Path) -> Server:
+    def start(cls, served: ModelSpec, home: Path) -> Server:
         """
         Raises:
             ConfigError: if vLLM cannot serve this model on this machine.
@@ -215,7 +215,7 @@ class Server:
         """As `load`, from a file that all processes of this vLLM can read."""
         self._reload("take_weights", {"path": str(path)})
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Give back the memory of weights, keys and values until the next `load`."""
         if self.served.sleep and not self.asleep:
             with _quiet():
@@ -237,7 +237,9 @@ class Server:
             self.llm.llm_engine.reset_encoder_cache()
 
     @own_world()
-    def answer(self, asked: Asked, alive: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+    def answer(
+        self, asked: GenerateRequest, alive: Callable[[], None] = lambda: None
+    ) -> dict[str, Tensor]:
         """Responses as the fields of `Generated`, on the CPU; `alive` is called now and then."""
         from vllm import SamplingParams
 
@@ -293,7 +295,7 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _started(served: Served, home: Path) -> Any:
+def _started(served: ModelSpec, home: Path) -> Any:
     os.environ.update(_RELIED_ON)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -317,10 +319,10 @@ def _started(served: Served, home: Path) -> Any:
         raise _refused(error) from error
 
 
-def arguments(served: Served, home: Path) -> dict[str, Any]:
+def arguments(served: ModelSpec, home: Path) -> dict[str, Any]:
     """Of vLLM's `LLM`."""
     from vexp.engine import _vllm_worker
-    from vexp.engine._vllm_draw import KEY, Draw
+    from vexp.engine._vllm_draw import KEY, DrawProcessor
 
     return {
         "model": str(home),
@@ -338,7 +340,9 @@ def arguments(served: Served, home: Path) -> dict[str, Any]:
         "skip_mm_profiling": True,
         "mm_device_do_normalize": False,  # the patches are as the model takes them
         "async_scheduling": False,  # a draw has to know how many tokens came before it
-        "logits_processors": [Draw],  # in every process of a tensor parallel one: all draw alike
+        "logits_processors": [
+            DrawProcessor
+        ],  # in every process of a tensor parallel one: all draw alike
         "logprobs_mode": "processed_logits",
         "additional_config": {KEY: {"banned": list(served.banned), "eos_id": served.eos_id}},
         "disable_log_stats": True,
@@ -350,7 +354,7 @@ def arguments(served: Served, home: Path) -> dict[str, Any]:
     }
 
 
-def _executor(served: Served) -> Any:
+def _executor(served: ModelSpec) -> Any:
     if served.tensor_parallel > 1:
         return "mp"
     if served.device != "cuda" or torch.cuda.current_device() == 0:
@@ -385,7 +389,7 @@ def _clean_up() -> None:
         cleanup_dist_env_and_memory()
 
 
-def _check_served(served: Served) -> None:
+def _check_served(served: ModelSpec) -> None:
     """Refuse what vLLM would refuse, in words that say what to do.
 
     Raises:
@@ -415,7 +419,7 @@ def _check_served(served: Served) -> None:
             )
 
 
-def _requests(served: Served, asked: Asked) -> Iterator[Any]:
+def _requests(served: ModelSpec, asked: GenerateRequest) -> Iterator[Any]:
     """Each prompt as vLLM takes it when everything is processed already."""
     from vllm.inputs.engine import tokens_input
 
@@ -428,7 +432,7 @@ def _requests(served: Served, asked: Asked) -> Iterator[Any]:
             yield tokens_input(row)
 
 
-def _together(found: Sequence[Any], served: Served) -> dict[str, Tensor]:
+def _together(found: Sequence[Any], served: ModelSpec) -> dict[str, Tensor]:
     """vLLM's completions as one batch."""
     width = max(len(one.token_ids) for one in found)
     tokens = torch.full((len(found), width), served.pad_id, dtype=torch.int64)

@@ -64,23 +64,23 @@ class Engine(Component):
         return {}
 
     @property
-    def works_ahead(self) -> bool:
-        """Whether it can generate while the policy is updated, so that `begin` is worth a call."""
+    def supports_prefetch(self) -> bool:
+        """True if it can generate while the policy is updated: `prefetch` is worth a call."""
         return False
 
-    def begin(
+    def prefetch(
         self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
     ) -> None:
-        """Told what `generate` will be asked for next, by the policy as it is now.
+        """Start on what `generate` will be asked for next, with the policy as it is now.
 
-        An engine that works by itself begins with it; the others do nothing.
+        An engine that cannot work ahead does nothing.
         """
 
-    def rest(self) -> None:
-        """Told when a step has its responses: memory that only they need may be given back."""
+    def release_memory(self) -> None:
+        """Release what only generation needs, until the next `generate`."""
 
     def close(self) -> None:
-        """Told when a run needs it no more: give back what it holds. The next call starts anew."""
+        """Release everything at the end of a run; the next call starts anew."""
 
     @abstractmethod
     def generate(

@@ -142,23 +142,23 @@ class VLLM(Engine):
     def resources(self) -> Mapping[str, int]:
         return {"engine_nodes": self.nodes} if self.nodes else {}
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         module = sys.modules.get("vexp.engine._vllm")
         if self.sleep and module is not None:
-            module.rest()
+            module.release_memory()
 
     @property
-    def works_ahead(self) -> bool:
+    def supports_prefetch(self) -> bool:
         return self.separate
 
-    def begin(
+    def prefetch(
         self, policy: Policy, prompts: PromptBatch, item_ids: Sequence[str], sampling: Sampling
     ) -> None:
         if self.separate:
             self.check()
             from vexp.engine import _vllm
 
-            _vllm.begin(self, policy, prompts, item_ids, sampling)
+            _vllm.prefetch(self, policy, prompts, item_ids, sampling)
 
     def close(self) -> None:
         if (module := sys.modules.get("vexp.engine._vllm")) is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import vexp
 import vexp.errors
 from vexp.errors import Interrupted, RunError, VexpError
-from vexp.evaluator.base import Desk
+from vexp.evaluator.base import EvaluationContext
 from vexp.files import read_json, write_json
 
 SUPPORTED = "0.7.3"  # the version whose tasks and defaults were looked at
@@ -45,7 +45,9 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFF
 _GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def work(python: str, offline: bool, job: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
+def work(
+    python: str, offline: bool, job: Mapping[str, Any], desk: EvaluationContext
+) -> dict[str, Any]:
     """Do the job in a worker and return what it found.
 
     Raises:

@@ -49,7 +49,7 @@ Metrics = Mapping[str, Mapping[str, float | None]]  # {metric: {value, stderr, n
 
 
 @dataclass(frozen=True)
-class Desk:
+class EvaluationContext:
     """What an evaluation in a process of its own is given."""
 
     checkpoint: Path | None  # a folder in Hugging Face format; None: as the run starts it
@@ -62,7 +62,7 @@ class Desk:
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluationScores:
     """What an evaluation in a process of its own found."""
 
     samples: Sequence[Sample]
@@ -114,7 +114,7 @@ class SeparateEvaluator(Evaluator):
         raise NotImplementedError(f"{self.name} scores by `score`")
 
     @abstractmethod
-    def score(self, run: RunSpec, desk: Desk) -> Scored:
+    def score(self, run: RunSpec, desk: EvaluationContext) -> EvaluationScores:
         """Score the checkpoint; go on from what a former attempt left in `desk.work`.
 
         Raises:

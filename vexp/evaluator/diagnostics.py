@@ -12,7 +12,7 @@ from vexp.diagnostics.gallery import picture
 from vexp.distortion.base import Distortion
 from vexp.engine.base import Generated
 from vexp.evaluator.base import Sample
-from vexp.evaluator.heldout import Heldout, Looked, Place, mean, ratio
+from vexp.evaluator.heldout import Heldout, Place, SampleExtras, mean, ratio
 from vexp.layer.base import Layer
 from vexp.registry import register, slot
 from vexp.target.base import Target
@@ -155,15 +155,15 @@ class Diagnostics(Heldout):
         items: Sequence[Item],
         prompts: PromptBatch,
         generated: Generated,
-    ) -> Sequence[Looked]:
+    ) -> Sequence[SampleExtras]:
         from vexp.experience.batch import micro_batches
         from vexp.experience.build import answers
-        from vexp.experience.observe import Request, observe
+        from vexp.experience.observe import SignalRequest, observe
 
         nothing = [0.0] * len(items)
         found = answers(run, policy, items, prompts, generated, nothing)
         layers = {layer.index(policy.layers) for layer in (self.layer, self.visual_layer)}
-        request = Request(
+        request = SignalRequest(
             old_logprobs=True,
             entropy=True,
             similarity=True,
@@ -175,7 +175,7 @@ class Diagnostics(Heldout):
         seen = observe(found, policy, None, portions, request, temperature=1.0, seed=0, step=0)
         columns = {name: values.tolist() for name, values in self._of(seen).items()}
         return [
-            Looked(
+            SampleExtras(
                 {
                     name: values[row]
                     for name, values in columns.items()

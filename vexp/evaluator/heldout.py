@@ -27,7 +27,7 @@ Place = tuple[str, int]  # dataset name, item index
 
 
 @dataclass(frozen=True)
-class Looked:
+class SampleExtras:
     """What else is recorded of an answer."""
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -186,9 +186,9 @@ class Heldout(Evaluator):
         items: Sequence[Item],
         prompts: PromptBatch,
         generated: Generated,
-    ) -> Sequence[Looked]:
+    ) -> Sequence[SampleExtras]:
         """What else is recorded of each answer; nothing here."""
-        return [Looked() for _ in items]
+        return [SampleExtras() for _ in items]
 
 
 def mean(values: Sequence[float]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vexp.config.types import UNHASHED, Between, Count, NonNegative, Positive, PositiveInt
 from vexp.errors import Problem
-from vexp.evaluator.base import Desk, Sample, Scored, SeparateEvaluator
+from vexp.evaluator.base import EvaluationContext, EvaluationScores, Sample, SeparateEvaluator
 from vexp.evaluator.benchmarks import Benchmark, Unwrap, catalogue, unknown
 from vexp.evaluator.heldout import mean
 from vexp.paths import expanded
@@ -142,7 +142,7 @@ class LmmsEval(SeparateEvaluator):
             found["accuracy"] = mean(judged)
         return found
 
-    def score(self, run: RunSpec, desk: Desk) -> Scored:
+    def score(self, run: RunSpec, desk: EvaluationContext) -> EvaluationScores:
         from vexp.evaluator._lmms_worker import work
 
         found = work(self.python, self.offline, self._job(run, desk), desk)
@@ -171,9 +171,9 @@ class LmmsEval(SeparateEvaluator):
                 "known": found["known"],
             },
         }
-        return Scored(samples, metrics, about, {"log.txt": desk.work / "log.txt"})
+        return EvaluationScores(samples, metrics, about, {"log.txt": desk.work / "log.txt"})
 
-    def _job(self, run: RunSpec, desk: Desk) -> dict[str, Any]:
+    def _job(self, run: RunSpec, desk: EvaluationContext) -> dict[str, Any]:
         from vexp.config.schema import to_dict
 
         return {

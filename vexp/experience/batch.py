@@ -176,7 +176,7 @@ def micro_batches(group: Sequence[int], rows: Iterable[int], size: int) -> list[
     return [portion for portion in portions if portion]
 
 
-def even_portions(
+def even_micro_batches(
     group: Sequence[int], rows: Sequence[int], size: int, shares: int
 ) -> list[list[int]]:
     """As `micro_batches`, but in as many portions as `shares` processes can do at a time.

@@ -38,7 +38,7 @@ Seen = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Request:
+class SignalRequest:
     """What the experience pass has to find out."""
 
     old_logprobs: bool = False
@@ -59,7 +59,7 @@ class Request:
         return self.own or self.reference or bool(self.counterfactual)
 
 
-def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
+def requested(run: RunSpec, layers: int, *, several_updates: bool) -> SignalRequest:
     """What the components of a run ask for, with equal questions asked once."""
     found = asked_by(asking(run), layers)
     return dataclasses.replace(
@@ -70,7 +70,7 @@ def requested(run: RunSpec, layers: int, *, several_updates: bool) -> Request:
     )
 
 
-def asked_by(components: Iterable[Component], layers: int) -> Request:
+def asked_by(components: Iterable[Component], layers: int) -> SignalRequest:
     """What these components ask for, with equal questions asked once."""
     asked: set[str] = set()
     counterfactual: dict[Distortion, bool] = {}
@@ -84,7 +84,7 @@ def asked_by(components: Iterable[Component], layers: int) -> Request:
             counterfactual[distortion] = kl
         if "attention" in needs:
             attention.add(cast("Layer", getattr(component, "layer")).index(layers))  # noqa: B009
-    return Request(
+    return SignalRequest(
         old_logprobs="old_logprobs" in asked,
         entropy="entropy" in asked,
         reference="reference_logprobs" in asked,
@@ -105,7 +105,7 @@ def observe(
     policy: Policy,
     reference: Policy | Untrained | None,
     portions: Iterable[Sequence[int]],
-    request: Request,
+    request: SignalRequest,
     *,
     temperature: float,
     seed: int,
@@ -119,7 +119,7 @@ def observe(
     if not request:
         return experience
     found = _Found(experience, request)
-    for rows in parallel.mine(list(portions)):
+    for rows in parallel.of_rank(list(portions)):
         stopping.check()
         part = experience.select(rows)
         hidden = None
@@ -180,7 +180,7 @@ def distorted(
 class _Found:
     """Results over the whole experience, filled portion by portion."""
 
-    def __init__(self, experience: Experience, request: Request) -> None:
+    def __init__(self, experience: Experience, request: SignalRequest) -> None:
         self.before = experience
         self.request = request
         shape, device = experience.tokens.shape, experience.tokens.device
@@ -236,8 +236,8 @@ class _Found:
         """Put together what the processes have found; a row of another one's portions is 0."""
         known = self.counterfactual.values()
         kl = [found.kl for found in known if found.kl is not None]
-        parallel.add_up([*self.tokens.values(), *(found.logprobs for found in known), *kl])
-        if parallel.world() > 1 and self.request.attention:
+        parallel.all_reduce([*self.tokens.values(), *(found.logprobs for found in known), *kl])
+        if parallel.world_size() > 1 and self.request.attention:
             self.summaries = _from_all(self.summaries, self.before.mask.device)
 
     def experience(self) -> Experience:
@@ -327,7 +327,7 @@ def _from_all(
         for name, value in seen.items()
     }
     found = []
-    for theirs, portions in parallel.gathered(tensors, [list(rows) for rows, _ in summaries]):
+    for theirs, portions in parallel.all_gather(tensors, [list(rows) for rows, _ in summaries]):
         for number, rows in enumerate(portions):
             names = [name for name in theirs if name.startswith(f"{number}/")]
             seen = {name.partition("/")[2]: theirs[name].to(device) for name in names}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.config.types import PositiveInt
 from vexp.endpoint.parse_json import json_in, shown
-from vexp.endpoint.request import Picture, Request, text_digest
+from vexp.endpoint.request import ChatRequest, Picture, text_digest
 from vexp.endpoint.settings import Endpoint
 from vexp.extractor.base import Extractor
 from vexp.registry import register
@@ -35,7 +35,7 @@ Answer with JSON only: {"phrases": ["...", "..."]}. If there is nothing to point
 
 @register("extractor", "vlm")
 @dataclass(frozen=True, kw_only=True)
-class VLM(Extractor):
+class VLMExtractor(Extractor):
     """Asks a vision-language model for the smallest set of things that verify the answer."""
 
     endpoint: Endpoint = field(default_factory=Endpoint)  # who is asked
@@ -44,7 +44,7 @@ class VLM(Extractor):
     def phrases(self, item: Item, ask: Ask) -> Sequence[str]:
         picture = Picture.of(item.image, self.endpoint.max_pixels) if item.image else None
         question = f"Question: {item.question}\nAnswer: {item.answer}"
-        return ask(Request(self.endpoint, SYSTEM, question, picture), self._read)
+        return ask(ChatRequest(self.endpoint, SYSTEM, question, picture), self._read)
 
     def content(self) -> dict[str, Any]:
         """Hash of the prompt: another wording is another annotation."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from vexp.doctor.machine import free_bytes
 from vexp.errors import HubError, StorageError
 from vexp.fetch import manifest
-from vexp.fetch.manifest import Held, Manifest, Row
+from vexp.fetch.manifest import FileRow, Held, Manifest
 from vexp.files import fsync_folder
 from vexp.hub import Listing, Repository, address, download
 from vexp.sweeps.show import size
@@ -93,7 +93,7 @@ def _has(path: Path, count: int) -> bool:
     return path.is_file() and path.stat().st_size == count
 
 
-def _fetched(folder: Path, listing: Listing) -> list[Row]:
+def _fetched(folder: Path, listing: Listing) -> list[FileRow]:
     """Every file of a repository, checked; what is wrong is downloaded once more."""
     wrong: list[str] = []
     for _ in range(ATTEMPTS):
@@ -116,7 +116,7 @@ def _fetched(folder: Path, listing: Listing) -> list[Row]:
     )
 
 
-def _checked(folder: Path, listing: Listing) -> tuple[list[Row], list[str]]:
+def _checked(folder: Path, listing: Listing) -> tuple[list[FileRow], list[str]]:
     """Rows of the files that are as the hub says, and the paths of those that are not."""
     at = Repository(listing.repository.kind, listing.repository.name, listing.commit)
     rows, wrong = [], []
@@ -127,7 +127,7 @@ def _checked(folder: Path, listing: Listing) -> tuple[list[Row], list[str]]:
             wrong.append(file.path)
             continue
         place = str(path.relative_to(folder))
-        rows.append(Row(place, address(at, file.path), at.name, at.revision, count, sha256))
+        rows.append(FileRow(place, address(at, file.path), at.name, at.revision, count, sha256))
     return rows, wrong
 
 

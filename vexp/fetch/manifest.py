@@ -26,7 +26,7 @@ _AT_ONCE = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """One file: where it is in the folder, where it came from, and what it was then."""
 
     path: str  # relative to the folder
@@ -57,13 +57,13 @@ class Manifest:
     """What a folder holds."""
 
     repositories: tuple[Held, ...] = ()
-    files: tuple[Row, ...] = ()
+    files: tuple[FileRow, ...] = ()
 
     @property
     def bytes(self) -> int:
         return sum(row.bytes for row in self.files)
 
-    def with_(self, held: Iterable[Held], rows: Iterable[Row]) -> Manifest:
+    def with_(self, held: Iterable[Held], rows: Iterable[FileRow]) -> Manifest:
         """With further repositories and files; what has the same name is replaced."""
         repositories = {one.asked: one for one in (*self.repositories, *held)}
         files = {row.path: row for row in (*self.files, *rows)}
@@ -88,7 +88,7 @@ def read(folder: Path) -> Manifest:
                 remedy="use the vexp that wrote it, or a later one",
             )
         held = msgspec.convert(found["repositories"], tuple[Held, ...])
-        rows = msgspec.convert(found["files"], tuple[Row, ...])
+        rows = msgspec.convert(found["files"], tuple[FileRow, ...])
         if outside := [row.path for row in rows if not is_inside(row.path)]:
             raise KeyError(outside[0])
         return Manifest(held, rows)
@@ -162,7 +162,7 @@ def check(folder: Path) -> Iterator[Problem]:
             yield Problem(what, where=str(folder / "hub"), remedy=again)
 
 
-def _wrong(path: Path, row: Row) -> str | None:
+def _wrong(path: Path, row: FileRow) -> str | None:
     if not path.is_file():
         return "is missing"
     size, sha256, _ = (

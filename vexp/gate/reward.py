@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @register("gate", "reward")
 @dataclass(frozen=True, kw_only=True)
-class Reward(Gate):
+class RewardGate(Gate):
     """Open where the verifier's reward is at least `threshold`: 1[R >= tau] of EASE.
 
     It looks at accuracy alone, never at the sum of the reward's terms: a format reward in it would

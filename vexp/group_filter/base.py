@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from vexp.registry import Component, Memory
+from vexp.registry import Component, ComponentState
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class ReplayedRollouts:
     """Rollouts of former steps, with what their own step found out about them."""
 
     ordinals: Tensor  # [rollout] int64: which draw of the mix the prompt was
@@ -59,10 +59,12 @@ class GroupFilter(Component):
         Steps count from 1.
         """
 
-    def recall(self, memory: Memory, room: int, batch: int, noise: Generator) -> Past | None:
+    def recall(
+        self, memory: ComponentState, room: int, batch: int, noise: Generator
+    ) -> ReplayedRollouts | None:
         """At most `room` rollouts for a step of `batch`; None if there are none."""
         return None
 
-    def remember(self, memory: Memory, experience: Experience) -> Memory:
+    def remember(self, memory: ComponentState, experience: Experience) -> ComponentState:
         """The memory after a step; `experience` is what the step trained on, old log-probs too."""
         return memory

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vexp.config.types import Fraction, NonNegative, PositiveInt
 from vexp.errors import Problem
-from vexp.group_filter.base import GroupFilter, Past
-from vexp.registry import Memory, register
+from vexp.group_filter.base import GroupFilter, ReplayedRollouts
+from vexp.registry import ComponentState, register
 from vexp.reward.base import ObservedReward
 
 if TYPE_CHECKING:
@@ -77,25 +77,27 @@ class Replay(GroupFilter):
     def keep(self, accuracies: Sequence[Sequence[float]], step: int) -> list[bool]:
         return [True] * len(accuracies)
 
-    def initial_state(self) -> Memory:
+    def initial_state(self) -> ComponentState:
         return {}
 
-    def recall(self, memory: Memory, room: int, batch: int, noise: Generator) -> Past | None:
+    def recall(
+        self, memory: ComponentState, room: int, batch: int, noise: Generator
+    ) -> ReplayedRollouts | None:
         import numpy as np
         import torch
 
         if not memory:
             return None
-        past = Past(**memory)
+        past = ReplayedRollouts(**memory)
         count = min(room, int(self.ratio * batch), len(past))
         # The smallest of independent exponential times of rates |A|^alpha, in logarithms: the same
         # as drawing one by one (Efraimidis and Spirakis, "Weighted random sampling", 2006).
         times = np.log(noise.standard_exponential(len(past)))
         times -= self.alpha * np.log(past.outcome.abs().numpy())
         chosen = torch.from_numpy(np.sort(np.argsort(times, kind="stable")[:count]))
-        return Past(**_picked(memory, chosen)) if count else None
+        return ReplayedRollouts(**_picked(memory, chosen)) if count else None
 
-    def remember(self, memory: Memory, experience: Experience) -> Memory:
+    def remember(self, memory: ComponentState, experience: Experience) -> ComponentState:
         import torch
 
         new = _rollouts(experience)
@@ -132,7 +134,7 @@ def _rollouts(experience: Experience) -> dict[str, Tensor]:
     return {name: value[new].cpu() for name, value in found.items() if value is not None}
 
 
-def _picked(memory: Memory, rows: Tensor) -> dict[str, Any]:
+def _picked(memory: ComponentState, rows: Tensor) -> dict[str, Any]:
     """Some rollouts, cut to the longest of them."""
     picked = {name: value[rows] for name, value in memory.items()}
     width = max(1, int(picked["mask"].sum(dim=1).max())) if len(rows) else 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vexp.endpoint.parse_json import json_in, shown
-from vexp.endpoint.request import Picture, Request, text_digest
+from vexp.endpoint.request import ChatRequest, Picture, text_digest
 from vexp.endpoint.settings import Endpoint
 from vexp.localizer.base import Localizer, Located
 from vexp.registry import register
@@ -35,7 +35,7 @@ Answer with JSON only: {{"box": [x1, y1, x2, y2]}}. If you cannot see it: {{"box
 
 @register("localizer", "vlm")
 @dataclass(frozen=True, kw_only=True)
-class VLM(Localizer):
+class VLMLocalizer(Localizer):
     """Asks a vision-language model for the box of a phrase."""
 
     endpoint: Endpoint = field(default_factory=Endpoint)  # who is asked
@@ -47,7 +47,9 @@ class VLM(Localizer):
         picture = Picture.of(item.image, self.endpoint.max_pixels)
         width, height = picture.image.size
         frame = _FRAMES[self.coordinates].format(width=width, height=height)
-        request = Request(self.endpoint, SYSTEM.format(frame=frame), f"Phrase: {phrase}", picture)
+        request = ChatRequest(
+            self.endpoint, SYSTEM.format(frame=frame), f"Phrase: {phrase}", picture
+        )
         sides = {"per_mille": (1000, 1000), "fraction": (1, 1), "pixels": (width, height)}
         found = ask(request, lambda answer: read_box(answer, sides[self.coordinates]))
         if found is None:

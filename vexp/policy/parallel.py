@@ -41,7 +41,7 @@ _LEAVING_S = 5.0  # how long a process that is done waits for the others to be
 @dataclass
 class _Group:
     rank: int
-    world: int
+    world_size: int
     store: Store
     messages: int = field(default=0)  # how many `tell` has sent, or `told` received
 
@@ -54,18 +54,18 @@ def rank() -> int:
     return _group.rank if _group else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes are at this run."""
-    return _group.world if _group else 1
+    return _group.world_size if _group else 1
 
 
-def leading() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process writes what a run leaves behind."""
     return rank() == 0
 
 
 @contextlib.contextmanager
-def member(store: Store, rank: int, world: int, device: str) -> Iterator[None]:
+def member(store: Store, rank: int, size: int, device: str) -> Iterator[None]:
     """Be process `rank` of `world` while the block runs; they meet at `store`.
 
     Raises:
@@ -78,10 +78,10 @@ def member(store: Store, rank: int, world: int, device: str) -> Iterator[None]:
             backend,
             store=PrefixStore("group", store),
             rank=rank,
-            world_size=world,
+            world_size=size,
             timeout=TIMEOUT,
         )
-    _group = _Group(rank, world, PrefixStore("messages", store))
+    _group = _Group(rank, size, PrefixStore("messages", store))
     try:
         yield
         _leave(store)
@@ -99,7 +99,7 @@ def _leave(store: Store) -> None:
     with contextlib.suppress(RuntimeError):
         end = time.monotonic() + _LEAVING_S
         count = store.add("left", 1)
-        while count < world() and time.monotonic() < end:
+        while count < world_size() and time.monotonic() < end:
             time.sleep(_POLL_S)
             count = store.add("left", 0)
 
@@ -121,22 +121,22 @@ def together(*, mixed: bool = False) -> Iterator[None]:
 # --- who does what
 
 
-def share(count: int) -> slice:
+def slice_of_rank(count: int) -> slice:
     """Which of `count` things this process does: a contiguous part, as even as can be."""
-    size, more = divmod(count, world())
+    size, more = divmod(count, world_size())
     start = rank() * size + min(rank(), more)
     return slice(start, start + size + (rank() < more))
 
 
-def mine(portions: Sequence[T]) -> Sequence[T]:
+def of_rank(portions: Sequence[T]) -> Sequence[T]:
     """Which of the portions this process does."""
-    return portions[rank() :: world()]
+    return portions[rank() :: world_size()]
 
 
 # --- what the first process alone knows
 
 
-def tell(value: Any) -> None:
+def broadcast_send(value: Any) -> None:
     """Say something, as JSON has it, to all others; they hear it by `told`."""
     if _group is not None:
         assert _group.rank == 0
@@ -145,7 +145,7 @@ def tell(value: Any) -> None:
         _group.messages += 1
 
 
-def told() -> Any:
+def broadcast_recv() -> Any:
     """The next thing that the first process says, however long that takes.
 
     Raises:
@@ -161,30 +161,30 @@ def told() -> Any:
     return value
 
 
-def from_first(ask: Callable[[], Any]) -> Any:
+def from_rank_zero(ask: Callable[[], Any]) -> Any:
     """What the first process answers with, as JSON has it; no other process asks."""
-    if not leading():
-        return told()
+    if not is_rank_zero():
+        return broadcast_recv()
     answer = ask()
-    tell(answer)
+    broadcast_send(answer)
     return answer
 
 
-def path_from_first(ask: Callable[[], Path | None]) -> Path | None:
+def path_from_rank_zero(ask: Callable[[], Path | None]) -> Path | None:
     """As `from_first`, for a path on a file system that all processes share."""
 
     def absolute() -> str | None:
         path = ask()
         return None if path is None else str(path.absolute())
 
-    found = from_first(absolute)
+    found = from_rank_zero(absolute)
     return None if found is None else Path(found)
 
 
 # --- what all have to know
 
 
-def gathered(
+def all_gather(
     tensors: Mapping[str, Tensor], plain: Any = None
 ) -> list[tuple[Mapping[str, Tensor], Any]]:
     """What every process has brought, by rank; `plain` is what JSON can hold.
@@ -194,22 +194,22 @@ def gathered(
     if _group is None:
         return [(tensors, plain)]
     payload = _packed(tensors, plain)
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_group.world)]
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_group.world_size)]
     with together():
         dist.all_gather(sizes, torch.tensor([len(payload)]))
         longest = max(int(size) for size in sizes)
-        mine = torch.nn.functional.pad(payload, (0, longest - len(payload)))
-        found = [torch.empty_like(mine) for _ in range(_group.world)]
-        dist.all_gather(found, mine)
+        padded = torch.nn.functional.pad(payload, (0, longest - len(payload)))
+        found = [torch.empty_like(padded) for _ in range(_group.world_size)]
+        dist.all_gather(found, padded)
     return [_unpacked(part[: int(size)]) for part, size in zip(found, sizes, strict=True)]
 
 
-def anybody(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether the flag is set in any process; all get the same answer."""
-    return any(theirs for _, theirs in gathered({}, bool(flag)))
+    return any(theirs for _, theirs in all_gather({}, bool(flag)))
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its sum over the processes; those of one dtype travel together."""
     if _group is None:
         return
@@ -222,7 +222,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def add_up_gradients(model: nn.Module) -> None:
+def all_reduce_gradients(model: nn.Module) -> None:
     """Give every process the gradient of all portions.
 
     A parameter that no process has a gradient for keeps none, so that the optimiser passes it over.
@@ -231,16 +231,16 @@ def add_up_gradients(model: nn.Module) -> None:
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
     has = torch.tensor([float(p.grad is not None) for p in parameters])
-    add_up([has])
+    all_reduce([has])
     wanted = [p for p, count in zip(parameters, has.tolist(), strict=True) if count]
     for parameter in wanted:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    add_up(p.grad for p in wanted if p.grad is not None)
+    all_reduce(p.grad for p in wanted if p.grad is not None)
 
 
 @torch.no_grad()
-def sums(model: nn.Module) -> Tensor:  # [parameter, 2] float64
+def checksums(model: nn.Module) -> Tensor:  # [parameter, 2] float64
     """Sum and norm of every parameter: equal for equal weights, and in practice for no others."""
     return torch.stack(
         [
@@ -261,12 +261,12 @@ def check_agreement(model: nn.Module) -> None:
     """
     if _group is None:
         return
-    found = [tensors["sums"] for tensors, _ in gathered({"sums": sums(model)})]
+    found = [tensors["sums"] for tensors, _ in all_gather({"sums": checksums(model)})]
     strays = [number for number, other in enumerate(found) if not torch.equal(other, found[0])]
     if strays:
         raise RunError(
             f"the weights of process {strays[0]} are no longer those of process 0",
-            where=f"{_group.world} processes",
+            where=f"{_group.world_size} processes",
             remedy="processes of one run need machines of one kind (launcher.constraint); nothing "
             "was saved, and the same command goes on from the last checkpoint",
         )

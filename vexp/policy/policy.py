@@ -28,7 +28,7 @@ from vexp.policy.log_probs import entropy, log_distribution, log_probs_of
 from vexp.policy.options import Attention, Precision
 from vexp.policy.predictor_rows import PredictorRows
 from vexp.policy.prefix import Prefix
-from vexp.policy.prompt_encoder import Encoder
+from vexp.policy.prompt_encoder import PromptEncoder
 from vexp.policy.prompts import PromptBatch
 from vexp.probe.attention import ImageLogits, Probe, register
 
@@ -279,9 +279,9 @@ class Policy(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> PromptEncoder:
         """What encodes this policy's prompts; needs no weights."""
-        return Encoder(self.tokenizer, self.image_processor, self.vision, self.model.config)
+        return PromptEncoder(self.tokenizer, self.image_processor, self.vision, self.model.config)
 
     def encode(self, items: Sequence[Item], prompt: Prompt) -> PromptBatch:
         """Prompts of the items on the policy's device.
@@ -425,9 +425,9 @@ def banned_tokens(
     return banned
 
 
-def encoder(family: Family, config: Any, tokenizer: Any, image_processor: Any) -> Encoder:
+def encoder(family: Family, config: Any, tokenizer: Any, image_processor: Any) -> PromptEncoder:
     """What a policy of this model would encode prompts with, without the model."""
-    return Encoder(tokenizer, image_processor, _vision(family, config, tokenizer), config)
+    return PromptEncoder(tokenizer, image_processor, _vision(family, config, tokenizer), config)
 
 
 def _vision(family: Family, config: Any, tokenizer: Any) -> prompting.Vision:

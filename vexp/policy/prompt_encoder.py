@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PromptEncoder:
     """Tokenizer and image processor of a model, and its configuration."""
 
     tokenizer: Any

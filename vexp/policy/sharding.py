@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vexp.spec.run import Compute
 
 
-def place(policy: Policy, compute: Compute) -> None:
+def shard_model(policy: Policy, compute: Compute) -> None:
     """Spread the policy over the processes of the run, if `compute.shard` says so.
 
     Each layer of decoder and vision tower is gathered by itself, and all the rest together. What is
@@ -49,7 +49,7 @@ def place(policy: Policy, compute: Compute) -> None:
     layers = policy.model.get_decoder().layers
     blocks = [*layers, *policy.family.vision_blocks(policy.model)]
     with parallel.together():
-        mesh = init_device_mesh(policy.device.type, (parallel.world(),))
+        mesh = init_device_mesh(policy.device.type, (parallel.world_size(),))
         for part in (*blocks, policy):
             fully_shard(part, mesh=mesh)
             if not isinstance(part, FSDPModule):
@@ -64,7 +64,7 @@ def place(policy: Policy, compute: Compute) -> None:
 
 
 @contextlib.contextmanager
-def whole(policy: Any) -> Iterator[None]:
+def unsharded(policy: Any) -> Iterator[None]:
     """Every process holds all weights while the block runs; for passes without a gradient.
 
     All processes enter together, and leave together where a step is given up. Anything but a
@@ -93,7 +93,7 @@ def _back_to_shards(policy: Any) -> None:
         part.set_reshard_after_forward(part is not policy, recurse=False)
 
 
-def turns(
+def micro_batches_of_rank(
     policy: Policy, portions: Sequence[list[int]], experience: Experience
 ) -> list[tuple[list[int], bool]]:
     """The portions of an update that this process does, and whether each counts.
@@ -103,11 +103,11 @@ def turns(
     portion of another one, which does not count.
     """
     if not policy.sharded:
-        share = parallel.mine if policy.zero is None else policy.zero.share
+        share = parallel.of_rank if policy.zero is None else policy.zero.share
         return [(rows, True) for rows in share(portions)]
     pieces, group = experience.prompts.pieces, experience.group.tolist()
     sighted = [any(pieces[group[row]] for row in rows) for rows in portions]
-    world, own = parallel.world(), []
+    world, own = parallel.world_size(), []
     for kind in (True, False):
         chosen = [rows for rows, sees in zip(portions, sighted, strict=True) if sees == kind]
         for start in range(0, len(chosen), world):
@@ -123,13 +123,13 @@ def updating(policy: Policy) -> contextlib.AbstractContextManager[None]:
     return parallel.together(mixed=True) if spread else contextlib.nullcontext()
 
 
-def take_gradients(policy: Policy) -> None:
+def accumulate_gradients(policy: Policy) -> None:
     """After the backward pass of a micro-batch: what ZeRO does with its gradients."""
     if policy.zero is not None:
         policy.zero.take()
 
 
-def add_up_gradients(policy: Policy) -> None:
+def all_reduce_gradients(policy: Policy) -> None:
     """Give every process its part of the gradient of all portions; shards have theirs by now.
 
     Nothing is asked of other processes between the last of them and this.
@@ -137,10 +137,10 @@ def add_up_gradients(policy: Policy) -> None:
     if policy.zero is not None:
         policy.zero.take_the_rest()
     elif not policy.sharded:
-        parallel.add_up_gradients(policy)
+        parallel.all_reduce_gradients(policy)
 
 
-def gathered(value: Tensor | Shard) -> Tensor:
+def unsharded_tensor(value: Tensor | Shard) -> Tensor:
     """All of a tensor that may lie in shards; every process has to ask."""
     from torch.distributed.tensor import DTensor
 
@@ -158,8 +158,8 @@ def like(value: Any, parameter: Tensor) -> Any:
 
     if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
         return value
-    whole = value.to(parameter.device)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    moved = value.to(parameter.device)
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def state_dict(model: nn.Module) -> dict[str, Tensor]:

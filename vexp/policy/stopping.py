@@ -36,7 +36,7 @@ def check() -> None:
     Raises:
         Abandoned: if the run is to stop.
     """
-    if _requested is not None and parallel.world() == 1 and _requested():
+    if _requested is not None and parallel.world_size() == 1 and _requested():
         raise Abandoned
 
 
@@ -46,5 +46,5 @@ def check_together() -> None:
     Raises:
         Abandoned: in all of them, if any is to stop.
     """
-    if _requested is not None and parallel.anybody(_requested()):
+    if _requested is not None and parallel.any_rank(_requested()):
         raise Abandoned

@@ -95,7 +95,7 @@ class ZeroAdamW(Optimizer):
         self._seen: set[int] = set()  # parameters with a gradient since the last step
         self._handed, self._turns = 0, 0  # how often gradients were handed over, and have to be
         self._slices = [
-            layout([p.numel() for p in group["params"]], parallel.world(), before)
+            layout([p.numel() for p in group["params"]], parallel.world_size(), before)
             for group, before in zip(self.param_groups, self._firsts(), strict=True)
         ]
         self._stand_ins = [nn.Parameter(p.detach()) for p in self._parameters]
@@ -107,8 +107,8 @@ class ZeroAdamW(Optimizer):
 
     def share(self, portions: Sequence[T]) -> Sequence[T]:
         """The micro-batches of an update that this process does."""
-        self._turns = -(-len(portions) // parallel.world())
-        return parallel.mine(portions)
+        self._turns = -(-len(portions) // parallel.world_size())
+        return parallel.of_rank(portions)
 
     def take(self) -> None:
         """Hand over the gradients of a micro-batch; with stage 1 they wait for the step."""
@@ -160,7 +160,7 @@ class ZeroAdamW(Optimizer):
     def _hand_over(self) -> None:
         """What any process has a gradient for gets one in all."""
         has = torch.tensor([float(p.grad is not None) for p in self._parameters])
-        parallel.add_up([has])
+        parallel.all_reduce([has])
         pairs = zip(self._parameters, self._stand_ins, strict=True)
         for index, (parameter, other) in enumerate(pairs):
             if has[index]:

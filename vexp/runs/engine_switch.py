@@ -155,10 +155,10 @@ def write_record(folder: Path, found: Iterable[Switch]) -> None:
 
 
 def _engine(settings: Mapping[str, Any], where: str) -> Engine:
-    from vexp.config.schema import Origin, Reading, build_field
+    from vexp.config.schema import ConfigReading, Origin, build_field
     from vexp.spec.run import RunSpec
 
-    reading = Reading(origins={(_KEY,): Origin(where)})
+    reading = ConfigReading(origins={(_KEY,): Origin(where)})
     engine: Engine = build_field(RunSpec, _KEY, dict(settings), reading)
     return engine
 

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from vexp import __version__, masking, records
 from vexp.errors import CheckpointError, Damaged, Interrupted
-from vexp.evaluator.base import Desk, Evaluator, Sample, Scored, SeparateEvaluator
+from vexp.evaluator.base import (
+    EvaluationContext,
+    EvaluationScores,
+    Evaluator,
+    Sample,
+    SeparateEvaluator,
+)
 from vexp.files import (
     append_line,
     names_in,
@@ -50,7 +56,7 @@ RESULTS, SAMPLES = "results.json", "samples.jsonl"
 
 
 @dataclass(frozen=True)
-class Unit:
+class EvaluationUnit:
     """One evaluation of one checkpoint, done or not."""
 
     label: str  # its name in the config: `evaluator.<label>`
@@ -64,30 +70,30 @@ class Unit:
         return f"{file_name(self.label)}-{self.key}"
 
 
-def units(run: RunSpec, checkpoint: str) -> list[Unit]:
+def units(run: RunSpec, checkpoint: str) -> list[EvaluationUnit]:
     """The evaluations that a run declares for the checkpoint with this content hash."""
     from vexp.spec.identity import evaluation_key
 
-    found: list[Unit] = []
+    found: list[EvaluationUnit] = []
     for label, evaluator in run.evaluator.items():
         protocol, text = _protocol(evaluator, run)
         key = evaluation_key(checkpoint, evaluator.name, protocol, evaluator.version, text)
-        found.append(Unit(label, evaluator, checkpoint, protocol, key))
+        found.append(EvaluationUnit(label, evaluator, checkpoint, protocol, key))
     return found
 
 
 def _protocol(evaluator: Evaluator, run: RunSpec) -> tuple[Mapping[str, Any], str]:
     """The protocol as JSON would bring it back, and its text; the evaluator remembers it."""
     from vexp.config.hashing import written
-    from vexp.spec.section_cache import ByReads
+    from vexp.spec.section_cache import SectionCache
 
     def asked(run: RunSpec) -> tuple[Mapping[str, Any], str]:
         protocol = json.loads(json.dumps(dict(evaluator.protocol(run))))
         return protocol, written(protocol)
 
     remembered: dict[str, Any] = getattr(evaluator, "__dict__", {})
-    ask: ByReads[tuple[Mapping[str, Any], str]]
-    ask = remembered.setdefault("protocol by what it reads", ByReads(asked))
+    ask: SectionCache[tuple[Mapping[str, Any], str]]
+    ask = remembered.setdefault("protocol by what it reads", SectionCache(asked))
     return ask(run)
 
 
@@ -98,7 +104,7 @@ def find(home: Path, key: str) -> Path | None:
     return next((home / n for n in sorted(names) if n.endswith(ending) and n[0] != "."), None)
 
 
-def missing(run: RunSpec, checkpoint: str, home: Path) -> list[Unit]:
+def missing(run: RunSpec, checkpoint: str, home: Path) -> list[EvaluationUnit]:
     """The declared evaluations of a checkpoint that are not finished; imports no torch."""
     return [unit for unit in units(run, checkpoint) if find(home, unit.key) is None]
 
@@ -153,7 +159,7 @@ def read_samples(folder: Path) -> list[dict[str, Any]]:
 
 def _sample(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
-        return as_plain(line, records.Sample, path)
+        return as_plain(line, records.SampleRecord, path)
     except Damaged as error:
         raise _samples_damaged(f"line {number}: {error.fault}", path) from error
 
@@ -209,7 +215,7 @@ class Evaluation:
     content: str | None = None  # the checkpoint has to have; None: it was hashed a moment ago
     _loaded: Policy | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def results(self, unit: Unit) -> Mapping[str, Any]:
+    def results(self, unit: EvaluationUnit) -> Mapping[str, Any]:
         """The results of one unit, scored now unless they are there.
 
         Raises:
@@ -227,7 +233,9 @@ class Evaluation:
             )
         return read_content(target)
 
-    def _score(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
+    def _score(
+        self, unit: EvaluationUnit, work: Path, output: Path, ensure: Callable[[], None]
+    ) -> None:
         if self.checkpoint is not None and self.content is not None:
             manifest.check(model_folder(self.checkpoint), self.content)
             self.content = None  # once for all units
@@ -237,7 +245,7 @@ class Evaluation:
 
     def _score_apart(
         self,
-        unit: Unit,
+        unit: EvaluationUnit,
         evaluator: SeparateEvaluator,
         work: Path,
         output: Path,
@@ -252,7 +260,7 @@ class Evaluation:
 
         scored = evaluator.score(
             self.run,
-            Desk(
+            EvaluationContext(
                 checkpoint=self.checkpoint and model_folder(self.checkpoint),
                 content=unit.checkpoint,
                 work=work,
@@ -267,7 +275,9 @@ class Evaluation:
             shutil.copyfile(path, output / name)
         self._write(unit, scored, output, started)
 
-    def _score_here(self, unit: Unit, work: Path, output: Path, ensure: Callable[[], None]) -> None:
+    def _score_here(
+        self, unit: EvaluationUnit, work: Path, output: Path, ensure: Callable[[], None]
+    ) -> None:
         started, total = now(), unit.protocol.get("size")
         samples = self._kept(work / SAMPLES)
         correct = sum(sample.correct for sample in samples)
@@ -287,7 +297,7 @@ class Evaluation:
                 if self.stop:
                     raise Interrupted("stopped on request; scored samples are kept")
         metrics = unit.evaluator.metrics(samples)
-        self._write(unit, Scored(samples, metrics), output, started)
+        self._write(unit, EvaluationScores(samples, metrics), output, started)
 
     def _kept(self, path: Path) -> list[Sample]:
         """What a former attempt scored; the lines from a damaged one on are scored again."""
@@ -333,7 +343,9 @@ class Evaluation:
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _write(self, unit: Unit, scored: Scored, output: Path, started: str) -> None:
+    def _write(
+        self, unit: EvaluationUnit, scored: EvaluationScores, output: Path, started: str
+    ) -> None:
         from vexp.config.schema import to_dict
 
         write_text(output / SAMPLES, "".join(map(_line, scored.samples)))

@@ -39,7 +39,7 @@ from vexp.runs.claim import attempt_folder
 from vexp.runs.evaluations import read_content, read_samples
 from vexp.runs.provenance import RECORD as PROVENANCE
 from vexp.runs.record import RECORD
-from vexp.runs.rows import Row, evaluation_folders, evaluation_rows
+from vexp.runs.rows import ResultRow, evaluation_folders, evaluation_rows
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunFolder, RunStore
 
@@ -70,7 +70,7 @@ def export(store: RunStore, target: Path, names: Iterable[str] | None = None) ->
     """
     chosen = None if names is None else set(names)
     report, files = Exported(), dict[str, str]()
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     runs, broken = store.readable()
     for name, problem in broken.items():
         if chosen is None or name in chosen:
@@ -97,7 +97,7 @@ def export(store: RunStore, target: Path, names: Iterable[str] | None = None) ->
     return report
 
 
-def _index(runs: list[str], rows: Iterable[Row]) -> dict[str, str]:
+def _index(runs: list[str], rows: Iterable[ResultRow]) -> dict[str, str]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_ROW)
@@ -107,7 +107,9 @@ def _index(runs: list[str], rows: Iterable[Row]) -> dict[str, str]:
     return {INDEX: _json(index), "rows.csv": text.getvalue()}
 
 
-def _run_files(run: RunFolder, rows: list[Row], missing: dict[str, Problem]) -> dict[str, str]:
+def _run_files(
+    run: RunFolder, rows: list[ResultRow], missing: dict[str, Problem]
+) -> dict[str, str]:
     """Files of an export that hold one run; adds its rows, and names what is `missing` of it.
 
     Raises:
@@ -115,7 +117,7 @@ def _run_files(run: RunFolder, rows: list[Row], missing: dict[str, Problem]) -> 
     """
     files: dict[str, str] = {}
     evaluations: dict[str, Any] = {}
-    own_rows: list[Row] = []
+    own_rows: list[ResultRow] = []
     for folder in evaluation_folders(run):
         try:
             own_rows += evaluation_rows(run, folder)

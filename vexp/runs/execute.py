@@ -19,7 +19,7 @@ from vexp.runs.evaluations import Evaluation, checkpoint_hash, find, model_folde
 from vexp.runs.heartbeat import DEFAULT, Timing
 from vexp.runs.mend import mend
 from vexp.runs.process_id import Owner
-from vexp.runs.processes import Span, span_of, together
+from vexp.runs.processes import Topology, span_of, together
 from vexp.runs.record import check_same_science
 from vexp.runs.status import RESULT
 from vexp.runs.stop import StopRequest
@@ -38,7 +38,7 @@ Results = dict[str, Mapping[str, Any]]  # content of results.json by label
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a call of `execute` ended, when it did not end by an error."""
 
     run: RunFolder
@@ -56,9 +56,9 @@ def execute(
     wait: bool = False,
     timing: Timing = DEFAULT,
     judge: Judge | None = None,
-    span: Span | None = None,
+    span: Topology | None = None,
     engine: Engine | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Train and evaluate a run, going on from whatever exists of it.
 
     `span` says on how many processes, where a launcher has decided that; otherwise the run does.
@@ -95,9 +95,9 @@ def _execute(
     wait: bool,
     timing: Timing,
     judge: Judge | None,
-    span: Span,
+    span: Topology,
     engine: Engine | None,
-) -> Outcome:
+) -> RunOutcome:
     def told(owner: Owner) -> None:
         reporter.note(f"{folder.name} is claimed by {owner}; watching whether it is alive")
 
@@ -112,14 +112,14 @@ def _execute(
             )
             try:
                 found = _attempt(run, workspace, evaluate, span, engine)
-                return Outcome(folder, "finished", found)
+                return RunOutcome(folder, "finished", found)
             except Pruned:
-                return Outcome(folder, "pruned", Results())
+                return RunOutcome(folder, "pruned", Results())
             finally:
                 (engine or run.engine).close()
         reporter.note(f"{folder.name} is done already")
         found = _evaluate(run, folder, reporter, stop, timing) if evaluate else {}
-        return Outcome(folder, "already done", found)
+        return RunOutcome(folder, "already done", found)
 
 
 def evaluate_run(
@@ -163,7 +163,7 @@ def evaluate_checkpoint(
 
 
 def _attempt(
-    run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Span, engine: Engine | None
+    run: RunSpec, workspace: RunWorkspace, evaluate: bool, span: Topology, engine: Engine | None
 ) -> Results:
     """This claim's attempt, to its publication or to an error that is recorded in its folder."""
     claim, found = workspace.claim, Results()
@@ -209,7 +209,7 @@ def _switched(run: RunSpec, workspace: RunWorkspace, engine: Engine) -> RunSpec:
     return run
 
 
-def _train(run: RunSpec, workspace: RunWorkspace, span: Span) -> records.Result:
+def _train(run: RunSpec, workspace: RunWorkspace, span: Topology) -> records.Result:
     """Run the stages; what they ended in is written to result.json and returned."""
     from vexp.train.stages import train  # brings torch, which provenance describes
 

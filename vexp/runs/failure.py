@@ -56,10 +56,10 @@ class Failure:
         return {"format": FORMAT, **masking.masked(asdict(self))}
 
 
-def recorded(attempt: Path) -> records.Failure | None:
+def recorded(attempt: Path) -> records.FailureRecord | None:
     """The failure that an attempt's folder names; None if there is none, or it is damaged."""
     try:
-        return read(attempt / RECORD, records.Failure)
+        return read(attempt / RECORD, records.FailureRecord)
     except Damaged:
         return None
 

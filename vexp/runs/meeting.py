@@ -77,7 +77,7 @@ def _on_nodes() -> Iterator[Meeting]:
         master_listen_fd=listening.detach(),
     )  # fmt: skip
     word = secrets.token_hex(32)
-    gate = network.Gate(network.node_listener(), port, word.encode())
+    gate = network.SecretGate(network.node_listener(), port, word.encode())
     try:
         far = f"{_GATE}{gate.call}"
         yield Meeting(store, f"{network.LOOPBACK}:{port}", far, {WORD: word})

@@ -48,7 +48,7 @@ _SRUN = ("--overlap", "--kill-on-bad-exit=1", "--mpi=none", "--unbuffered")
 
 
 @dataclass(frozen=True)
-class Span:
+class Topology:
     """On how many nodes a run is, with how many processes on each."""
 
     nodes: int = 1
@@ -63,10 +63,10 @@ class Span:
         return str(self.processes) if self.nodes == 1 else f"{self.processes} ({on_each})"
 
 
-ALONE = Span()
+ALONE = Topology()
 
 
-def span_of(run: RunSpec, given: Span | None) -> Span:
+def span_of(run: RunSpec, given: Topology | None) -> Topology:
     """What a run spans: what its launcher gives, or else `compute.processes` on this machine.
 
     Raises:
@@ -92,7 +92,7 @@ def span_of(run: RunSpec, given: Span | None) -> Span:
                 remedy=f"start one process: compute.processes={others} has it start the others",
             )
         )
-    span = given or Span(1, asked or 1)
+    span = given or Topology(1, asked or 1)
     if span.processes == 1 and run.compute.shard != "none":
         raise ConfigError(
             Problem(
@@ -131,7 +131,7 @@ def check_gpus(compute: Compute, processes: int) -> None:
 
 
 @contextlib.contextmanager
-def together(run: RunSpec, workspace: RunWorkspace, config: Path, span: Span) -> Iterator[None]:
+def together(run: RunSpec, workspace: RunWorkspace, config: Path, span: Topology) -> Iterator[None]:
     """Run the block as the first of `span` processes; the others do what `config` says.
 
     Raises:
@@ -196,7 +196,7 @@ class _Followers:
             raise
 
     @classmethod
-    def start(cls, config: Path, span: Span, met: Meeting, threads: int) -> _Followers:
+    def start(cls, config: Path, span: Topology, met: Meeting, threads: int) -> _Followers:
         """Start them all: on this node as children, elsewhere by Slurm."""
         base = [sys.executable, "-P", "-m", "vexp", "_follow", str(config.absolute())]
         base += ["--world", str(span.processes)]
@@ -274,7 +274,7 @@ class _Followers:
                 process.wait()
 
 
-def _srun(span: Span) -> list[str]:
+def _srun(span: Topology) -> list[str]:
     """The command that starts the processes on the run's other nodes, which follow the first."""
     elsewhere, cpus = span.nodes - 1, int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
     return [
@@ -289,7 +289,7 @@ def _srun(span: Span) -> list[str]:
 
 
 def _await_all(
-    store: Store, followers: _Followers, span: Span, stopping: Callable[[], bool]
+    store: Store, followers: _Followers, span: Topology, stopping: Callable[[], bool]
 ) -> None:
     """Wait until the others are there, as long as none of them ends."""
     end = time.monotonic() + COMING_S

@@ -32,7 +32,7 @@ _OTHERS_WORDS = (
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """Which of the run's processes this is, and where they meet."""
 
     address: str  # of the meeting; see vexp.runs.meeting
@@ -41,7 +41,7 @@ class Place:
     world: int
 
     @classmethod
-    def in_step(cls, address: str, first: int, world: int) -> Place:
+    def in_step(cls, address: str, first: int, world: int) -> RankPlace:
         """The place of a task of a Slurm step whose first task has rank `first`."""
         return cls(
             address,
@@ -85,7 +85,7 @@ class Following:
         pass
 
 
-def follow(run: RunSpec, place: Place) -> int:
+def follow(run: RunSpec, place: RankPlace) -> int:
     """Train as one of several processes, until the first one is done or gone; the exit code."""
     import torch
 

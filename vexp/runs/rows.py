@@ -18,7 +18,7 @@ from vexp.runs.store import RunFolder, RunStore
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One number of one finished run."""
 
     run: str  # the run's id, `<slug>-<hash>`
@@ -38,7 +38,7 @@ class Row:
     provenance: Path
 
 
-def rows(store: RunStore, names: Iterable[str] | None = None) -> Iterator[Row]:
+def rows(store: RunStore, names: Iterable[str] | None = None) -> Iterator[ResultRow]:
     """Rows of all finished runs, or of those with these ids; in order of run, evaluation, metric.
 
     Raises:
@@ -50,13 +50,13 @@ def rows(store: RunStore, names: Iterable[str] | None = None) -> Iterator[Row]:
             yield from run_rows(run)
 
 
-def run_rows(run: RunFolder) -> Iterator[Row]:
+def run_rows(run: RunFolder) -> Iterator[ResultRow]:
     """Rows of the published checkpoint of one run; none while it is unfinished."""
     for folder in evaluation_folders(run):
         yield from evaluation_rows(run, folder)
 
 
-def evaluation_rows(run: RunFolder, folder: Path) -> Iterator[Row]:
+def evaluation_rows(run: RunFolder, folder: Path) -> Iterator[ResultRow]:
     """Rows of one evaluation; none while the run is unfinished, or if it is of other weights."""
     result = run.result()
     found = read_results(folder)
@@ -72,7 +72,7 @@ def evaluation_rows(run: RunFolder, folder: Path) -> Iterator[Row]:
         )
     provenance = attempt_folder(run.folder, run.published() or 0) / RECORD
     for metric, entry in found.metrics.items():
-        yield Row(
+        yield ResultRow(
             run=run.name,
             slug=run.slug,
             hash=run.hash,

@@ -38,8 +38,8 @@ class RunStatus:
     attempts: int = 0  # started so far
     owner: Owner | None = None  # of a running run
     silent_s: float | None = None  # since the owner's last heartbeat; by clocks, so a hint only
-    progress: records.Progress | None = None  # of a running run
-    failure: records.Failure | None = None  # of a failed run
+    progress: records.ProgressRecord | None = None  # of a running run
+    failure: records.FailureRecord | None = None  # of a failed run
     switched: bool = False  # it went on with another engine than it was declared with
     result: records.Result | None = None  # of a done run
     problem: Problem | None = None  # of a damaged run
@@ -202,16 +202,16 @@ def _claimed(folder: Path, attempt: int, before: int, switched: bool) -> RunStat
     )
 
 
-def _failure(attempt: Path) -> records.Failure | None:
+def _failure(attempt: Path) -> records.FailureRecord | None:
     try:
-        return read(attempt / "failure.json", records.Failure)
+        return read(attempt / "failure.json", records.FailureRecord)
     except Damaged as error:
-        return records.Failure(message=str(error.problem.what))
+        return records.FailureRecord(message=str(error.problem.what))
 
 
-def _progress(attempt: Path) -> records.Progress | None:
+def _progress(attempt: Path) -> records.ProgressRecord | None:
     try:
-        return read(attempt / "progress.json", records.Progress)
+        return read(attempt / "progress.json", records.ProgressRecord)
     except Damaged:  # whoever shows how far it is says so
         return None
 

@@ -77,7 +77,7 @@ class RunFolder:
             ConfigError: if this vexp or a plugin no longer accepts that config.
             RunError: if somebody else wrote it, and it names code that is not trusted.
         """
-        from vexp.config.schema import Origin, Reading, build
+        from vexp.config.schema import ConfigReading, Origin, build
         from vexp.registry import REGISTRY
         from vexp.spec.run import StoredRunSpec
 
@@ -93,7 +93,7 @@ class RunFolder:
         REGISTRY.load_plugins(plugins, origin=where)
         origins: dict[tuple[str, ...], Origin] = {(key,): Origin(where) for key in self.config}
         config = masking.restored(self.config, where)
-        return build(StoredRunSpec, config, Reading(origins=origins))
+        return build(StoredRunSpec, config, ConfigReading(origins=origins))
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts that left a folder, oldest first.

@@ -46,7 +46,7 @@ class Reporter(Protocol):
         """A message worth a line of its own."""
 
 
-class Silent:
+class SilentReporter:
     """A reporter that shows nothing."""
 
     def progress(

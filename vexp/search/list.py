@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register("search", "list")
 @dataclass(frozen=True, kw_only=True)
-class Listed(Search):
+class ListSearch(Search):
     """The points listed, in their order; they take the place of a space."""
 
     points: tuple[dict[str, Any], ...] = ()  # each with a value for every key

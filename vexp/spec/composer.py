@@ -31,7 +31,7 @@ from vexp.config.schema import build, build_field, field_types
 from vexp.errors import ConfigError, Problem
 from vexp.registry import REGISTRY
 from vexp.spec.identity import Hashed, Identity, training_id
-from vexp.spec.section_cache import ByReads
+from vexp.spec.section_cache import SectionCache
 
 if TYPE_CHECKING:
     from vexp.spec.run import RunSpec
@@ -54,10 +54,10 @@ class _Files:
         return {key: frozenset(referred(value)) for key, value in values if is_marked(value)}
 
 
-def _remembering_check() -> ByReads[list[Problem]]:
+def _remembering_check() -> SectionCache[list[Problem]]:
     from vexp.spec.problems import problems_of
 
-    return ByReads(problems_of)
+    return SectionCache(problems_of)
 
 
 @dataclass(repr=False)
@@ -81,7 +81,7 @@ class Composer:
     _unsaid: dict[str, Any] = field(default_factory=dict)
     # By the section's id; it is kept, so that no other one can come to have that id.
     _hashed: dict[int, tuple[Any, Hashed]] = field(default_factory=dict)
-    _check: ByReads[list[Problem]] = field(default_factory=_remembering_check)
+    _check: SectionCache[list[Problem]] = field(default_factory=_remembering_check)
 
     def __post_init__(self) -> None:
         self._dirs = search_dirs(self.config_dirs)

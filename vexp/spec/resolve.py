@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vexp.config.compose import compose
-from vexp.config.schema import Reading, build
+from vexp.config.schema import ConfigReading, build
 from vexp.errors import ConfigError, Problem
 from vexp.spec.run import RunSpec
 
@@ -30,7 +30,7 @@ def resolve_with_origins(
     *,
     config_dirs: Iterable[Path] = (),
     source: str | Sequence[str] = "override",
-) -> tuple[RunSpec, Reading]:
+) -> tuple[RunSpec, ConfigReading]:
     """As `resolve`; with the reading, which knows where each value came from."""
     found: list[Problem] = []
     composed = compose(overrides, config_dirs=config_dirs, source=source, found=found)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 Names = tuple[str, ...]
 
 
-class ByReads(Generic[T]):
+class SectionCache(Generic[T]):
     """Remembers the values of a pure function of a run by the sections that it read.
 
     A run that holds the very same sections there has the same value. A function that reads a run
@@ -37,7 +37,7 @@ class ByReads(Generic[T]):
             found = values.get(tuple([id(getattr(run, name)) for name in names]))
             if found is not None:
                 return found[1]
-        witness = _Witness(run)
+        witness = _AccessRecorder(run)
         try:
             value = self._function(cast("RunSpec", witness))
         except Exception:  # noqa: BLE001  (it may be one that no stand-in satisfies)
@@ -49,7 +49,7 @@ class ByReads(Generic[T]):
         return value
 
 
-class _Witness:
+class _AccessRecorder:
     """Stands in for a run and notes which sections are read; `whole` if it was more than that."""
 
     __slots__ = ("read", "run", "whole")  # so that `vars` fails instead of missing the sections

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vexp.config.scalars import Located
-from vexp.config.schema import Origin, Reading, build, field_types
+from vexp.config.scalars import LocatedValue
+from vexp.config.schema import ConfigReading, Origin, build, field_types
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.launcher.base import Resources
@@ -17,14 +17,14 @@ from vexp.sweeps.schema import Axis, Row
 POINT_KEYS = ("row", "seed")  # what a condition may ask beside axes and keys of the config
 
 
-class Spans:
+class AxesReader:
     """Reads these parts of one file, adding problems to `problems`."""
 
     def __init__(
-        self, tree: Located, origins: Mapping[Key, Origin], shown: str, problems: list[Problem]
+        self, tree: LocatedValue, origins: Mapping[Key, Origin], shown: str, problems: list[Problem]
     ) -> None:
         self.tree = tree
-        self.reading = Reading(origins=origins, problems=problems)
+        self.reading = ConfigReading(origins=origins, problems=problems)
         self.shown = shown
 
     def axes(self) -> tuple[Axis, ...]:
@@ -80,7 +80,7 @@ class Spans:
     def _plain(self, tree: Any) -> Iterator[Axis]:
         if tree is None:
             return
-        if not isinstance(tree, Located):
+        if not isinstance(tree, LocatedValue):
             self._complain(("axes",), "axes are `key: [values]` lines")
             return
         for key, given in tree.items():
@@ -204,7 +204,7 @@ class Spans:
             return
         given = {key: value for key, value in tree.items() if key != "when"}
         try:
-            yield build(Resources, given, Reading(origins=origins))
+            yield build(Resources, given, ConfigReading(origins=origins))
         except ConfigError as error:
             self.reading.problems += error.problems
 

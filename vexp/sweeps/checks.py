@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from vexp.config.schema import Reading, field_types, to_dict
+from vexp.config.schema import ConfigReading, field_types, to_dict
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.spec.run import RunSpec
 from vexp.sweeps.points import Point, Training, trainings
@@ -103,7 +103,7 @@ def _unproducible(sweep: Sweep, found: Sequence[Point]) -> Iterator[Problem]:
     """Table columns that no run's evaluators fill."""
     if sweep.table is None or not found:
         return
-    reading = Reading(origins=sweep.table_origins)
+    reading = ConfigReading(origins=sweep.table_origins)
     evaluators = {name: e for point in found for name, e in point.run.evaluator.items()}
     for index, column in enumerate(sweep.table.columns):
         if column.sources != ["metric"]:

@@ -14,7 +14,7 @@ HOLD_AFTER = 3
 
 
 @dataclass(frozen=True)
-class Hold:
+class CircuitBreaker:
     """When a sweep is held; written into the queue by each launch, read by each worker."""
 
     after: int = HOLD_AFTER  # first runs that fail alike; 0: never
@@ -32,7 +32,7 @@ class Hold:
             if status is not None and status.state == "done":
                 return None
             if status is not None and status.state == "failed" and status.attempts > forgiven:
-                found.append(signature(status.failure or records.Failure()))
+                found.append(signature(status.failure or records.FailureRecord()))
         alike = len(set(found)) == 1
         return found[0] if alike and len(found) >= self.after else None
 
@@ -48,11 +48,11 @@ def held(state: SweepState, queue: Iterable[Entry]) -> str | None:
     if record.done:  # at the launch: these runs are not in the queue
         return None
     after = HOLD_AFTER if record.hold_after is None else record.hold_after
-    hold = Hold(after, bool(record.released))
+    hold = CircuitBreaker(after, bool(record.released))
     return hold.signature((state.status(entry.run), entry.retry_until or 0) for entry in queue)
 
 
-def signature(failure: records.Failure) -> str:
+def signature(failure: records.FailureRecord) -> str:
     """What equal failures have in common: where and what was raised, numbers left out."""
     place = failure.signature or failure.error or "unknown"
     return f"{place}: {_normalised(first_line(failure.message))}"

@@ -26,24 +26,26 @@ NEW: State = "new"
 
 
 @dataclass(frozen=True)
-class Unit:
+class EvaluationStatus:
     """One evaluation of one run's checkpoint."""
 
     state: State = NEW
-    failure: records.Failure | None = None  # of a failed one
+    failure: records.FailureRecord | None = None  # of a failed one
     log: Path | None = None  # its traceback
     problem: Problem | None = None  # of a damaged one
     accuracy: float | None = None  # of a done one that has measured it
 
 
-_DONE = Unit("done")
+_DONE = EvaluationStatus("done")
 
 
 @dataclass(frozen=True)
 class Units:
     """All evaluations of one run."""
 
-    declared: Mapping[str, Unit] = field(default_factory=dict)  # by the evaluator's name
+    declared: Mapping[str, EvaluationStatus] = field(
+        default_factory=dict
+    )  # by the evaluator's name
     others: int = 0  # finished ones that the sweep does not declare
 
 
@@ -60,11 +62,11 @@ def look(training: Training, status: RunStatus | None) -> Units:
     """The evaluations of a run whose folder is `status`; they begin when its training is done."""
     declared = training.run.evaluator
     if status is None or status.result is None:
-        return Units(dict.fromkeys(declared, Unit()))
+        return Units(dict.fromkeys(declared, EvaluationStatus()))
     try:
         return _look(training, RunFolder(status.folder), status.switched, status.result)
     except Damaged as error:
-        return Units(dict.fromkeys(declared, Unit("damaged", problem=error.problem)))
+        return Units(dict.fromkeys(declared, EvaluationStatus("damaged", problem=error.problem)))
 
 
 def finished_of(runs: Iterable[Path]) -> int:
@@ -94,23 +96,23 @@ def _look(training: Training, run: RunFolder, switched: bool, result: records.Re
             found[unit.label] = _finished(f"{home}/{done[0]}")
         else:
             area = work_area(run.evaluations_dir / unit.folder_name)
-            found[unit.label] = _unfinished(area) if area.name in names else Unit()
+            found[unit.label] = _unfinished(area) if area.name in names else EvaluationStatus()
     return Units(found, len(finished) - len(own))
 
 
-def _finished(folder: str) -> Unit:
+def _finished(folder: str) -> EvaluationStatus:
     try:
         accuracy = evaluations.read_results(folder).metrics.get("accuracy")
     except Damaged as error:
-        return Unit("damaged", problem=error.problem)
-    return _DONE if accuracy is None else Unit("done", accuracy=accuracy.value)
+        return EvaluationStatus("damaged", problem=error.problem)
+    return _DONE if accuracy is None else EvaluationStatus("done", accuracy=accuracy.value)
 
 
-def _unfinished(area: Path) -> Unit:
+def _unfinished(area: Path) -> EvaluationStatus:
     """One that is or was being made; if it has become a finished one since, it is new for now."""
     status = standing(area, names_in(area))
     state: State = "running" if status.state == "done" else status.state
     if state != "failed":
-        return Unit(state)
+        return EvaluationStatus(state)
     log = attempt_folder(area, status.attempts) / "log.txt"
-    return Unit(state, status.failure or records.Failure(), log)
+    return EvaluationStatus(state, status.failure or records.FailureRecord(), log)

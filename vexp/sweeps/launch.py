@@ -17,7 +17,7 @@ from vexp.runs.store import RunFolder, RunStore
 from vexp.sweeps.circuit_breaker import signature
 from vexp.sweeps.plan import Plan, Planned
 from vexp.sweeps.points import Training
-from vexp.sweeps.retry_policy import Policy
+from vexp.sweeps.retry_policy import RetryPolicy
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.worker import is_silent
 
@@ -29,7 +29,7 @@ class Failed:
     kinds: tuple[str, ...] = ()
     signature: str = ""  # a part of it
 
-    def __contains__(self, failure: records.Failure) -> bool:
+    def __contains__(self, failure: records.FailureRecord) -> bool:
         kinds = not self.kinds or failure.kind in self.kinds
         return kinds and self.signature in signature(failure)
 
@@ -96,7 +96,7 @@ def launch(
         done=plan.counts()["done"],
     )
     plan.state.remember({run.name: run.training.label for run in plan.runs})
-    Policy.of(plan.launcher).write(plan.state.folder)
+    RetryPolicy.of(plan.launcher).write(plan.state.folder)
     # Also with nothing pending: a run that says it is running may be in a job that is gone.
     begin = (missing or work) and held is None
     started = tuple(launcher.start(plan.state.folder, work)) if begin else ()
@@ -165,7 +165,7 @@ def _evaluable(run: Planned, retry: Failed | None) -> bool:
 def _is_retried(run: Planned, retry: Failed | None) -> bool:
     if run.status is None or run.state != "failed" or retry is None:
         return False
-    return (run.status.failure or records.Failure()) in retry
+    return (run.status.failure or records.FailureRecord()) in retry
 
 
 def _entry(

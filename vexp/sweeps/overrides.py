@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vexp.config.grammar import quoted
-from vexp.config.scalars import Located
+from vexp.config.scalars import LocatedValue
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def _leaves(
     tree: Mapping[str, Any], prefix: str, source: str, line: int, located: bool, note: str
 ) -> Iterator[Override]:
     for key, value in tree.items():
-        at = tree.lines.get(key, line) if isinstance(tree, Located) else line
+        at = tree.lines.get(key, line) if isinstance(tree, LocatedValue) else line
         where = f"{source}:{at}{note}" if located else f"{source}{note}"
         path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping) and value:
             rest = dict(value)
-            if isinstance(value, Located):
-                rest = Located()
+            if isinstance(value, LocatedValue):
+                rest = LocatedValue()
                 rest.update(value)
                 rest.lines = value.lines
             if "name" in rest:

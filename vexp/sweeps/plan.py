@@ -14,7 +14,7 @@ from vexp.files import check_folder
 from vexp.runs.status import RunStatus, State
 from vexp.runs.store import RunStore
 from vexp.sweeps.checks import check
-from vexp.sweeps.circuit_breaker import Hold
+from vexp.sweeps.circuit_breaker import CircuitBreaker
 from vexp.sweeps.evaluation_status import Units, finished_of, look, look_at
 from vexp.sweeps.points import Point, Training, collapsed, points, trainings
 from vexp.sweeps.schema import Sweep, shown_path
@@ -137,7 +137,7 @@ class Plan:
         """What its first runs all failed with, if that holds the rest."""
         record = self.state.record()
         retries = self.state.retries()
-        hold = Hold(self.sweep.hold_after, bool(record and record.released))
+        hold = CircuitBreaker(self.sweep.hold_after, bool(record and record.released))
         return hold.signature((run.status, retries.get(run.name, 0)) for run in self.runs)
 
     @property

@@ -15,7 +15,7 @@ from vexp.spec.run import RunSpec, replace
 from vexp.sweeps.conditions import ABSENT
 from vexp.sweeps.overrides import shown_value
 from vexp.sweeps.schema import COMMAND_LINE, Row, Sweep
-from vexp.sweeps.span import Span
+from vexp.sweeps.span import Expansion
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def points(sweep: Sweep, *, config_dirs: Iterable[Path] = ()) -> list[Point]:
     composer = Composer(tuple(config_dirs))
     found: list[Point] = []
     problems = _Problems(sweep)
-    span = Span(sweep, composer, problems.add)
+    span = Expansion(sweep, composer, problems.add)
     for place in span.places():
         overrides = place.overrides
         texts = tuple(override.text for override in overrides)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vexp import masking
-from vexp.config.scalars import Located, load_yaml
-from vexp.config.schema import Origin, Reading, build
+from vexp.config.scalars import LocatedValue, load_yaml
+from vexp.config.schema import ConfigReading, Origin, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.names import LONGEST, hashed_name
 from vexp.search.base import Search
 from vexp.sweeps.adhoc import KEPT
-from vexp.sweeps.axes import Spans
+from vexp.sweeps.axes import AxesReader
 from vexp.sweeps.circuit_breaker import HOLD_AFTER
 from vexp.sweeps.overrides import Override, as_overrides
 from vexp.sweeps.schema import (
@@ -118,7 +118,7 @@ def _trials_table(search: Search | None) -> TableSpec | None:
 class _Reader:
     """Reads one file, collecting problems instead of stopping at the first."""
 
-    def __init__(self, path: Path, tree: Located) -> None:
+    def __init__(self, path: Path, tree: LocatedValue) -> None:
         self.path = path
         self.tree = tree
         self.shown = shown_path(path)
@@ -130,7 +130,7 @@ class _Reader:
         file = self._file()
         self.scale = _scale([*_texts(self.tree.get("base")), *extra])
         rows = self._rows(self.tree.get("rows"))
-        spans = Spans(self.tree, self.origins, self.shown, self.problems)
+        spans = AxesReader(self.tree, self.origins, self.shown, self.problems)
         axes = spans.axes()
         base = self._overrides(self.tree.get("base"), ("base",))
         base += self._at(self.tree.get("at"), ("at",))
@@ -168,7 +168,7 @@ class _Reader:
     def _file(self) -> _File | None:
         """The keys typed by the schema; None where that failed (the problems are kept)."""
         try:
-            return build(_File, self.tree, Reading(origins=self.origins))
+            return build(_File, self.tree, ConfigReading(origins=self.origins))
         except ConfigError as error:
             self.problems += error.problems
             return None
@@ -197,7 +197,7 @@ class _Reader:
                 self._complain(here, f"{name!r} cannot name a row", "letters, digits and . _ - = +")
             about = _About()
             settings = content
-            if isinstance(content, Located):
+            if isinstance(content, LocatedValue):
                 about = self._about(content, here)
                 settings = _without(content, ROW_SETTINGS)
             listed = content.get("overrides") if isinstance(content, Mapping) else None
@@ -205,7 +205,7 @@ class _Reader:
             overrides += self._overrides(listed, (*here, "overrides"), f" (row {name!r})")
             if isinstance(content, Mapping):
                 overrides += self._at(content.get("at"), (*here, "at"), f" (row {name!r})")
-            line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, Located) else 0
+            line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, LocatedValue) else 0
             if overrides and (about.external or about.compares):
                 self._complain(here, f"row {name!r} has no runs, so nothing can be set for it")
             rows.append(Row(name=name, overrides=overrides, line=line, **vars(about)))
@@ -224,14 +224,14 @@ class _Reader:
                 self._overrides(tree[scale], (*path, scale), note)
         return found
 
-    def _about(self, content: Located, here: tuple[str, ...]) -> _About:
+    def _about(self, content: LocatedValue, here: tuple[str, ...]) -> _About:
         """What a row says of itself, beside the settings of its runs."""
         given = {
             key: content[key]
             for key in ROW_SETTINGS
             if key in content and key not in ("overrides", "at", "resources")
         }
-        reading = Reading(
+        reading = ConfigReading(
             origins={path[2:]: o for path, o in self.origins.items() if path[:2] == here}
         )
         try:
@@ -257,7 +257,7 @@ class _Reader:
         if named == "evaluation" and not isinstance(tree, Mapping):
             self._complain((named,), "evaluators have names", "heldout: {size: 500}")
             return ()
-        wrapped = Located()
+        wrapped = LocatedValue()
         wrapped[key] = tree
         wrapped.lines[key] = self.tree.lines.get(named, 1)
         return as_overrides(wrapped, self.shown, located=True)
@@ -266,7 +266,7 @@ class _Reader:
         """Overrides from a list of texts or from nested settings."""
         if tree is None:
             return ()
-        if isinstance(tree, Located):
+        if isinstance(tree, LocatedValue):
             return as_overrides(tree, self.shown, located=True, note=note)
         if not isinstance(tree, list):
             self._complain(path, "expected a list of overrides or nested settings", "[key=value]")
@@ -348,13 +348,15 @@ class _Reader:
             self._complain(("table", "baseline"), f"the baseline {baseline!r} is not in `rows`")
 
     def _where(self, path: tuple[str, ...]) -> str:
-        origin = Reading(origins=self.origins).origin(path)
+        origin = ConfigReading(origins=self.origins).origin(path)
         return str(origin) if origin else self.shown
 
     def _complain(
         self, path: tuple[str, ...], what: str, accepted: str = "", remedy: str = ""
     ) -> None:
-        Reading(origins=self.origins, problems=self.problems).complain(path, what, accepted, remedy)
+        ConfigReading(origins=self.origins, problems=self.problems).complain(
+            path, what, accepted, remedy
+        )
 
 
 def _texts(tree: Any) -> list[str]:
@@ -372,8 +374,8 @@ def _chosen(key: str, overrides: Sequence[str]) -> str:
     return found[-1] if found else ""
 
 
-def _without(tree: Located, keys: Sequence[str]) -> Located:
-    kept = Located()
+def _without(tree: LocatedValue, keys: Sequence[str]) -> LocatedValue:
+    kept = LocatedValue()
     kept.update({key: value for key, value in tree.items() if key not in keys})
     kept.lines = tree.lines
     return kept
@@ -383,14 +385,14 @@ def _origins(
     tree: Any, path: tuple[str, ...], shown: str, line: int
 ) -> Iterator[tuple[tuple[str, ...], Origin]]:
     """Where each key and list entry stands; a plain entry has the line of its list's key."""
-    if isinstance(tree, Located):
+    if isinstance(tree, LocatedValue):
         for key, value in tree.items():
             at = tree.lines.get(key, line)
             yield (*path, key), Origin(f"{shown}:{at}", user=True)
             yield from _origins(value, (*path, key), shown, at)
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
-            own = list(value.lines.values()) if isinstance(value, Located) else []
+            own = list(value.lines.values()) if isinstance(value, LocatedValue) else []
             at = min(own, default=line)
             yield (*path, str(index)), Origin(f"{shown}:{at}", user=True)
             yield from _origins(value, (*path, str(index)), shown, at)

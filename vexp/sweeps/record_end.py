@@ -12,7 +12,7 @@ from vexp.runs.claim import Busy, acquire, attempt_folder, end_lost, read_marks,
 from vexp.runs.failure import Failure, Kind
 from vexp.runs.store import RunFolder
 from vexp.runs.workspace import LOG, now
-from vexp.sweeps.retry_policy import Policy
+from vexp.sweeps.retry_policy import RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Aftermath:
     """What whoever watched a run may write into its folder, once the run's own process is gone."""
 
     run: RunFolder
-    policy: Policy
+    policy: RetryPolicy
     since: int = 0  # attempts up to this number are forgiven
 
     def again(self, kind: Kind, message: str, first: int, output: str = "") -> bool:

@@ -31,19 +31,19 @@ _REMEDIES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """What workers are told about ends and standstill."""
 
     retry: Retry = field(default_factory=Retry)
     stuck_after_s: float | None = None
 
     @classmethod
-    def of(cls, launcher: Launcher) -> Policy:
+    def of(cls, launcher: Launcher) -> RetryPolicy:
         minutes = launcher.stuck_after_min
         return cls(launcher.retry, None if minutes is None else 60 * minutes)
 
     @classmethod
-    def read(cls, state: Path) -> Policy:
+    def read(cls, state: Path) -> RetryPolicy:
         """What the last launch wrote; the defaults without one."""
         try:
             record = read(state / RECORD, records.RetryPolicy)
@@ -55,7 +55,7 @@ class Policy:
         return cls(Retry(**allowed), record.stuck_after_s)
 
     def write(self, state: Path) -> None:
-        if Policy.read(state) != self or not (state / RECORD).exists():
+        if RetryPolicy.read(state) != self or not (state / RECORD).exists():
             content = {"retry": dataclasses.asdict(self.retry), "stuck_after_s": self.stuck_after_s}
             write_json(state / RECORD, content)
 
@@ -86,7 +86,7 @@ def ends(run: Path, since: int = 0) -> list[Kind]:
 
 def _kind(run: Path, attempt: int) -> Kind:
     try:
-        record = read(attempt_folder(run, attempt) / failure.RECORD, records.Failure)
+        record = read(attempt_folder(run, attempt) / failure.RECORD, records.FailureRecord)
     except Damaged:
         record = None
     return "infra" if record is None or record.kind == "unknown" else cast("Kind", record.kind)

@@ -16,7 +16,7 @@ from vexp.runs.store import RunFolder
 from vexp.sweeps import slurm
 from vexp.sweeps.batch import Batch, batches
 from vexp.sweeps.record_end import Aftermath
-from vexp.sweeps.retry_policy import Policy
+from vexp.sweeps.retry_policy import RetryPolicy
 from vexp.sweeps.search.propose import entries
 from vexp.sweeps.state import Entry, SweepState
 
@@ -36,7 +36,7 @@ def settle(state: SweepState, living: Iterable[Worker]) -> None:
         RunError: there is no queue, as nothing was launched.
         StorageError: it cannot be recorded.
     """
-    policy, there = Policy.read(state.folder), {worker.name for worker in living}
+    policy, there = RetryPolicy.read(state.folder), {worker.name for worker in living}
     known = list(batches(state))
     ours, idle = {batch.job for batch in known}, {}
     silent: dict[str, tuple[Entry, RunStatus]] = {}
@@ -56,7 +56,7 @@ def settle(state: SweepState, living: Iterable[Worker]) -> None:
             _count(state, lost[job], policy, last)
 
 
-def _take(entry: Entry, status: RunStatus, policy: Policy, job: str, last: str) -> None:
+def _take(entry: Entry, status: RunStatus, policy: RetryPolicy, job: str, last: str) -> None:
     """Take a run from a job that has ended."""
     attempt = status.owner.attempt if status.owner else 0
     aftermath = Aftermath(RunFolder(status.folder), policy, entry.retry_until or 0)
@@ -88,7 +88,7 @@ def _never_begun(
                 yield task
 
 
-def _count(state: SweepState, task: _Task, policy: Policy, last: str) -> None:
+def _count(state: SweepState, task: _Task, policy: RetryPolicy, last: str) -> None:
     """Count the end of a task against its run, unless somebody wanted it."""
     kind = slurm.kind_of(last)
     if kind == "interrupted":

@@ -12,7 +12,7 @@ from vexp.records import plain
 from vexp.runs.heartbeat import DEFAULT, duration, silence
 from vexp.sweeps.disk import Need, total
 from vexp.sweeps.plan import Plan
-from vexp.sweeps.status import Failures, Progress
+from vexp.sweeps.status import Failures, SweepProgress
 from vexp.sweeps.worker import is_silent
 
 if TYPE_CHECKING:  # those who want JSON need no rich
@@ -59,7 +59,7 @@ def evaluations_line(plan: Plan) -> str:
     return f"{sum(counts.values())} declared: {_listed(counts)}"
 
 
-def progress_table(plan: Plan, rows: Sequence[Progress], hint: str = "") -> Group:
+def progress_table(plan: Plan, rows: Sequence[SweepProgress], hint: str = "") -> Group:
     """One line per run of `rows`: state, step, reward, accuracy, time left.
 
     How many of the plan's runs are not among them is said below, with `hint`.
@@ -126,12 +126,12 @@ def silent_lines(plan: Plan) -> list[str]:
     ]  # fmt: skip
 
 
-def lost_lines(rows: Sequence[Progress]) -> list[str]:
+def lost_lines(rows: Sequence[SweepProgress]) -> list[str]:
     """How runs were lost that go on by themselves, each with the way to its log if there is one."""
     return [f"{row.run.training.label}: {row.lost}" for row in rows if row.lost]
 
 
-def progress_data(row: Progress) -> dict[str, Any]:
+def progress_data(row: SweepProgress) -> dict[str, Any]:
     """One run for `--json`."""
     status = row.run.status
     first = row.run.training.points[0]
@@ -267,7 +267,7 @@ def size(count: int) -> str:
     return f"{scaled:.1f} TB"
 
 
-def _cells(row: Progress) -> list[str]:
+def _cells(row: SweepProgress) -> list[str]:
     running = row.run.state not in ("done", "pruned")
     step = "" if row.step is None or not running else f"{row.step}/{row.total or '?'}"
     return [

@@ -32,7 +32,7 @@ _TRACEBACK = 12  # lines shown of a failure
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """How far one run is."""
 
     run: Planned
@@ -115,7 +115,7 @@ class Failures:
     log: Path
 
 
-def progress(plan: Plan, runs: Iterable[Planned] | None = None) -> list[Progress]:
+def progress(plan: Plan, runs: Iterable[Planned] | None = None) -> list[SweepProgress]:
     """How far these runs are (default: all that are declared, in that order)."""
     ends, workers = plan.state.ends(), plan.state.workers
     chosen = plan.runs if runs is None else runs
@@ -143,7 +143,7 @@ def failures(runs: Iterable[Planned]) -> list[Failures]:
 @dataclass(frozen=True)
 class _Failed:
     label: str
-    failure: records.Failure
+    failure: records.FailureRecord
     log: Path
 
 
@@ -151,23 +151,23 @@ def _failed(runs: Iterable[Planned]) -> Iterator[_Failed]:
     for run in runs:
         if run.state == "failed" and run.status:
             log = attempt_folder(run.status.folder, run.status.attempts) / LOG
-            yield _Failed(run.training.label, run.status.failure or records.Failure(), log)
+            yield _Failed(run.training.label, run.status.failure or records.FailureRecord(), log)
         for name, unit in run.units.declared.items():
             if unit.failure is not None and unit.log is not None:
                 yield _Failed(f"evaluation {name} of {run.training.label}", unit.failure, unit.log)
 
 
-def _progress(run: Planned, end: records.Event | None, workers: Path) -> Progress:
+def _progress(run: Planned, end: records.Event | None, workers: Path) -> SweepProgress:
     if run.status is None or not run.status.attempts:
-        return Progress(run, metrics={})
+        return SweepProgress(run, metrics={})
     attempt = attempt_folder(run.status.folder, run.status.attempts)
     at, unread = run.status.progress, None
     try:
-        at = at or read(attempt / PROGRESS, records.Progress) or records.Progress()
+        at = at or read(attempt / PROGRESS, records.ProgressRecord) or records.ProgressRecord()
     except Damaged as error:
-        at, unread = records.Progress(), error.problem
+        at, unread = records.ProgressRecord(), error.problem
     rows = _last_rows(attempt / METRICS, 1)
-    return Progress(
+    return SweepProgress(
         run=run,
         stage=at.stage,
         step=at.step,
@@ -189,7 +189,7 @@ def _lost(status: RunStatus | None) -> str:
     return first_line(record.message)
 
 
-def _left(attempt: Path, at: records.Progress) -> float | None:
+def _left(attempt: Path, at: records.ProgressRecord) -> float | None:
     """Seconds that the present stage still takes, at the pace of its last steps.
 
     A supervised stage leaves no timings; the pace of the first one is that of the attempt.
@@ -205,7 +205,7 @@ def _left(attempt: Path, at: records.Progress) -> float | None:
     return (at.total - at.step) * sum(seconds) / len(seconds)
 
 
-def _pace(at: records.Progress, steps: int) -> list[float]:
+def _pace(at: records.ProgressRecord, steps: int) -> list[float]:
     try:
         so_far = datetime.fromisoformat(at.updated) - datetime.fromisoformat(at.started)
     except (TypeError, ValueError):  # times only inform

@@ -20,7 +20,7 @@ from vexp.runs.store import RunFolder
 from vexp.sweeps.launch import launch
 from vexp.sweeps.plan import Plan, Planned, refreshed
 from vexp.sweeps.record_end import Aftermath
-from vexp.sweeps.retry_policy import SURVIVABLE, Policy
+from vexp.sweeps.retry_policy import SURVIVABLE, RetryPolicy
 from vexp.sweeps.worker_slots import held_slots
 
 _TIMING = Timing(poll_s=1.0)  # as often as a sweep is looked at while somebody waits
@@ -122,7 +122,9 @@ class Takeover:
     def _aftermath(self, plan: Plan, run: Planned) -> Aftermath:
         assert run.status is not None
         forgiven = plan.state.retries().get(run.name, 0)
-        return Aftermath(RunFolder(run.status.folder), Policy.read(plan.state.folder), forgiven)
+        return Aftermath(
+            RunFolder(run.status.folder), RetryPolicy.read(plan.state.folder), forgiven
+        )
 
 
 def _survivable(run: Planned) -> str:

@@ -20,7 +20,7 @@ from vexp.errors import RunError
 from vexp.runs.claim import read_marks
 from vexp.runs.failure import Kind
 from vexp.runs.process_id import slurm_job
-from vexp.runs.processes import ALONE, Span
+from vexp.runs.processes import ALONE, Topology
 from vexp.runs.status import RunStatus
 from vexp.runs.stop import StopRequest
 from vexp.runs.store import RunFolder
@@ -28,7 +28,7 @@ from vexp.sweeps import slurm
 from vexp.sweeps.batch import Batch
 from vexp.sweeps.circuit_breaker import held
 from vexp.sweeps.record_end import Aftermath
-from vexp.sweeps.retry_policy import SURVIVABLE, Policy
+from vexp.sweeps.retry_policy import SURVIVABLE, RetryPolicy
 from vexp.sweeps.search.propose import entries
 from vexp.sweeps.search.study import record_of
 from vexp.sweeps.state import Entry, SweepState
@@ -42,7 +42,7 @@ _ENDED = ("done", "failed", "pruned", "damaged")
 _TAIL = 4000  # bytes of a crashed process's output that are kept
 
 
-def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -> int:
+def work_on(state: SweepState, batch_name: str, task: int, span: Topology = ALONE) -> int:
     """Work on the run of task number `task`; returns the exit code of the task.
 
     This task is in charge of the run, on however many nodes it is. Of a search, it sees to the next
@@ -59,7 +59,7 @@ def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -
     batch.began(state, task)
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     name: str | None = batch.run(state, task)
-    ended = Outcome(0, False)
+    ended = TaskOutcome(0, False)
     while name is not None:
         ended = _work_on(state, batch, name, restarts, span)
         name = hand_over(state, batch, task) if ended.for_good else None
@@ -68,25 +68,27 @@ def work_on(state: SweepState, batch_name: str, task: int, span: Span = ALONE) -
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What came of one start of a task."""
 
     code: int  # exit code
     for_good: bool  # the run has ended, and nobody has told this task to
 
 
-def _work_on(state: SweepState, batch: Batch, name: str, restarts: int, span: Span) -> Outcome:
+def _work_on(
+    state: SweepState, batch: Batch, name: str, restarts: int, span: Topology
+) -> TaskOutcome:
     """Work on one run, which this job began `restarts` times before."""
     entry = _entry(state, name)
     run = RunFolder(state.results_dir / "runs" / entry.run)
     status = run.status()
-    if not _to_do(status, entry, restarts, Policy.read(state.folder)):
+    if not _to_do(status, entry, restarts, RetryPolicy.read(state.folder)):
         _say(f"{entry.label} ({entry.run}): nothing to do, {status.state}")
-        return Outcome(0, status.state in _ENDED)
+        return TaskOutcome(0, status.state in _ENDED)
     queue = entries(state, state.queue())
     if not restarts and status.state in ("new", "stopped") and held(state, queue):
         _say(f"{entry.label} ({entry.run}): held, because the sweep's first runs all failed alike")
-        return Outcome(0, False)
+        return TaskOutcome(0, False)
     _say(f"{entry.label} ({entry.run}), start {restarts + 1} of job {slurm_job()}")
     arguments = [*RUN, str(run.folder), "--plugins", str(batch.code_folder(state) / "plugins")]
     if state.config(entry.run).exists():
@@ -107,11 +109,11 @@ class _Task:
         self._entry = entry
         self._run = run
         self._log = log
-        self._policy = Policy.read(state.folder)
+        self._policy = RetryPolicy.read(state.folder)
         self._again = False  # whether the run goes on after this start
         self._aftermath = Aftermath(run, self._policy, entry.retry_until or 0)
 
-    def do(self, command: Sequence[str]) -> Outcome:
+    def do(self, command: Sequence[str]) -> TaskOutcome:
         first = read_marks(self._run.folder).next
         self._event("started")
         with StopRequest() as stop:
@@ -126,7 +128,7 @@ class _Task:
         self._event("ended", exit_code=ended.code)
         _say(f"ended with exit code {ended.code}")
         ended_for_good = not stop and not self._again and self._run.status().state in _ENDED
-        return Outcome(code, ended_for_good)
+        return TaskOutcome(code, ended_for_good)
 
     def _settle(self, ended: Ended, first: int, told: int | None) -> int:
         """Record why the attempt ended, where only we know, and see to it that the run goes on.
@@ -179,7 +181,7 @@ class _Task:
         self._state.event(row | more)
 
 
-def _to_do(status: RunStatus, entry: Entry, restarts: int, policy: Policy) -> bool:
+def _to_do(status: RunStatus, entry: Entry, restarts: int, policy: RetryPolicy) -> bool:
     """Whether there is work left; whether a run that says so truly runs, its process finds out."""
     if status.state == "failed" and restarts:  # requeued after an end that is survived
         kind = _kind_of(status)

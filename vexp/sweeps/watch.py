@@ -14,7 +14,7 @@ from rich.live import Live
 from vexp.launcher.base import Launcher
 from vexp.sweeps.plan import Plan, Planned, refreshed
 from vexp.sweeps.show import counts_line, progress_table
-from vexp.sweeps.status import Progress, foremost, progress
+from vexp.sweeps.status import SweepProgress, foremost, progress
 from vexp.sweeps.takeover import Takeover
 
 # So long may nobody be at a sweep that has work left, before watching gives up: a worker needs a
@@ -103,7 +103,7 @@ class _Lines:
             self._console.print(_line(row, plan), markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(row: Progress, plan: Plan) -> str:
+def _line(row: SweepProgress, plan: Plan) -> str:
     values = {"reward": row.metrics.get("reward"), "accuracy": row.accuracy}
     numbers = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
     if row.run.state != "done":

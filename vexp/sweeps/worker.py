@@ -23,12 +23,12 @@ from vexp.runs.store import RunFolder
 from vexp.runs.workspace import now
 from vexp.sweeps.circuit_breaker import held
 from vexp.sweeps.record_end import Aftermath
-from vexp.sweeps.retry_policy import Policy
+from vexp.sweeps.retry_policy import RetryPolicy
 from vexp.sweeps.search.propose import entries, propose
 from vexp.sweeps.search.study import record_of
 from vexp.sweeps.state import Entry, SweepState
 from vexp.sweeps.supervise import Ended, supervise
-from vexp.sweeps.worker_slots import Hold, Slot, held_slots
+from vexp.sweeps.worker_slots import HeldSlot, Slot, held_slots
 
 RUN = (sys.executable, "-m", "vexp", "_run")
 # Ended on request: the run goes on from its checkpoint at the next launch.
@@ -126,7 +126,7 @@ class _Worker:
 
     state: SweepState
     slot: Slot
-    hold: Hold
+    hold: HeldSlot
     stop: StopRequest
     command: Sequence[str]
     served: set[Served] = field(default_factory=set)
@@ -172,7 +172,7 @@ class _Worker:
     def _to_its_end(self, command: Sequence[str], entry: Entry) -> Ended:
         """Run the process of a run; once more where it was ended for an end that is survived."""
         folder = self.state.results_dir / "runs" / entry.run
-        policy = Policy.read(self.state.folder)
+        policy = RetryPolicy.read(self.state.folder)
         aftermath = Aftermath(RunFolder(folder), policy, entry.retry_until or 0)
         while True:
             first = read_marks(folder).next
@@ -201,7 +201,7 @@ class _Worker:
             with self.slot.log.open("rb") as file:
                 file.seek(max(begin, self.slot.log.stat().st_size - _TAIL))
                 output = file.read().decode(errors="replace")
-        Aftermath(run, Policy()).fail(crash(code, output), output)
+        Aftermath(run, RetryPolicy()).fail(crash(code, output), output)
 
     def _event(self, event: str, entry: Entry, **more: int) -> None:
         row = {"event": event, "run": entry.run, "worker": self.slot.name, "time": time.time()}

@@ -72,7 +72,7 @@ class Slot:
         return None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Hold | None]:
+    def held(self) -> Iterator[HeldSlot | None]:
         """Hold the slot for the block; None if another living process has it.
 
         One that was asked to stop is waited for, one that looks silent is watched.
@@ -126,7 +126,7 @@ class Slot:
         return verdict == "alive" or not holder.looks_silent
 
     @contextlib.contextmanager
-    def _claimed(self) -> Iterator[Hold | None]:
+    def _claimed(self) -> Iterator[HeldSlot | None]:
         """As `held`, where the file system has no locks."""
         holder = self.holder()
         with storage_errors(self.claims):
@@ -146,11 +146,11 @@ class Slot:
             claim.release("stopped")
 
     @contextlib.contextmanager
-    def _at(self, handle: int) -> Iterator[Hold]:
+    def _at(self, handle: int) -> Iterator[HeldSlot]:
         """Hold the slot by an open file that is this process's alone; closes it."""
         try:
             heartbeat = Heartbeat(self.heartbeat, DEFAULT.interval_s)
-            hold = Hold(self, handle, _here())
+            hold = HeldSlot(self, handle, _here())
             hold.at(None)
             try:
                 yield hold
@@ -169,7 +169,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Hold:
+class HeldSlot:
     """This process's hold of a slot."""
 
     _slot: Slot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from vexp.tables.rendered import Heading, Sheet, Shown
+from vexp.tables.rendered import Heading, RenderedCell, Sheet
 
 _OPEN = '<table class="vexp-table">'
 
@@ -52,13 +52,13 @@ def _foot(sheet: Sheet) -> Iterator[str]:
     yield f'<tfoot><tr><td colspan="{len(sheet.headings)}"><ul>{items}</ul></td></tr></tfoot>'
 
 
-def _cell(cell: Shown, heading: Heading) -> str:
+def _cell(cell: RenderedCell, heading: Heading) -> str:
     """A cell of a numeric column says the number to sort it by, which is empty where none is."""
     value = "" if cell.value is None else repr(cell.value)
     attribute = f' data-value="{value}"' if heading.numeric else ""
     return f"<td{attribute}>{_marked(cell)}</td>"
 
 
-def _marked(cell: Shown) -> str:
+def _marked(cell: RenderedCell) -> str:
     text = escape(cell.text)
     return {"best": f"<strong>{text}</strong>", "second": f"<u>{text}</u>", "": text}[cell.rank]

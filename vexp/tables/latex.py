@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vexp.tables.rendered import Sheet, Shown
+from vexp.tables.rendered import RenderedCell, Sheet
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -66,7 +66,7 @@ def _column_groups(sheet: Sheet) -> list[str]:
     return [_row(titles), " ".join(rules)]
 
 
-def _marked(cell: Shown) -> str:
+def _marked(cell: RenderedCell) -> str:
     text = escaped(cell.text)
     return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", "": text}[cell.rank]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vexp.tables.reference import Reference, ReferenceRow, Value
-from vexp.tables.rendered import Heading, Line, Rank, Sheet, Shown, ranks
+from vexp.tables.rendered import Heading, Rank, RenderedCell, RenderedLine, Sheet, ranks
 
 SIGNS = {"dagger": "†", "double_dagger": "‡", "asterisk": "*"}
 UNDERLINED = "printed_second_best"  # a mark that the text copy of the paper kept
@@ -19,11 +19,11 @@ def sheet(name: str, found: Reference) -> Sheet:
     """The whole table. Cells that are not certain carry a question mark."""
     ranked = _ranks(found)
     lines = [
-        Line(
+        RenderedLine(
             (
-                Shown(row.label),
+                RenderedCell(row.label),
                 *(
-                    Shown(_text(found, row, column.id), ranked.get((row.id, column.id), ""))
+                    RenderedCell(_text(found, row, column.id), ranked.get((row.id, column.id), ""))
                     for column in found.columns
                 ),
             ),

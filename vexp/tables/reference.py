@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vexp.config.scalars import Located, load_yaml
-from vexp.config.schema import Origin, Reading, build
+from vexp.config.scalars import LocatedValue, load_yaml
+from vexp.config.schema import ConfigReading, Origin, build
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.paths import shipped
 
@@ -130,10 +130,10 @@ def read(path: Path) -> Reference:
         (key,): Origin(f"{path.name}:{line}") for key, line in tree.lines.items()
     }
     for index, row in enumerate(tree.get("rows") or ()):
-        if isinstance(row, Located):
+        if isinstance(row, LocatedValue):
             line = min(row.lines.values(), default=1)
             origins[("rows", str(index))] = Origin(f"{path.name}:{line}")
-    reading = Reading(origins=origins)
+    reading = ConfigReading(origins=origins)
     found = build(Reference, tree, reading)
     problems = list(_problems(found, reading))
     if problems:
@@ -141,7 +141,7 @@ def read(path: Path) -> Reference:
     return found
 
 
-def _problems(found: Reference, reading: Reading) -> Iterator[Problem]:
+def _problems(found: Reference, reading: ConfigReading) -> Iterator[Problem]:
     ids = [column.id for column in found.columns]
     if found.format > FORMAT:
         where = reading.where(("format",))

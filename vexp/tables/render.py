@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vexp.csv_cells import cell
 from vexp.tables.html import html
 from vexp.tables.latex import latex
-from vexp.tables.rendered import Sheet, Shown
+from vexp.tables.rendered import RenderedCell, Sheet
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +90,7 @@ def _column_groups(sheet: Sheet) -> str:
     return "; ".join(found)
 
 
-def _marked(cell: Shown) -> str:
+def _marked(cell: RenderedCell) -> str:
     text = _escaped(cell.text)
     return {"best": f"**{text}**", "second": f"<u>{text}</u>", "": text}[cell.rank]
 

@@ -8,7 +8,7 @@ from typing import Any
 from vexp.sweeps.table import Column
 from vexp.tables.cells import Cell
 from vexp.tables.frame import Difference, Frame, TableRow
-from vexp.tables.rendered import Heading, Line, Rank, Sheet, Shown, ranks
+from vexp.tables.rendered import Heading, Rank, RenderedCell, RenderedLine, Sheet, ranks
 from vexp.tables.significance import MIN_SEEDS, stars
 
 DIFFERS = "≠"  # the published protocol is not ours
@@ -20,12 +20,12 @@ def sheet_of(frame: Frame) -> Sheet:
     """The whole table as texts. The best mean of a column is bold, the second underlined."""
     ranked = _ranks(frame)
     lines = [
-        Line(
+        RenderedLine(
             (
-                Shown(row_label(row)),
-                *(Shown(row.axes[key]) for key in frame.axes),
+                RenderedCell(row_label(row)),
+                *(RenderedCell(row.axes[key]) for key in frame.axes),
                 *(
-                    Shown(
+                    RenderedCell(
                         cell_text(cell, row.column_as_shown(column), difference), rank, _value(cell)
                     )
                     for cell, column, difference, rank in zip(

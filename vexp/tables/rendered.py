@@ -11,7 +11,7 @@ Rank = Literal["", "best", "second"]  # best is bold, second underlined
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedCell:
     """The text of one cell."""
 
     text: str
@@ -29,10 +29,10 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Line:
+class RenderedLine:
     """One line of the table; lines of one group stand under its name."""
 
-    cells: tuple[Shown, ...]
+    cells: tuple[RenderedCell, ...]
     group: str = ""
 
 
@@ -43,14 +43,14 @@ class Sheet:
     name: str
     title: str
     headings: tuple[Heading, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[RenderedLine, ...]
     notes: tuple[str, ...]
     origin: str  # how it was made
     # Made when asked for: one for each cell with the same keys in all, and everything it knows.
     records: Callable[[], Sequence[Mapping[str, Any]]] = field(repr=False, compare=False)
     document: Callable[[], Mapping[str, Any]] = field(repr=False, compare=False)
 
-    def sections(self) -> list[tuple[str, list[Line]]]:
+    def sections(self) -> list[tuple[str, list[RenderedLine]]]:
         """The lines by group, in their order."""
         return [(group, list(lines)) for group, lines in groupby(self.lines, lambda x: x.group)]
 

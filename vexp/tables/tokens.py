@@ -26,7 +26,7 @@ _WIDE, _HIGH, _EDGE = 8.4, 24.0, 16.0  # pixels: a character, a line, the margin
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownTokens:
     """One response: what was asked, and the text and weight of each token."""
 
     question: str
@@ -34,7 +34,7 @@ class Shown:
     tokens: Sequence[tuple[str, float]]
 
 
-def shown(samples: Iterable[dict[str, Any]], count: int) -> list[Shown]:
+def shown(samples: Iterable[dict[str, Any]], count: int) -> list[ShownTokens]:
     """The first `count` responses whose tokens were kept, one of each question first.
 
     `samples` are lines of samples.jsonl, the responses to a question one after the other.
@@ -49,12 +49,12 @@ def shown(samples: Iterable[dict[str, Any]], count: int) -> list[Shown]:
     return [_shown(kept[index]) for _, index in sorted(order)[:count]]
 
 
-def furthest(responses: Iterable[Shown]) -> float:
+def furthest(responses: Iterable[ShownTokens]) -> float:
     """The largest distance of a weight from 1; 1 where all weights are 1."""
     return max((abs(w - 1) for shown in responses for _, w in shown.tokens), default=0.0) or 1.0
 
 
-def terminal(responses: Sequence[Shown]) -> Group:
+def terminal(responses: Sequence[ShownTokens]) -> Group:
     """For rich's console."""
     from rich.console import Group
     from rich.text import Text
@@ -73,7 +73,7 @@ def terminal(responses: Sequence[Shown]) -> Group:
     return Group(*lines, legend)
 
 
-def svg(responses: Sequence[Shown], title: str) -> str:
+def svg(responses: Sequence[ShownTokens], title: str) -> str:
     """A picture that any browser, and a Markdown page, shows."""
     most, y, body = furthest(responses), _EDGE + _HIGH, list[str]()
     body.append(_svg_text(_EDGE, y, title, "t b"))
@@ -100,7 +100,7 @@ def svg(responses: Sequence[Shown], title: str) -> str:
     )
 
 
-def page(responses: Sequence[Shown], title: str) -> str:
+def page(responses: Sequence[ShownTokens], title: str) -> str:
     """A page of its own; a token's weight is in its tooltip."""
     most = furthest(responses)
     parts = [
@@ -140,10 +140,10 @@ def visible(text: str) -> str:
     )
 
 
-def _shown(sample: dict[str, Any]) -> Shown:
+def _shown(sample: dict[str, Any]) -> ShownTokens:
     verdict = "right" if sample["correct"] == 1 else f"wrong, it is {sample['answer']}"
     tokens = [(str(text), float(weight)) for text, weight in sample["tokens"]]
-    return Shown(str(sample["question"]), f"({verdict})", tokens)
+    return ShownTokens(str(sample["question"]), f"({verdict})", tokens)
 
 
 def _strength(weight: float, most: float) -> float:
@@ -232,4 +232,4 @@ HTML_STYLE = (
 )  # fmt: skip
 
 # File formats by suffix.
-FORMATS: dict[str, Callable[[Sequence[Shown], str], str]] = {".svg": svg, ".html": page}
+FORMATS: dict[str, Callable[[Sequence[ShownTokens], str], str]] = {".svg": svg, ".html": page}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vexp.errors import VexpError
-from vexp.experience.batch import Experience, even_portions
-from vexp.experience.observe import Request, asking, observe, requested
+from vexp.experience.batch import Experience, even_micro_batches
+from vexp.experience.observe import SignalRequest, asking, observe, requested
 from vexp.policy import parallel, sharding
 from vexp.reward._total import with_observed
 from vexp.train import auxiliary
@@ -30,13 +30,13 @@ def with_signals(learner: Learner, batch: Experience, step: int) -> Experience:
     """
     run = learner.run
     request = requested(run, batch.layers, several_updates=off_policy(run))
-    only_old = request == Request(old_logprobs=True, predictor=request.predictor)
+    only_old = request == SignalRequest(old_logprobs=True, predictor=request.predictor)
     if only_old and "old_logprobs" not in needs(run):
         scored = with_auxiliary_weights(run, with_outcome(run, with_rewards(run, batch)), step)
         updates = update_plan(run, scored)
     else:
         updates = _plan(run, batch, mini_batches(run, batch))
-    with sharding.whole(learner.policy), sharding.whole(learner.reference):
+    with sharding.unsharded(learner.policy), sharding.unsharded(learner.reference):
         return observe(
             batch,
             learner.policy,
@@ -130,7 +130,7 @@ def _rows_with_gradient(run: RunSpec, batch: Experience) -> Collection[int]:
 def _plan(run: RunSpec, batch: Experience, updates: list[list[int]]) -> list[list[list[int]]]:
     """The micro-batches of updates; with several processes, as many for each as can be."""
     group, size = batch.group.tolist(), run.compute.micro_batch_size
-    return [even_portions(group, rows, size, parallel.world()) for rows in updates]
+    return [even_micro_batches(group, rows, size, parallel.world_size()) for rows in updates]
 
 
 def needs(run: RunSpec) -> set[str]:

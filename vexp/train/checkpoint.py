@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from vexp import records
 from vexp.errors import CheckpointError, Damaged
 from vexp.files import new_folder, read, storage_errors, write_json
-from vexp.registry import Memory
+from vexp.registry import ComponentState
 from vexp.spec.run import Keep
 from vexp.train import component_state
 from vexp.train.manifest import (
@@ -57,7 +57,7 @@ class State:
     updates: int = 0  # optimiser steps done
     metrics: dict[str, float] = field(default_factory=dict)  # of the last step
     # what components remember, by their dotted paths; those that remember nothing are not in it
-    memory: Mapping[str, Memory] = field(default_factory=dict)
+    memory: Mapping[str, ComponentState] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> State:
@@ -129,7 +129,7 @@ def _together(policy: Policy, optimizer: Optimizer | None) -> Iterator[dict[str,
     from vexp.policy import parallel, sharding
 
     moments = {} if optimizer is None else _moments(policy, optimizer)
-    with sharding.whole(policy):
+    with sharding.unsharded(policy):
         parallel.check_agreement(policy)
         yield moments
 
@@ -214,10 +214,12 @@ def prune(homes: Sequence[Path], keep: Keep, step: int) -> list[Path]:
 def drop_optimizer(folder: Path) -> None:
     """Delete what only resuming needs (`RESUMING`) from a checkpoint; it stays complete."""
     with contextlib.suppress(Damaged):
-        manifest = read(folder / MANIFEST, records.Manifest)
+        manifest = read(folder / MANIFEST, records.ManifestRecord)
         if manifest is not None and not manifest.files.keys().isdisjoint(RESUMING):
             kept = {name: each for name, each in manifest.files.items() if name not in RESUMING}
-            write_json(folder / MANIFEST, records.plain(records.Manifest(kept, manifest.format)))
+            write_json(
+                folder / MANIFEST, records.plain(records.ManifestRecord(kept, manifest.format))
+            )
     with storage_errors(folder):
         for name in RESUMING:
             (folder / name).unlink(missing_ok=True)
@@ -295,8 +297,8 @@ def _moments(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
     found = {}
     for index, moments in optimizer.state_dict()["state"].items():
         for key, tensor in _flat(names[index], moments):
-            value = sharding.gathered(tensor)
-            if parallel.leading():
+            value = sharding.unsharded_tensor(tensor)
+            if parallel.is_rank_zero():
                 found[key] = value.detach().cpu().contiguous()
     return found
 

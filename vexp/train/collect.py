@@ -90,22 +90,22 @@ def collect(run: RunSpec, policy: Policy, *, step: int, cursor: int, clock: Cloc
     return collected
 
 
-def begin(run: RunSpec, policy: Policy, *, step: int, cursor: int) -> None:
+def prefetch(run: RunSpec, policy: Policy, *, step: int, cursor: int) -> None:
     """Have the engine begin with the first batch that `collect` will ask it for in `step`."""
     items = draw(run.mix, cursor, run.rl.prompts_per_step, seed=run.seed)
     keys = distinct([item.id for item in items], Counter())
-    here = parallel.share(len(items))
+    here = parallel.slice_of_rank(len(items))
     if items[here]:
-        sampling.begin(run, policy, items[here], keys[here], step)
+        sampling.prefetch(run, policy, items[here], keys[here], step)
 
 
 def answered_by_all(
     run: RunSpec, policy: Policy, items: list[Item], keys: list[str], step: int, clock: Clock
 ) -> Answered:
     """The judged responses to all items, of which every process makes those to its share."""
-    if parallel.world() == 1:
+    if parallel.world_size() == 1:
         return answered(run, policy, items, keys, step, clock)
-    here = parallel.share(len(items))
+    here = parallel.slice_of_rank(len(items))
     own: tuple[dict[str, Tensor], Any] = {}, None
     if items[here]:
         found = answered(run, policy, items[here], keys[here], step, clock)
@@ -114,7 +114,7 @@ def answered_by_all(
         counts = (second.tried, second.kept) if second else (0, 0)
         own = vars(found.generated), {"verdicts": verdicts, "counts": counts}
     with clock("generate_s"):
-        parts = [part for part in parallel.gathered(*own) if part[1] is not None]
+        parts = [part for part in parallel.all_gather(*own) if part[1] is not None]
     padding = {"tokens": policy.pad_id, "mask": False, "logprobs": 0.0}
     tensors = {
         name: stacked([part[name] for part, _ in parts], value) for name, value in padding.items()
@@ -188,9 +188,9 @@ def as_text(
 
 def rewards_of(run: RunSpec, scored: Scored) -> Rewards:
     """The rewards; one process finds them for all: a term may see the whole batch, or waver."""
-    if parallel.world() == 1:
+    if parallel.world_size() == 1:
         return reward(run.reward.terms, scored)
-    found = parallel.from_first(lambda: vars(reward(run.reward.terms, scored)))
+    found = parallel.from_rank_zero(lambda: vars(reward(run.reward.terms, scored)))
     return Rewards(**{**found, "statuses": Counter(found["statuses"])})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vexp.registry import Memory
+from vexp.registry import ComponentState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 FILTER = "group_filter"  # the path under which a group filter's memory is kept
 
 
-def initial(run: RunSpec) -> dict[str, Memory]:
+def initial(run: RunSpec) -> dict[str, ComponentState]:
     """What the run's components remember before the first step, by their dotted paths."""
     found = {path: component.initial_state() for path, component in run.components()}
     return {path: state for path, state in found.items() if state is not None}
 
 
-def split(memory: Mapping[str, Memory]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def split(
+    memory: Mapping[str, ComponentState],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """The tensors by `path/name`, and everything else by path and name."""
     import torch
 
@@ -43,7 +45,7 @@ def split(memory: Mapping[str, Memory]) -> tuple[dict[str, Tensor], dict[str, di
 
 def joined(
     tensors: Mapping[str, Tensor], plain: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Memory]:
+) -> dict[str, ComponentState]:
     """What `split` took apart."""
     found: dict[str, dict[str, Any]] = {path: dict(state) for path, state in plain.items()}
     for key, tensor in tensors.items():

@@ -75,7 +75,7 @@ class Learner:
         run, where = self.run, f"step {step}"
         sums: dict[str, Tensor] = {}
         here: list[dict[str, Tensor]] = []
-        turns = sharding.turns(self.policy, portions, experience)
+        turns = sharding.micro_batches_of_rank(self.policy, portions, experience)
         self.optimizer.zero_grad()
         for rows, counted in turns:
             part = experience.select(rows)
@@ -92,12 +92,12 @@ class Learner:
                 run.algorithm, output, part, run.auxiliary, run.rl.correction
             )
             self.accelerator.backward(loss if counted else 0.0 * loss)
-            sharding.take_gradients(self.policy)
+            sharding.accumulate_gradients(self.policy)
             if not counted:
                 continue
             here.append(metrics.of_update(run, output, part))
             sums = {name: _with(name, sums, value) for name, value in counts.items()}
-        sharding.add_up_gradients(self.policy)
+        sharding.all_reduce_gradients(self.policy)
         own = [rows for rows, counted in turns if counted]
         row = _of_all(portions, own, _numbers(sums), here, seen)
         if not math.isfinite(row["loss"]):
@@ -115,7 +115,7 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
     The reference policy is the initial model in both cases.
     """
     policy = load_trained(run, initial, found, device, "rl")
-    sharding.place(policy, run.compute)
+    sharding.shard_model(policy, run.compute)
     reference: Policy | lora.Untrained | None = None
     if "reference_logprobs" in needs(run):
         adapted = run.backbone.lora.rank > 0
@@ -123,7 +123,7 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
             reference = lora.Untrained(policy)
         else:
             reference = load(run, initial, device, "rl").requires_grad_(False)
-            sharding.place(reference, run.compute)
+            sharding.shard_model(reference, run.compute)
     accelerator = make_accelerator(run.compute)
     optimizer = make_optimizer(policy, run.rl, run.compute.shard)
     if found is not None:
@@ -200,12 +200,12 @@ def _of_all(
 
     No sample may be lost on the way, and none may count twice.
     """
-    if parallel.world() == 1:
+    if parallel.world_size() == 1:
         seen += here
         return row
     names = here[0] if here else {}
     joined = {name: torch.cat([part[name] for part in here]) for name in names}
-    found = parallel.gathered(joined, {"row": row, "rows": [list(rows) for rows in own]})
+    found = parallel.all_gather(joined, {"row": row, "rows": [list(rows) for rows in own]})
     done = sorted(index for _, plain in found for rows in plain["rows"] for index in rows)
     if done != sorted(index for rows in portions for index in rows):
         raise ProcessLost("the processes of this run do not agree on what to train on")

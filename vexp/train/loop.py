@@ -53,7 +53,7 @@ def train_rl(
                     state, late = off_policy_step(learner, state, late, clock)
             if state is not before:
                 _tell(run, workspace, trackers, state, clock)
-            stop = state is before or parallel.anybody(workspace.stop_requested())
+            stop = state is before or parallel.any_rank(workspace.stop_requested())
             due = stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps
             if due and state.step > saved:
                 found, saved = _save(learner, workspace, state, late), state.step
@@ -78,7 +78,7 @@ def _tell(
 def _save(
     learner: Learner, workspace: Workspace, state: State, late: PendingBatch | None
 ) -> Path | None:
-    if not parallel.leading():
+    if not parallel.is_rank_zero():
         checkpoint.assist(learner.policy, learner.optimizer)
         return None
     workspace.sync()

@@ -22,7 +22,7 @@ from vexp.files import read, write_json
 MANIFEST, MODEL = "manifest.json", "model"
 OPTIMIZER, MEMORY, FORMER = "optimizer.safetensors", "memory.safetensors", "former.safetensors"
 RESUMING = (OPTIMIZER, MEMORY, FORMER)  # what only resuming needs; dropped when a run is published
-FORMAT = records.Manifest.newest
+FORMAT = records.ManifestRecord.newest
 _HASH_LENGTH = 16  # hex digits
 _SETTLED_NS = 2_000_000_000  # a file changed since might change again without another time
 
@@ -49,7 +49,7 @@ def damage(folder: Path, *, remembered: bool = False) -> str | None:
     again.
     """
     try:
-        manifest = read(folder / MANIFEST, records.Manifest)
+        manifest = read(folder / MANIFEST, records.ManifestRecord)
     except Damaged as error:
         return str(error.problem.what)
     if manifest is None:
@@ -96,7 +96,7 @@ def listed_hash(folder: Path) -> str:
     Raises:
         Damaged: if the manifest was damaged since.
     """
-    manifest = read(folder / MANIFEST, records.Manifest) or records.Manifest({})
+    manifest = read(folder / MANIFEST, records.ManifestRecord) or records.ManifestRecord({})
     start = f"{MODEL}/"
     return hash_of({n.removeprefix(start): f.sha256 for n, f in manifest.files.items()
                     if n.startswith(start) and counts(n)})  # fmt: skip

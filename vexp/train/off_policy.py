@@ -21,7 +21,7 @@ from torch import Tensor
 from vexp.errors import CheckpointError
 from vexp.policy.stopping import Abandoned
 from vexp.train.checkpoint import State
-from vexp.train.collect import begin
+from vexp.train.collect import prefetch
 from vexp.train.manifest import FORMER
 from vexp.train.step import TrainBatch, rollout_phase, update_phase
 from vexp.train.timing import Clock
@@ -61,9 +61,9 @@ def off_policy_step(
     run, policy = learner.run, learner.policy
     former = weights(policy)
     last = batch.step == run.rl.steps
-    if not last and run.engine.works_ahead:
+    if not last and run.engine.supports_prefetch:
         with clock("generate_s"):
-            begin(run, policy, step=batch.step + 1, cursor=batch.cursor)
+            prefetch(run, policy, step=batch.step + 1, cursor=batch.cursor)
     state = update_phase(learner, batch, state.updates, clock)
     if last:
         return state, PendingBatch(None, former)

@@ -10,7 +10,7 @@ import torch
 from torch.optim import AdamW, Optimizer
 
 from vexp.errors import ConfigError, Diverged, Problem
-from vexp.policy.sharding import gathered
+from vexp.policy.sharding import unsharded_tensor
 from vexp.policy.zero import ZeroAdamW
 from vexp.spec.run import FrozenPart, Optimization, Shard
 from vexp.train.optimizer_bf16 import SplitAdamW
@@ -128,7 +128,9 @@ def apply_gradients(
         norm = accelerator.clip_grad_norm_(
             list(model.parameters()), math.inf if limit is None else limit
         )
-        value = float(gathered(norm).item() if isinstance(norm, torch.Tensor) else norm or 0.0)
+        value = float(
+            unsharded_tensor(norm).item() if isinstance(norm, torch.Tensor) else norm or 0.0
+        )
     if not math.isfinite(value):
         raise diverged("the norm of the gradient", value, where)
     if zero is None:

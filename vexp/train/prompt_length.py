@@ -10,7 +10,7 @@ from vexp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from vexp.dataset.base import Split
-    from vexp.policy.prompt_encoder import Encoder
+    from vexp.policy.prompt_encoder import PromptEncoder
     from vexp.spec.run import RunSpec
 
 LOOKED_AT = 16  # prompts of each dataset that are made: the longest by text and by image
@@ -34,13 +34,13 @@ class PromptSize:
         return f"{self.tokens} tokens{image}"
 
 
-def room(run: RunSpec, encoder: Encoder) -> int:
+def room(run: RunSpec, encoder: PromptEncoder) -> int:
     """Tokens that a prompt may have."""
     return run.prompt.max_length or max(1, encoder.context - run.rollout.max_response_length)
 
 
 def longest_prompts(
-    run: RunSpec, encoder: Encoder, *, split: Split = "train", count: int = LOOKED_AT
+    run: RunSpec, encoder: PromptEncoder, *, split: Split = "train", count: int = LOOKED_AT
 ) -> list[PromptSize]:
     """Sizes of the likely longest prompts of each dataset, longest first.
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vexp.experience.batch import PER_ROLLOUT, Experience
 from vexp.experience.build import of_prompts
-from vexp.group_filter.base import Past
+from vexp.group_filter.base import ReplayedRollouts
 from vexp.policy.randomness import derive
-from vexp.registry import Memory
+from vexp.registry import ComponentState
 from vexp.train.batch import with_outcome
 from vexp.train.collect import stacked
 from vexp.train.component_state import FILTER
@@ -29,7 +29,7 @@ def refilled(
     run: RunSpec,
     policy: Policy,
     experience: Experience | None,
-    memory: Mapping[str, Memory],
+    memory: Mapping[str, ComponentState],
     step: int,
 ) -> Experience | None:
     """The experience of a step as its filter wants it trained on; None if nothing is left.
@@ -68,15 +68,15 @@ def refilled(
 
 
 def remembered(
-    run: RunSpec, experience: Experience | None, memory: Mapping[str, Memory]
-) -> dict[str, Memory]:
+    run: RunSpec, experience: Experience | None, memory: Mapping[str, ComponentState]
+) -> dict[str, ComponentState]:
     """All memories after a step that trained on `experience`."""
     if experience is None or FILTER not in memory:
         return dict(memory)
     return {**memory, FILTER: run.group_filter.remember(memory[FILTER], experience)}
 
 
-def _recalled(run: RunSpec, policy: Policy, past: Past, slots: Tensor) -> Experience:
+def _recalled(run: RunSpec, policy: Policy, past: ReplayedRollouts, slots: Tensor) -> Experience:
     """Rollouts of former steps as an experience; those of one prompt are a group."""
     device = policy.device
     ordinals, group = torch.unique(past.ordinals, return_inverse=True)

@@ -47,13 +47,13 @@ def generate(
     return prompts, generated
 
 
-def begin(
+def prefetch(
     run: RunSpec, policy: Policy, items: Sequence[Item], keys: Sequence[str], step: int
 ) -> None:
     """Have the engine begin with what `generate` will ask it for."""
     prompts = policy.encode(items, run.prompt)
     for seen, sampling in _parts(run, policy, items, keys, step, prompts):
-        run.engine.begin(policy, seen, keys, sampling)
+        run.engine.prefetch(policy, seen, keys, sampling)
 
 
 def _parts(

@@ -46,7 +46,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
         _check_data(run, workspace)
         return Trained(_initial(run, workspace), None, settings_of(run, run.stages[-1]).steps)
     total = run.rl.steps
-    found = parallel.path_from_first(
+    found = parallel.path_from_rank_zero(
         lambda: checkpoint.newest(workspace.checkpoint_dirs, total, workspace.note)
     )
     if found is not None and State.read(found).step >= total:
@@ -62,7 +62,7 @@ def train(run: RunSpec, workspace: Workspace) -> Trained:
 
 
 def _check_data(run: RunSpec, workspace: Workspace) -> None:
-    if parallel.leading():
+    if parallel.is_rank_zero():
         for note in check_data(run):
             workspace.note(note)
         prompt_length.check_prompts(run)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vexp.experience.batch import Experience
 from vexp.policy import sharding
-from vexp.registry import Memory
+from vexp.registry import ComponentState
 from vexp.train import metrics, replay
 from vexp.train.batch import (
     with_auxiliary_weights,
@@ -35,7 +35,7 @@ class TrainBatch:
     cursor: int  # prompts drawn from the mix so far
     metrics: Mapping[str, float]
     experience: Experience | None  # None: no group passed the filter
-    memory: Mapping[str, Memory]  # what components remember after this step
+    memory: Mapping[str, ComponentState]  # what components remember after this step
 
 
 def train_step(learner: Learner, state: State, clock: Clock) -> State:
@@ -46,10 +46,10 @@ def train_step(learner: Learner, state: State, clock: Clock) -> State:
 def rollout_phase(learner: Learner, state: State, clock: Clock) -> TrainBatch:
     """prompts -> responses -> rewards -> filter -> experience -> advantages"""
     run, policy, step = learner.run, learner.policy, state.step + 1
-    with sharding.whole(policy):
+    with sharding.unsharded(policy):
         # prompts, responses, verdicts, rewards of texts; again until enough groups pass the filter
         rollouts = collect(run, policy, step=step, cursor=state.cursor, clock=clock)
-        run.engine.rest()
+        run.engine.release_memory()
         with clock("update_s"):
             batch = to_experience(run, policy, rollouts)
             batch = replay.refilled(run, policy, batch, state.memory, step)

@@ -15,7 +15,7 @@ import torch
 from vexp.auxiliary.base import Auxiliary
 from vexp.dataset.base import Item
 from vexp.errors import CheckpointError, DataError
-from vexp.experience.batch import Experience, even_portions
+from vexp.experience.batch import Experience, even_micro_batches
 from vexp.experience.build import of_prompts
 from vexp.files import append_line, read_lines, write_text
 from vexp.policy import parallel, sharding
@@ -66,17 +66,17 @@ def supervised(run: RunSpec, workspace: Workspace, stage: str, initial: Path | N
 
 def _built(workspace: Workspace, stage: str, key: str, build: BuildStage) -> Path:
     """The folder of a stage. The first process claims it, and all build it together."""
-    if not parallel.leading():
-        while "folder" not in (said := parallel.told()):
+    if not parallel.is_rank_zero():
+        while "folder" not in (said := parallel.broadcast_recv()):
             build(Path(said["work"]), Path(said["output"]))
         return Path(said["folder"])
 
     def together(work: Path, output: Path) -> None:
-        parallel.tell({"work": str(work.absolute()), "output": str(output.absolute())})
+        parallel.broadcast_send({"work": str(work.absolute()), "output": str(output.absolute())})
         build(work, output)
 
     folder = workspace.build_once(stage, key, together)
-    parallel.tell({"folder": str(folder.absolute())})
+    parallel.broadcast_send({"folder": str(folder.absolute())})
     return folder
 
 
@@ -87,31 +87,33 @@ def _build(
     settings = settings_of(run, stage)
     total = settings.steps
     with arithmetic(run.compute) as device:
-        found = parallel.path_from_first(lambda: checkpoint.newest([work], total, workspace.note))
+        found = parallel.path_from_rank_zero(
+            lambda: checkpoint.newest([work], total, workspace.note)
+        )
         state = State.read(found) if found else State()
         policy = load_trained(run, initial, found, device, stage)
-        sharding.place(policy, run.compute)
+        sharding.shard_model(policy, run.compute)
         optimizer = make_optimizer(policy, settings, run.compute.shard)
         if found is not None and state.step < total:
             checkpoint.load_optimizer(found, policy, optimizer)
         accelerator = make_accelerator(run.compute)
         policy, optimizer = accelerator.prepare(policy, optimizer)
-        if parallel.leading():
+        if parallel.is_rank_zero():
             _cut_back(work / METRICS, state.step)
         while state.step < total:
             with sharding.updating(policy):
                 state = _step(run, stage, policy, optimizer, accelerator, state)
-            if parallel.leading():
+            if parallel.is_rank_zero():
                 append_line(work / METRICS, {"step": state.step, **state.metrics})
             workspace.progress(stage, state.step, total, state.metrics)
-            stop = parallel.anybody(workspace.stop_requested())
+            stop = parallel.any_rank(workspace.stop_requested())
             if stop or state.step % run.checkpoint.every == 0:
                 _save(work, state, policy, optimizer)
             if stop and state.step < total:
                 raise stopped(stage, state.step, total)
-        with sharding.whole(policy):
+        with sharding.unsharded(policy):
             parallel.check_agreement(policy)
-            if not parallel.leading():
+            if not parallel.is_rank_zero():
                 return
             with checkpoint.tensor_write_errors(output):
                 policy.save(output / MODEL)
@@ -120,7 +122,7 @@ def _build(
 
 
 def _save(work: Path, state: State, policy: Policy, optimizer: Optimizer) -> None:
-    if parallel.leading():
+    if parallel.is_rank_zero():
         checkpoint.save(work, state, policy, optimizer)
         checkpoint.prune([work], Keep(), state.step)
     else:
@@ -160,21 +162,21 @@ def _step(
     count = batch.mask.sum()
     sums: dict[str, float] = {"loss": 0.0} | {f"auxiliary/{name}": 0.0 for name in terms}
     optimizer.zero_grad()
-    portions = even_portions(every, every, run.compute.micro_batch_size, parallel.world())
-    for rows, counted in sharding.turns(policy, portions, batch):
+    portions = even_micro_batches(every, every, run.compute.micro_batch_size, parallel.world_size())
+    for rows, counted in sharding.micro_batches_of_rank(policy, portions, batch):
         part = batch.select(rows)
         output = auxiliary.forward(terms, policy, part, 1.0, seed=settings.seed, step=step)
         loss = -output.logprobs.masked_fill(~part.mask, 0.0).sum() / count
         imitated = float(loss.detach())
         loss, counts = auxiliary.added(loss, terms, output, part)
         accelerator.backward(loss if counted else 0.0 * loss)
-        sharding.take_gradients(policy)
+        sharding.accumulate_gradients(policy)
         if counted:
             sums["loss"] += imitated
             sums |= {name: sums[name] + float(value) for name, value in counts.items()}
-    sharding.add_up_gradients(policy)
-    if parallel.world() > 1:
-        found = [theirs for _, theirs in parallel.gathered({}, sums)]
+    sharding.all_reduce_gradients(policy)
+    if parallel.world_size() > 1:
+        found = [theirs for _, theirs in parallel.all_gather({}, sums)]
         sums = {name: math.fsum(each[name] for each in found) for name in sums}
     for name, value in sums.items():
         if not math.isfinite(value):

@@ -22,7 +22,7 @@ class Trackers:
         self._note = workspace.note
         self._open: dict[str, Tracking] = {}
         folder = workspace.tracking_dir
-        for name, tracker in run.tracker.items() if parallel.leading() else ():
+        for name, tracker in run.tracker.items() if parallel.is_rank_zero() else ():
             with self._survive(name):
                 folder.mkdir(parents=True, exist_ok=True)
                 self._open[name] = tracker.start(

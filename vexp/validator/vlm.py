@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vexp.endpoint.parse_json import json_in, shown
-from vexp.endpoint.request import Picture, Request, text_digest
+from vexp.endpoint.request import ChatRequest, Picture, text_digest
 from vexp.endpoint.settings import Endpoint
 from vexp.registry import register
 from vexp.validator.base import Validator
@@ -31,7 +31,7 @@ Answer with JSON only: {"valid": true} or {"valid": false}."""
 
 @register("validator", "vlm")
 @dataclass(frozen=True, kw_only=True)
-class VLM(Validator):
+class VLMValidator(Validator):
     """Asks a vision-language model whether the box holds evidence for the answer."""
 
     endpoint: Endpoint = field(default_factory=Endpoint)  # who is asked
@@ -50,7 +50,7 @@ class VLM(Validator):
             ]
         )
         picture = Picture.of(item.image, self.endpoint.max_pixels)
-        return ask(Request(self.endpoint, SYSTEM, question, picture), _read)
+        return ask(ChatRequest(self.endpoint, SYSTEM, question, picture), _read)
 
     def content(self) -> dict[str, Any]:
         """Hash of the prompt: another wording is another annotation."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vexp.verifier._quantity import (
-    Clock,
     Quantity,
+    TimeOfDay,
     is_share,
     read_value,
     same_noun,
@@ -25,7 +25,7 @@ def same_text(answer: str, gold: str, *, fold: bool = True) -> bool:
     if max(len(answer), len(gold)) > LONGEST:
         return answer.strip() == gold.strip()
     mine, wanted = read_value(answer), read_value(gold)
-    if isinstance(mine, Clock) and isinstance(wanted, Clock):
+    if isinstance(mine, TimeOfDay) and isinstance(wanted, TimeOfDay):
         return same_value(mine, wanted, 0.0)
     if isinstance(mine, Quantity) and isinstance(wanted, Quantity):
         if mine.number.literal and wanted.number.literal:

@@ -103,14 +103,14 @@ def is_share(quantity: Quantity) -> bool:
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeOfDay:
     """A time of day in seconds; `half` is "a", "p" or empty where it is not given."""
 
     hour: int
     seconds: int
     half: str = ""
 
-    def equals(self, gold: Clock, tolerance: float) -> bool:
+    def equals(self, gold: TimeOfDay, tolerance: float) -> bool:
         """Equality with the gold time; without am and pm, that of a clock with 24 hours.
 
         Half of the day may be added to a gold time that leaves it open.
@@ -138,15 +138,15 @@ class Ratio:
         return all(a * factor == b for a, b in zip(self.parts, gold.parts, strict=True))
 
 
-Value = Quantity | Clock | Ratio
+Value = Quantity | TimeOfDay | Ratio
 
 
 def same_value(answer: Value, gold: Value, tolerance: float) -> bool:
     """Equality of two values of one kind; values of different kinds differ."""
     if isinstance(answer, Quantity):
         return isinstance(gold, Quantity) and answer.equals(gold, tolerance)
-    if isinstance(answer, Clock):
-        return isinstance(gold, Clock) and answer.equals(gold, tolerance)
+    if isinstance(answer, TimeOfDay):
+        return isinstance(gold, TimeOfDay) and answer.equals(gold, tolerance)
     return isinstance(gold, Ratio) and answer.equals(gold, tolerance)
 
 
@@ -222,9 +222,9 @@ def read_quantity(text: str) -> Quantity | None:
     return value if isinstance(value, Quantity) else None
 
 
-def _read_time(text: str) -> Clock | None:
+def _read_time(text: str) -> TimeOfDay | None:
     if middle := _MIDDLE.fullmatch(text):
-        return Clock(12 if middle[1].casefold() == "noon" else 0, 0)
+        return TimeOfDay(12 if middle[1].casefold() == "noon" else 0, 0)
     match = _TIME.fullmatch(text)
     if not match:
         return None
@@ -235,7 +235,7 @@ def _read_time(text: str) -> Clock | None:
     half = (match[5] or "").casefold()
     if hour > (12 if half or match[6] else 24) or (half and not hour):
         return None
-    return Clock(hour, 60 * int(match[2] or 0) + int(match[3] or 0), half)
+    return TimeOfDay(hour, 60 * int(match[2] or 0) + int(match[3] or 0), half)
 
 
 def _read_ratio(text: str) -> Ratio | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row
+from vexp.dataset.layouts._row import DatasetRow, LeftOut
 from vexp.dataset.layouts._write import Written, write
 from vexp.errors import ConfigError, Problem, suggest
 
@@ -53,5 +53,5 @@ def convert(
         raise ConfigError(Problem("the folder exists already", where=str(target), remedy=remedy))
     folder = Folder(name, source)
     module = importlib.import_module(f"{__name__}.{name}")
-    rows: Callable[[Folder], Iterator[Row | LeftOut]] = module.rows
+    rows: Callable[[Folder], Iterator[DatasetRow | LeftOut]] = module.rows
     return write(name, rows(folder), folder.path, target, limit=limit, images=images)

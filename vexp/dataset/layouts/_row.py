@@ -18,7 +18,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DatasetRow:
     """One question; `image` is a file, the bytes of one, or None."""
 
     split: Split
@@ -47,7 +47,7 @@ def with_image(
     *folders: Path,
     boxes: Sequence[Sequence[float]] = (),
     may_lack: bool = False,
-) -> Row | LeftOut:
+) -> DatasetRow | LeftOut:
     """The row of a question about the one image of a cell (see `pictures`).
 
     `may_lack` is for datasets that also have questions without an image.
@@ -60,7 +60,7 @@ def with_image(
         return LeftOut(item, "it has no image")
     if placeholders > 1:
         return LeftOut(item, "its question has placeholders that stand for no image")
-    return Row(split, item, asked, answer, images[0] if images else None, boxes)
+    return DatasetRow(split, item, asked, answer, images[0] if images else None, boxes)
 
 
 def pictures(cell: Any, *folders: Path) -> list[Path | bytes]:

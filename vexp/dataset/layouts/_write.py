@@ -15,7 +15,7 @@ from vexp.dataset._boxes import BadBoxes, read_boxes
 from vexp.dataset._cells import MOST_CHARACTERS, BadRow
 from vexp.dataset._images import BadImage, Source
 from vexp.dataset._placeholders import without_placeholder
-from vexp.dataset.layouts._row import LeftOut, Row
+from vexp.dataset.layouts._row import DatasetRow, LeftOut
 from vexp.errors import DataError
 from vexp.files import new_folder, storage_errors, write_json
 
@@ -59,7 +59,7 @@ class Written:
 
 def write(
     layout: str,
-    rows: Iterable[Row | LeftOut],
+    rows: Iterable[DatasetRow | LeftOut],
     source: Path,
     target: Path,
     *,
@@ -100,8 +100,8 @@ def write(
 
 
 def _of_this_form(
-    rows: Iterable[Row | LeftOut], layout: str, source: Path
-) -> Iterator[Row | LeftOut]:
+    rows: Iterable[DatasetRow | LeftOut], layout: str, source: Path
+) -> Iterator[DatasetRow | LeftOut]:
     """The rows; a value of an unexpected type ends the conversion with one message."""
     try:
         yield from rows
@@ -114,9 +114,11 @@ def _of_this_form(
         ) from error
 
 
-def _limited(rows: Iterable[Row | LeftOut], limit: int | None, done: Written) -> Iterator[Row]:
+def _limited(
+    rows: Iterable[DatasetRow | LeftOut], limit: int | None, done: Written
+) -> Iterator[DatasetRow]:
     """The rows as they come, or by a hash of their ids where not all are wanted."""
-    usable: list[Row] = []
+    usable: list[DatasetRow] = []
     for row in rows:
         if isinstance(row, LeftOut):
             done.leave_out(row)
@@ -128,7 +130,7 @@ def _limited(rows: Iterable[Row | LeftOut], limit: int | None, done: Written) ->
 
 
 def _checked(
-    row: Row, source: Path, folder: Path, images: str, done: Written
+    row: DatasetRow, source: Path, folder: Path, images: str, done: Written
 ) -> dict[str, Any] | None:
     """The row's cells, or None where it is left out."""
     texts = _texts(row)
@@ -159,7 +161,7 @@ def _checked(
     }
 
 
-def _texts(row: Row) -> dict[str, str] | LeftOut:
+def _texts(row: DatasetRow) -> dict[str, str] | LeftOut:
     texts = {"question": row.question, "answer": row.answer}
     for name, content in texts.items():
         if not content:
@@ -173,7 +175,7 @@ def _texts(row: Row) -> dict[str, str] | LeftOut:
     return texts | {"question": question}
 
 
-def _size(row: Row) -> tuple[int, int] | None:
+def _size(row: DatasetRow) -> tuple[int, int] | None:
     if row.image is None:
         return None
     if isinstance(row.image, bytes):
@@ -181,7 +183,7 @@ def _size(row: Row) -> tuple[int, int] | None:
     return _images.header_size(Source(file=row.image))
 
 
-def _general(error: BadImage, row: Row) -> str:
+def _general(error: BadImage, row: DatasetRow) -> str:
     """The reason without the file's name, so that equal reasons are counted together."""
     text = str(error)
     if isinstance(row.image, Path):
@@ -189,7 +191,7 @@ def _general(error: BadImage, row: Row) -> str:
     return text.replace("the image's bytes", "the image")
 
 
-def _stored(row: Row, source: Path, folder: Path, images: str) -> str | None:
+def _stored(row: DatasetRow, source: Path, folder: Path, images: str) -> str | None:
     """The image's path within the table's folder."""
     if row.image is None:
         return None

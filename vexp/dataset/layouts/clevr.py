@@ -16,7 +16,7 @@ from typing import Any
 
 from vexp.dataset.base import Split
 from vexp.dataset.layouts._folder import Folder, field
-from vexp.dataset.layouts._row import LeftOut, Row, spoken
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, spoken
 from vexp.dataset.layouts._scenes import NoEvidence, evidence, scene_of
 
 WIDTH, HEIGHT = 480, 320
@@ -27,7 +27,7 @@ STRETCH = {"sphere": 1.0, "cylinder": 1.35, "cube": 1.1}
 _FILES: tuple[tuple[Split, str], ...] = (("train", "train"), ("dev", "val"))
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The questions of both splits that have answers."""
     for split, word in _FILES:
         name = f"questions/CLEVR_{word}_questions.json"
@@ -45,7 +45,7 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
             except NoEvidence as error:
                 yield LeftOut(item, str(error))
                 continue
-            yield Row(
+            yield DatasetRow(
                 split,
                 item,
                 str(field(question, "question", where)).strip(),

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder, split_of
-from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, unboxed, with_image
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The rows of each split, numbered within its files."""
     for path, number, cells in folder.parquet("data/*.parquet", ("images", "problem", "answer")):
         yield with_image(

@@ -16,13 +16,13 @@ from typing import Any
 
 from vexp.dataset.base import Split
 from vexp.dataset.layouts._folder import Folder, field
-from vexp.dataset.layouts._row import LeftOut, Row
+from vexp.dataset.layouts._row import DatasetRow, LeftOut
 
 _FILES: tuple[tuple[Split, str], ...] = (("train", "train"), ("dev", "val"))
 _LINKS = ("question", "answer", "fullAnswer")
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The balanced questions of both splits."""
     for split, word in _FILES:
         name = f"{word}_balanced_questions.json"
@@ -44,7 +44,7 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
                 continue
             file = folder.path / "images" / f"{image}.jpg"
             asked = str(field(question, "question", where)).strip()
-            yield Row(split, item, asked, str(field(question, "answer", where)), file, boxes)
+            yield DatasetRow(split, item, asked, str(field(question, "answer", where)), file, boxes)
 
 
 def _linked(annotations: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from vexp.dataset.layouts._folder import Folder, split_of
-from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, unboxed, with_image
 
 _SIDES = ("x1", "y1", "x2", "y2")
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The rows of each split; an id is unique within its split only."""
     columns = ("id", "question", "answer", "image", "focus_areas_bbox")
     for path, _, cells in folder.parquet("data/*.parquet", columns):

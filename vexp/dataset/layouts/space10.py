@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, spoken, with_image
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, spoken, with_image
 
 _LETTERS = tuple("ABCDEF")
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The rows of all kinds of question, with their options below the question."""
     columns = ("index", "question", "answer", "image", "A", "B")
     for path, _, cells in folder.parquet("single-choice/*/*.parquet", columns, _LETTERS[2:]):

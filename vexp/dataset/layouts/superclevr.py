@@ -17,14 +17,14 @@ from typing import Any
 
 from vexp.dataset.base import Split
 from vexp.dataset.layouts._folder import Folder, field
-from vexp.dataset.layouts._row import LeftOut, Row, spoken
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, spoken
 from vexp.dataset.layouts._scenes import NoEvidence, evidence, scene_of
 
 _QUESTIONS = "superCLEVR_questions_30k.json"
 _TRAIN, _DEV = 20_000, 25_000  # the first image that is not in the split
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The questions of all splits."""
     scenes = {
         scene["image_filename"]: scene
@@ -42,7 +42,7 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
         except NoEvidence as error:
             yield LeftOut(item, str(error))
             continue
-        yield Row(
+        yield DatasetRow(
             _split(int(field(question, "image_index", where))),
             item,
             str(field(question, "question", where)).strip(),

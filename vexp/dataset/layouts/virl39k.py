@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, unboxed, with_image
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, unboxed, with_image
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The rows in the file's order; all are for training."""
     columns = ("question", "answer", "qid", "image")
     for _, _, cells in folder.parquet("39Krelease.parquet", columns):

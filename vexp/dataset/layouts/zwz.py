@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from vexp.dataset.layouts._folder import Folder
-from vexp.dataset.layouts._row import LeftOut, Row, pictures, plain, unboxed
+from vexp.dataset.layouts._row import DatasetRow, LeftOut, pictures, plain, unboxed
 
 _POINTER = re.compile(r"[^.?!\n]*\bred bounding box\b[^.?!\n]*[.?!]?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
-def rows(folder: Folder) -> Iterator[Row | LeftOut]:
+def rows(folder: Folder) -> Iterator[DatasetRow | LeftOut]:
     """The rows of all files; all are for training."""
     columns = ("problem", "answer", "bbox", "original_images")
     for path, number, cells in folder.parquet("train*.parquet", columns):
@@ -31,7 +31,7 @@ def rows(folder: Folder) -> Iterator[Row | LeftOut]:
             yield LeftOut(item, "it has not one image and one box")
             continue
         question = _POINTER.sub("", plain(cells["problem"])).strip()
-        yield Row("train", item, question, unboxed(cells["answer"]), images[0], (box,))
+        yield DatasetRow("train", item, question, unboxed(cells["answer"]), images[0], (box,))
 
 
 def _box(cell: Any) -> list[float]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vexp.errors import Problem, RunError, VexpError
 from vexp.files import fsync_folder, storage_errors
 from vexp.search.base import Pruner
-from vexp.sweeps.search.outcome import Outcome, outcome
+from vexp.sweeps.search.outcome import TrialOutcome, outcome
 from vexp.sweeps.search.study import Study
 from vexp.sweeps.search.trials import Trial
 
@@ -131,7 +131,7 @@ def _exact(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: keys[key].exact(value) if key in keys else value for key, value in params.items()}
 
 
-def _agree(known: FrozenTrial, now: Outcome) -> bool:
+def _agree(known: FrozenTrial, now: TrialOutcome) -> bool:
     """Whether the storage says nothing that the folders deny."""
     if not known.state.is_finished():
         return True
@@ -156,7 +156,7 @@ def _add(study: Study, found: optuna.Study, trial: Trial) -> None:
     )
 
 
-def _bring_up(found: optuna.Study, number: int, now: Outcome) -> None:
+def _bring_up(found: optuna.Study, number: int, now: TrialOutcome) -> None:
     """Report and tell what the folders have beyond the storage."""
     import optuna
     from optuna.trial import TrialState

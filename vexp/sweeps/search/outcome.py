@@ -25,7 +25,7 @@ TrialState = Literal["live", "complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """Where a trial stands; `values` has the mean over seeds of each objective once complete."""
 
     state: TrialState
@@ -34,37 +34,37 @@ class Outcome:
     reason: str = ""  # why a trial failed although its runs did not
 
 
-def outcome(study: Study, trial: Trial) -> Outcome:
+def outcome(study: Study, trial: Trial) -> TrialOutcome:
     """The trial's state now; only one that has ended has its curve."""
     if trial.problem:
-        return Outcome("failed", curve={}, reason=trial.problem)
+        return TrialOutcome("failed", curve={}, reason=trial.problem)
     folders = [study.state.results_dir / "runs" / run.run for run in trial.runs]
     found = [status_of(folder) for folder in folders]
     curve = _curve(study.search.pruner, found[0])
     if any(status and status.state == "pruned" for status in found):
-        return Outcome("pruned", curve=curve)
+        return TrialOutcome("pruned", curve=curve)
     if any(status and status.state == "failed" for status in found):
-        return Outcome("failed", curve=curve)
+        return TrialOutcome("failed", curve=curve)
     lost = [
         status.problem.what for status in found if status and status.problem if not status.mends
     ]
     if lost:
-        return Outcome("failed", curve=curve, reason=lost[0])
+        return TrialOutcome("failed", curve=curve, reason=lost[0])
     if not all(status and status.state == "done" for status in found):
-        return Outcome("live", curve={})
+        return TrialOutcome("live", curve={})
     scores = [
         _scores(study, trial, run, status)
         for run, status in zip(trial.runs, found, strict=True)
         if status
     ]
     if any(each is None for each in scores):
-        return Outcome("live", curve={})
+        return TrialOutcome("live", curve={})
     lacking = [value for each in scores for value in each or () if isinstance(value, str)]
     if lacking:
-        return Outcome("failed", curve=curve, reason=lacking[0])
+        return TrialOutcome("failed", curve=curve, reason=lacking[0])
     columns = zip(*[[v for v in each or () if type(v) is float] for each in scores], strict=True)
     means = tuple(math.fsum(column) / len(column) for column in columns)
-    return Outcome("complete", means, curve)
+    return TrialOutcome("complete", means, curve)
 
 
 def _scores(

@@ -20,7 +20,7 @@ from vexp.sweeps.overrides import Override
 from vexp.sweeps.points import Point
 from vexp.sweeps.schema import Row, Sweep, shown_path
 from vexp.sweeps.search.journal import storage_problem
-from vexp.sweeps.search.outcome import Outcome, outcome
+from vexp.sweeps.search.outcome import TrialOutcome, outcome
 from vexp.sweeps.search.study import Study, settings_of, study_key, trial_number
 from vexp.sweeps.search.trials import Trial, read_trials
 from vexp.sweeps.state import SweepState
@@ -39,7 +39,7 @@ class Searching:
     composed: Mapping[int, list[Point]] = field(default_factory=dict)  # of these, by trial
 
     @functools.cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[TrialOutcome, ...]:
         return tuple(outcome(self.study, trial) for trial in self.trials)
 
     @functools.cached_property

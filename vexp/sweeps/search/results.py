@@ -9,7 +9,7 @@ from typing import Any
 from vexp.errors import RunError
 from vexp.sweeps.points import Point
 from vexp.sweeps.search.journal import in_memory, quiet
-from vexp.sweeps.search.outcome import Outcome
+from vexp.sweeps.search.outcome import TrialOutcome
 from vexp.sweeps.search.plan import Searching
 from vexp.sweeps.search.trials import Trial
 
@@ -122,5 +122,5 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _pairs(search: Searching) -> list[tuple[Trial, Outcome]]:
+def _pairs(search: Searching) -> list[tuple[Trial, TrialOutcome]]:
     return list(zip(search.trials, search.outcomes, strict=True))
