@@ -45,6 +45,18 @@ def test_a_run_is_found_by_its_hash_whatever_its_slug(store, run):
     assert [r.name for r in store.runs()] == [renamed.name]
 
 
+def test_a_folder_with_another_run_s_record_is_not_that_run(store, monkeypatch):
+    one, other = (
+        store.open(run, training_id(run)).folder for run in map(resolve, ([], ["seed=2"]))
+    )
+    (one / "run.json").write_bytes((other / "run.json").read_bytes())
+    for reference in (one.name, one, one.name.rpartition("-")[2]):
+        with pytest.raises(RunError, match="is of another run"):
+            store.load(reference)
+    monkeypatch.chdir(other)
+    assert store.load(".").spec().seed == 2
+
+
 def test_references(store):
     runs = [resolve([override]) for override in HERE]
     names = [store.open(run, training_id(run)).name for run in runs]

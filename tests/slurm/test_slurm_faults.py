@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.slurm.cluster import Cluster
 from tests.slurm.slurm_project import ROOT, Project, published_once
 from vexp.runs.claim import attempt_folder, read_owner
 
@@ -49,16 +52,27 @@ def test_a_controller_that_dies_and_comes_back(project, undisturbed):
     assert project.tasks() == 3
 
 
-def test_a_controller_that_forgets_a_waiting_job(project, undisturbed):
+def test_a_controller_that_forgets_a_waiting_job(tmp_path, own_cluster, monkeypatch):
     """slurmctld writes what is in its queue seconds later; what it lost is submitted again."""
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path, own_cluster)
     kill_controller(project, with_its_state=True)
     told = project.vexp("launch", "s.yaml", "--wait")
     assert "Traceback" not in told
     assert project.states() == ["done"] * 3
     published_once(project)
-    undisturbed()
     assert project.tasks() == 4
     assert {run.status().attempts for run in project.runs()} == {1, 2}  # a lost job counts
+
+
+@pytest.fixture
+def own_cluster(cluster):
+    """A cluster that nobody needs afterwards."""
+    made = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(made.folder, ignore_errors=True)
 
 
 def kill_controller(project: Project, with_its_state: bool) -> None:
@@ -82,6 +96,9 @@ def kill_controller(project: Project, with_its_state: bool) -> None:
     if with_its_state:
         for name in ("job_state", "job_state.old"):
             (state / name).unlink(missing_ok=True)
+        # Nodes remember the numbers of lost jobs, and are drained when one comes twice.
+        conf = project.cluster.conf
+        conf.write_text(f"{conf.read_text()}FirstJobId=1000\n")
     project.cluster.start_controller()
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from vexp.registry import REGISTRY
 from vexp.verifier._quantity import read_quantity
 from vexp.verifier.base import Verdict
 from vexp.verifier.exact import Exact
@@ -278,3 +279,17 @@ def test_symbolic_equality(answer: str, gold: str, expected: bool) -> None:
 def test_a_gold_that_is_no_mathematics() -> None:
     assert MathVerify().verdict(boxed("5"), "??").status == "bad_gold"
     assert MathVerify().verdict(boxed("??"), "??").correct == 0.0
+
+
+@pytest.mark.parametrize("answer", ["A (or B)", "A [or B]", "A) a cat B) a dog"])
+def test_a_second_option_behind_the_first_is_a_hedge(answer):
+    verifier = REGISTRY.get("verifier", "multiple_choice")()
+    assert verifier.verdict(f"\\boxed{{{answer}}}", "A").correct == 0
+    assert verifier.verdict("\\boxed{A) the region (B) of the map}", "A").correct == 1
+
+
+@pytest.mark.parametrize("gold", ["3<|im_end|>", "3</s>", "B<|eot_id|> "])
+@pytest.mark.parametrize("name", ["exact", "numeric", "multiple_choice", "math_verify"])
+def test_a_gold_that_ends_in_a_control_token_is_named(name, gold):
+    reason = REGISTRY.get("verifier", name)().gold_problem(gold)
+    assert "control token" in reason

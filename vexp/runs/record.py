@@ -24,9 +24,9 @@ def read_record(folder: Path) -> records.Run:
     """The checked content of a folder's run.json.
 
     Raises:
-        RunError: if it is missing, damaged or of a newer format.
+        RunError: if it is missing, damaged, of a newer format, or of another run.
     """
-    return _checked(read(folder / RECORD, records.Run), folder)
+    return _of_folder(_checked(read(folder / RECORD, records.Run), folder), folder)
 
 
 def read_head(folder: Path) -> records.RunHead:
@@ -35,8 +35,13 @@ def read_head(folder: Path) -> records.RunHead:
     Raises:
         Damaged: also if the file is of another run than the folder is called by.
     """
-    head = _checked(read(f"{folder}/{RECORD}", records.RunHead), folder)
-    if head.hash and head.hash != folder.name.rpartition("-")[2]:
+    return _of_folder(_checked(read(f"{folder}/{RECORD}", records.RunHead), folder), folder)
+
+
+def _of_folder(head: Head, folder: Path) -> Head:
+    """The record, if it is of the run that the folder is called by."""
+    name = folder.name if folder.name.strip(".") else folder.resolve().name
+    if head.hash and head.hash != name.rpartition("-")[2]:
         raise Damaged(
             f"{RECORD} is of another run, whose id ends in {head.hash}",
             where=str(folder),

@@ -64,7 +64,11 @@ class ArrayExecutor(SlurmExecutor):
             if job := slurm.named(self.parameters["job_name"]):
                 return job
         lines = [line for line in slurm.complaint(done).splitlines() if line.strip()]
-        raise refused(lines[-1] if done.returncode else f"sbatch says {done.stdout!r}")
+        raise refused(
+            lines[-1]
+            if done.returncode
+            else f"sbatch says {done.stdout.decode(errors='replace').strip()!r}, which names no job"
+        )
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         """submitit's script, with the folder of the logs as it is: `%` would begin a pattern."""

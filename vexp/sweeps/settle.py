@@ -52,7 +52,7 @@ def settle(state: SweepState, living: Iterable[Worker]) -> None:
             _take(*silent[job], policy, job, last)
     lost = {task.job: task for task in _never_begun(state, known, there, idle)}
     for job, last in slurm.last_states(lost).items() if lost else ():
-        if last not in _OPEN and lost[job].batch.settle(state, lost[job].number):
+        if job in lost and last not in _OPEN and lost[job].batch.settle(state, lost[job].number):
             _count(state, lost[job], policy, last)
 
 

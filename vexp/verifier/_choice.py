@@ -32,9 +32,11 @@ _LABELLED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ANOTHER = re.compile(
-    r"(?:or|and|&|/)\s*[(\[]?\s*[a-z]\b(?![\s-]+[a-z])|[(\[]?[a-z][)\]]?[.]?$", re.IGNORECASE
+    r"[(\[{]?\s*(?:or|and|&|/)\s*[(\[]?\s*[a-z]\b(?![\s-]+[a-z])|[(\[]?[a-z][)\]]?[.]?$",
+    re.IGNORECASE,
 )
-_ONE_MORE = re.compile(r"(?:[,;\n]|\band\b)\s*[(\[]?([A-Z])[)\].:]\s")  # A. a cat, C. a dog
+# A. a cat, C. a dog; A) a cat C) a dog
+_ONE_MORE = re.compile(r"(?:(?:[,;\n]|\band\b)\s*[(\[]?([A-Z])[)\].:]|\s([A-Z])\))\s")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read_option(answer: str) -> Option:
             letter, rest = (match[1] or match[2] or match[3]).upper(), match[4].strip()
             if _ANOTHER.match(rest):
                 return Option(frozenset(letter), rest, hedged=True)
-            more = {match[1].upper() for match in _ONE_MORE.finditer(rest)}
+            more = {(match[1] or match[2]).upper() for match in _ONE_MORE.finditer(rest)}
             return Option(frozenset({letter} | more), _without_brackets(rest))
     return Option(text=answer)
 

@@ -109,10 +109,15 @@ def unwrapped(answer: str) -> str:
     return answer
 
 
+_END_TOKEN = re.compile(r"(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>)\s*$")
+
+
 def wrapping_left(gold: str) -> str | None:
     """Reason why a gold answer that stands within other text cannot be read; None for others."""
     inner = unwrapped(gold)
     mark = next((mark for mark in _MARKS if mark in inner), None)
+    if mark is None and (token := _END_TOKEN.search(inner)):
+        return f"it ends in the control token {token[0]!r}"
     return mark and f"it stands within other text, marked by {mark!r}"
 
 

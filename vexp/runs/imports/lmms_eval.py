@@ -285,6 +285,8 @@ def _verdicts(file: _File, task: str, metric: str) -> Iterator[Mapping[str, Any]
         row = _sample(line, f"{samples}:{number}")
         score = row.get(metric, row.get("score"))
         if not isinstance(score, float | int):
+            if metric in row or "score" in row:
+                unusable.append(number)
             continue
         value = as_float(float(score) if isinstance(score, bool) else score)
         if value is None or not math.isfinite(value):
