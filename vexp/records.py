@@ -271,7 +271,7 @@ class Event(Struct, frozen=True):
     worker: str | None = None
 
 
-class RetryPolicy(Struct, frozen=True):
+class RetryRecord(Struct, frozen=True):
     """policy.json of a sweep: which ends its runs survive."""
 
     retry: dict[str, int]

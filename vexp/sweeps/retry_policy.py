@@ -46,7 +46,7 @@ class RetryPolicy:
     def read(cls, state: Path) -> RetryPolicy:
         """What the last launch wrote; the defaults without one."""
         try:
-            record = read(state / RECORD, records.RetryPolicy)
+            record = read(state / RECORD, records.RetryRecord)
         except Damaged:
             record = None
         if record is None:
