@@ -293,3 +293,14 @@ def test_a_second_option_behind_the_first_is_a_hedge(answer):
 def test_a_gold_that_ends_in_a_control_token_is_named(name, gold):
     reason = REGISTRY.get("verifier", name)().gold_problem(gold)
     assert "control token" in reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [("5 Å", "5 Å", 1), ("5 angstrom", "5 Å", 1), ("25 cm²", "25 cm2", 1), ("25 cm2", "25 cm^2", 1),
+     ("0.0025 m2", "25 cm2", 1), ("25 cm3", "25 cm2", 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["numeric", "math_verify"])
+def test_units_as_plain_text_has_them(name, answer, gold, right):
+    verdict = REGISTRY.get("verifier", name)().verdict(f"\\boxed{{{answer}}}", gold)
+    assert (verdict.correct, verdict.status) == (right, "ok")

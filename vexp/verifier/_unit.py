@@ -41,8 +41,13 @@ _ALIASES = {
     "nmi": ("nautical_mile",), "mph": ("mile/hour",), "kmh": ("km/hour",), "kmph": ("km/hour",),
     "kph": ("km/hour",), "rpm": ("revolutions_per_minute",), "rps": ("revolutions/second",),
     "px": ("pixel",), "mpg": ("mile/gallon",), "amp": ("ampere",), "Ω": ("ohm",), "ℓ": ("liter",),
-    "cc": ("cm**3",),
+    "cc": ("cm**3",), "Å": ("angstrom",),
 }  # fmt: skip
+_ALIASES |= {  # as plain text has them: cm2, m3
+    f"{unit}{power}": (f"{unit}**{power}",)
+    for unit in ("mm", "cm", "dm", "m", "km")
+    for power in (2, 3)
+}
 _NOT_UNITS = {
     "about", "always", "am", "an", "and", "ans", "answer", "answers", "are", "as", "at", "be",
     "because", "but", "by", "correct", "does", "down", "either", "else", "equals", "for", "from",
