@@ -81,3 +81,17 @@ def test_the_step_in_the_docs_is_the_step_in_the_code():
     assert re.findall(r"^def (\w+)", quoted[1], re.MULTILINE) == re.findall(
         r"^def (\w+)", code, re.MULTILINE
     )
+
+
+def test_the_picture_of_the_layers_is_that_of_the_imports():
+    from tests.draw_architecture import PICTURE, draw
+
+    assert PICTURE.read_text("utf-8") == draw(), "python -m tests.draw_architecture"
+
+
+def test_the_map_names_files_that_exist():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:vexp/)?[a-z_]+/[\w/]+\.(?:py|yaml))[`:]", page)
+    assert len(named) > 15
+    found = [name for name in named if not (ROOT / "vexp" / name.removeprefix("vexp/")).exists()]
+    assert [name for name in found if not (ROOT / name).exists()] == []
