@@ -62,7 +62,7 @@ def test_a_run_whose_vllm_broke_down_goes_on_with_hf(tmp_path, monkeypatch):
 
 def test_one_update_late_the_engine_supports_prefetch_and_everything_stays_the_same(monkeypatch):
     found, begun = {}, []
-    plain = _vllm._Subprocess.begin
+    plain = _vllm._Subprocess.prefetch
 
     def prefetch(self, asked):
         begun.append(asked.sampling.step)
