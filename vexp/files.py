@@ -25,12 +25,13 @@ from vexp.record_json import decoded
 
 T = TypeVar("T")
 
+_ELSEWHERE = "write elsewhere: choose another results_dir, or `--output` where a command has it"
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space (`vexp clean` lists what can go)"),
     errno.EDQUOT: ("the disk quota is used up", "free some space (`vexp clean` lists what can go)"),
-    errno.EROFS: ("the file system is read-only", "choose another results_dir"),
-    errno.EACCES: ("permission denied", "choose another results_dir, or change its owner or mode"),
-    errno.EPERM: ("permission denied", "choose another results_dir, or change its owner or mode"),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
+    errno.EACCES: ("permission denied", f"{_ELSEWHERE}, or change its owner or mode"),
+    errno.EPERM: ("permission denied", f"{_ELSEWHERE}, or change its owner or mode"),
 }
 
 _AT_ONCE = 1 << 16  # bytes read at a time

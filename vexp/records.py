@@ -36,9 +36,8 @@ class Run(Struct, frozen=True):
     hash: str = ""
     vexp: str = "unknown"
     imported: bool = False
-    trusted: dict[
-        str, str
-    ] = {}  # files with code of an imported run: SHA-256 of what may be loaded
+    # files with code of an imported run: SHA-256 of what may be loaded
+    trusted: dict[str, str] = {}
 
 
 class RunHead(Struct, frozen=True):

@@ -120,6 +120,19 @@ def test_folders_that_are_no_plain_export(exported, other, change):
     assert not other.root.exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "message"), [("science", "gives the hash"), ("config", "differ in rl.seed|seed")]
+)
+def test_a_record_that_contradicts_its_id_is_refused(exported, other, section, message):
+    path = only(exported, "runs/*.json")
+    content = json.loads(path.read_text())
+    content["record"][section]["seed"] = 77
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=f"contradicts itself.*({message})"):
+        import_(other, exported)
+    assert not other.root.exists()
+
+
 def zipped(path, entries, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in entries:

@@ -272,6 +272,11 @@ def test_cells_may_hold_line_ends_and_marks_may_come_first(store, finished, tmp_
     [
         ("run,benchmark,value\nR,pope,0,8\n", "this row has 1 cell more than there are columns"),
         ("run,benchmark,value,value\nR,pope,0.8,0.9\n", "two columns are called 'value'"),
+        ("", "there is no column 'run', 'benchmark', 'value'"),
+        ("run\n", "there is no column 'benchmark', 'value'"),
+        ("\0" * 100, "there is no column 'run'"),
+        ("run;benchmark;value\nR;pope;0.8\n", "with commas between them"),
+        ("run,benchmark,value\n", "this file has no rows"),
         ("run,benchmark,value,n\nR,pope,0.8,2.5\n", "no count of samples"),
         ("run,benchmark,value,stderr\nR,pope,0.8,-1\n", "stderr is -1, which is below zero"),
         ("run,benchmark,value\n../../x,pope,0.8\n", "is not taken as the name of a run"),
@@ -317,6 +322,20 @@ def test_another_version_of_a_benchmark_is_refused_beside_the_first(store, finis
     with pytest.raises(RunError, match="another result of 'pope' already") as caught:
         adopt(store, newer, run=run.name)
     assert "pope 2.0" in str(caught.value)
+
+
+def test_another_decoding_of_an_equal_value_is_refused_and_the_same_is_known(
+    store, finished, tmp_path
+):
+    run = finished()
+    path = tmp_path / "mine.csv"
+    path.write_text(f"run,benchmark,value\n{run.name},pope,0.8\n")
+    assert len(adopt(store, path).new) == 1
+    assert adopt(store, path).known == 1
+    path.write_text(f"run,benchmark,value,decoding\n{run.name},pope,0.8,sampled at 1\n")
+    with pytest.raises(RunError, match='decoding ""') as caught:
+        adopt(store, path)
+    assert 'decoding "sampled at 1"' in str(caught.value) and "version" not in str(caught.value)
 
 
 def test_an_unfinished_run_is_refused(store, tmp_path):

@@ -54,6 +54,18 @@ def test_plan_shows_states_and_what_comes_next(vexp, measured):
     assert data["runs"][3]["points"][0]["seed"] == 2
 
 
+def test_what_no_launch_can_mend_is_not_launched_again(vexp, measured, plan, fabricate):
+    fabricate.done(plan(SMALL).runs[3].training.run, {"accuracy": 0.6, "accuracy/single": 0.3})
+    (plan(SMALL).runs[0].status.folder / "run.json").write_text("[1]")
+    for command in ("plan", "status"):
+        code, out, error = vexp(command, "small.yaml")
+        assert "damaged: run grpo" in error
+        assert out.endswith("next: vexp table small.yaml\n")
+    code, out, error = vexp("launch", "small.yaml", "--wait")
+    assert code == 1 and "1 damaged" in out
+    assert out.endswith("next: vexp table small.yaml\n")
+
+
 def test_status_shows_progress_failures_and_what_comes_next(vexp, measured, plan, fabricate):
     fabricate.failed(plan(SMALL).runs[3].training.run, RuntimeError("bad luck"), "the traceback\n")
     code, out, _ = vexp("status", "small.yaml")

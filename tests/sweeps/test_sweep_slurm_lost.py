@@ -213,6 +213,14 @@ def test_a_job_that_ended_before_vexp_began_counts(fake, folder, sacct, scontrol
     assert not list(run.folder.glob("claim-*.json"))
 
 
+def test_jobs_that_nobody_asked_about_are_left_alone(fake, folder):
+    state, run = folder
+    Batch("aaa", (run.name,), "code", "12").write(state)
+    fake("sacct", "77_0|FAILED\n12_0|FAILED\n78_0|FAILED\n")
+    settle(state, [])
+    assert ends(run.folder) == ["infra"]
+
+
 def test_a_task_that_came_as_far_as_vexp_or_was_cancelled_does_not(fake, folder):
     state, run = folder
     fake("sacct", "12_0|FAILED\n13_0|FAILED\n")

@@ -352,7 +352,8 @@ def test_a_half_written_evaluation_is_named_and_the_rest_shown(project):
     (path, *_) = folders(project, "grpo*/evaluations/heldout-*/results.json")
     path.write_text(path.read_text()[:50])
     found = report()
-    assert [p for p in found.problems if path.parents[2].name in p and "damaged" in p]
+    (problem,) = (p for p in found.problems if "damaged" in p)
+    assert path.parents[2].name in problem
     halves = [line for line in found.sheet.lines if any("(1/2)" in c.text for c in line.cells)]
     assert len(halves) == 1
 

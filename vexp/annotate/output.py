@@ -55,13 +55,13 @@ def write(
     Raises:
         DataError: if there is no row to train on.
     """
-    found = _summary(spec, rows, journal, unanswered)
+    summary = _summary(spec, rows, journal, unanswered)
     hidden = ("image", "question", "answer", "demonstration")
     evidence = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
     write_text(folder / EVIDENCE, _lines(evidence))
     kept = [row for row in rows if row["boxes"] or (_keeps(spec) and "question" in row)]
     if not kept:
-        reasons = (f"{why}: {left['count']}" for why, left in found.left_out.items())
+        reasons = (f"{why}: {left['count']}" for why, left in summary.left_out.items())
         raise DataError(
             "not one item could be annotated",
             where=str(folder),
@@ -78,18 +78,18 @@ def write(
         "vexp": __version__,
         "identity": spec.identity,
         "settings": to_dict(spec),
-        **asdict(found),
+        **asdict(summary),
     }
     write_json(folder / MANIFEST, content)
     write_json(folder / provenance.RECORD, provenance.collect(to_dict(spec), started))
-    return found
+    return summary
 
 
 def _summary(
     spec: Annotation, rows: Sequence[Mapping[str, Any]], journal: AnnotationJournal, unanswered: int
 ) -> AnnotationSummary:
     pools = Counter(row["tag"] for row in rows)
-    found = AnnotationSummary(
+    summary = AnnotationSummary(
         len(rows) + unanswered, pools["single"], pools["multi"], unanswered=unanswered
     )
     verdicts: Counter[str] = Counter()
@@ -101,14 +101,18 @@ def _summary(
             sources[proposal["source"]] += proposal["verdict"] in ("valid", "unjudged")
         misread.update(row.get("misread", {}))
         if row["left_out"] and _keeps(spec) and "question" in row:
-            found.without_boxes += 1
+            summary.without_boxes += 1
         elif row["left_out"]:
-            left = found.left_out.setdefault(row["left_out"], {"count": 0, "ids": []})
+            left = summary.left_out.setdefault(row["left_out"], {"count": 0, "ids": []})
             left["count"] += 1
             left["ids"] = [*left["ids"], row["id"]][:SHOWN]
-    found.verdicts, found.sources, found.misread = dict(verdicts), dict(+sources), dict(misread)
-    found.asked, found.cost = _asked(spec, journal)
-    return found
+    summary.verdicts, summary.sources, summary.misread = (
+        dict(verdicts),
+        dict(+sources),
+        dict(misread),
+    )
+    summary.asked, summary.cost = _asked(spec, journal)
+    return summary
 
 
 def _asked(
@@ -118,7 +122,7 @@ def _asked(
     prices = {
         (e.base_url, e.model): (e.prompt_price, e.reply_price) for e in spec.endpoints().values()
     }
-    found: list[dict[str, Any]] = []
+    summary: list[dict[str, Any]] = []
     total: float | None = None
     for (address, model), count in sorted(tokens(journal.answers()).items()):
         prompt, reply = prices.get((address, model), (None, None))
@@ -127,8 +131,8 @@ def _asked(
             cost = count["prompt_tokens"] * (prompt or 0) + count["reply_tokens"] * (reply or 0)
             cost /= 1e6
             total = (total or 0.0) + cost
-        found.append({"endpoint": address, "model": model, **count, "cost": cost})
-    return found, total
+        summary.append({"endpoint": address, "model": model, **count, "cost": cost})
+    return summary, total
 
 
 def _keeps(spec: Annotation) -> bool:

@@ -113,18 +113,18 @@ def _dry_run(spec: Annotation, output: Path, as_json: bool) -> None:
         click.echo(f"at most ${total:,.2f}, of what has a price")
 
 
-def _show(found: AnnotationSummary, output: Path) -> None:
-    click.echo(f"{found.items} items: {found.single} single, {found.multi} multi")
-    for reason, left in sorted(found.left_out.items()):
+def _show(summary: AnnotationSummary, output: Path) -> None:
+    click.echo(f"{summary.items} items: {summary.single} single, {summary.multi} multi")
+    for reason, left in sorted(summary.left_out.items()):
         named = ", ".join(left["ids"])
         click.echo(f"left out: {left['count']}, {reason}: {named}")
-    if found.without_boxes:
-        click.echo(f"kept without boxes: {found.without_boxes}")
-    if found.unanswered:
-        click.echo(f"left out: {found.unanswered}, no answer from an endpoint")
-    for step, count in sorted(found.misread.items()):
+    if summary.without_boxes:
+        click.echo(f"kept without boxes: {summary.without_boxes}")
+    if summary.unanswered:
+        click.echo(f"left out: {summary.unanswered}, no answer from an endpoint")
+    for step, count in sorted(summary.misread.items()):
         click.echo(f"answers that could not be read: {count} of the {step}")
-    for asked in found.asked:
+    for asked in summary.asked:
         cost = "" if asked["cost"] is None else f", ${asked['cost']:,.2f}"
         click.echo(
             f"asked {asked['model']}: {asked['requests']:,} requests, "

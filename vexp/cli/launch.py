@@ -14,6 +14,7 @@ from vexp.cli.options import json_option
 from vexp.cli.sweeps import (
     again,
     launcher_of,
+    next_command,
     plan_of,
     say_damage,
     sweep_arguments,
@@ -109,9 +110,8 @@ def _wait(plan: Plan, told: str, *, quiet: bool) -> None:
     if plan.complete:
         click.echo(f"all runs are done; next: {_command(told, 'table')}", err=quiet)
         return
-    failed = plan.counts()["failed"] or plan.evaluation_counts()["failed"]
     click.echo(f"not everything is done ({show.counts_line(plan)})", err=quiet)
-    click.echo(f"next: {_command(told, 'retry' if failed else 'launch')}", err=quiet)
+    click.echo(f"next: {_command(told, next_command(plan))}", err=quiet)
     raise click.exceptions.Exit(1)
 
 

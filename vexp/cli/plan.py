@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vexp.cli.options import json_option
-from vexp.cli.sweeps import again, plan_of, say_damage, sweep_arguments
+from vexp.cli.sweeps import again, next_command, plan_of, say_damage, sweep_arguments
 
 
 @click.command("plan")
@@ -56,5 +56,5 @@ def command(
         click.echo(f"  {plan.orphaned_evaluations} evaluations are no longer declared, kept")
     click.echo(show.held_text(plan, again("{}", sweep, overrides)), nl=False)
     say_damage(plan.damage())
-    following = "table" if plan.complete else "launch"
+    following = "table" if plan.complete else next_command(plan)
     click.echo(f"next: {again(following, sweep, overrides)}")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vexp.cli.options import json_option
-from vexp.cli.sweeps import again, launcher_of, plan_of, say_damage, sweep_arguments
+from vexp.cli.sweeps import again, launcher_of, next_command, plan_of, say_damage, sweep_arguments
 
 if TYPE_CHECKING:
-    from vexp.sweeps.plan import Plan
     from vexp.sweeps.status import SweepProgress
 
 SHOWN = 100  # runs that are shown unless all are wanted: more than anybody reads
@@ -95,18 +94,5 @@ def command(
     elif workers or counts["running"]:
         following = again("status", sweep, overrides) + " --live"
     else:
-        following = again(_next(plan), sweep, overrides)
+        following = again(next_command(plan), sweep, overrides)
     click.echo(f"next: {following}")
-
-
-def _next(plan: Plan) -> str:
-    """The command that goes on with a sweep at which nobody is at work."""
-    counts = plan.counts()
-    due = sum(unit.state in ("new", "stopped") for run in plan.runs if run.state == "done"
-              for unit in run.units.declared.values())  # fmt: skip
-    due += sum(run.status is not None and run.status.mends for run in plan.runs)
-    due += counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
-    if (counts["failed"] or plan.evaluation_counts()["failed"]) and not due:
-        return "retry"
-    # What is damaged and cannot be mended is named above; without it, all is done.
-    return "launch" if due or not plan.damage() else "table"

@@ -98,6 +98,19 @@ def launcher_of(plan: Plan) -> Launcher:
     return plan.launcher
 
 
+def next_command(plan: Plan) -> str:
+    """The command that goes on with a sweep at which nobody is at work."""
+    counts = plan.counts()
+    due = sum(unit.state in ("new", "stopped") for run in plan.runs if run.state == "done"
+              for unit in run.units.declared.values())  # fmt: skip
+    due += sum(run.status is not None and run.status.mends for run in plan.runs)
+    due += counts["new"] + counts["stopped"] + (plan.search.open if plan.search else 0)
+    if (counts["failed"] or plan.evaluation_counts()["failed"]) and not due:
+        return "retry"
+    # What is damaged and cannot be mended is named above; without it, all is done.
+    return "launch" if due or not plan.damage() else "table"
+
+
 def say_damage(damage: Mapping[str, Problem]) -> None:
     """Name what cannot be read, on stderr; the rest of the command is about everything else."""
     for line in damage_lines(damage):

@@ -80,9 +80,9 @@ def follow(config: Path, at: str, world: int, rank: int, local_rank: int, slurm:
     from vexp.runs import rank as following
 
     following.end_with_input()
-    place = following.RankPlace(at, rank, local_rank, world)
+    place = following.WorkerRank(at, rank, local_rank, world)
     if slurm:
-        place = following.RankPlace.in_step(at, rank, world)
+        place = following.WorkerRank.in_step(at, rank, world)
     run = _spec(config, _read(config), None)
     raise click.exceptions.Exit(following.follow(run, place))
 

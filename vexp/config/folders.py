@@ -48,11 +48,11 @@ def variant(kind: str, name: str, dirs: Iterable[Path]) -> Mapping[str, Any] | N
 
 
 @functools.lru_cache(maxsize=512)
-def _read(path: Path, _mtime_ns: int) -> scalars.LocatedValue:
+def _read(path: Path, _mtime_ns: int) -> scalars.LocatedMapping:
     return scalars.load_yaml(path)
 
 
-def load(path: Path) -> scalars.LocatedValue:
+def load(path: Path) -> scalars.LocatedMapping:
     """The content of a conf file, read again only when it changed."""
     return _read(path, path.stat().st_mtime_ns)
 

@@ -32,27 +32,27 @@ def plain(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if isinstance(value, Component):
-        found["name"] = value.name
+        fields["name"] = value.name
         if content := value.content():
-            found["content"] = plain(content)
+            fields["content"] = plain(content)
     for name, neutral in _hashed_fields(type(value)):  # type: ignore[arg-type]
         item = getattr(value, name)
         if not any(mark.value == item for mark in neutral):
-            found[name] = plain(item)
-    return found
+            fields[name] = plain(item)
+    return fields
 
 
 @functools.cache
 def _hashed_fields(cls: Hashable) -> tuple[tuple[str, tuple[Neutral, ...]], ...]:
     """Fields that can change the weights, each with the values at which it is left out."""
-    found = []
+    fields = []
     for name, hint in field_types(cast("type", cls)).items():
         marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         if not any(isinstance(mark, Unhashed) for mark in marks):
-            found.append((name, tuple(mark for mark in marks if isinstance(mark, Neutral))))
-    return tuple(found)
+            fields.append((name, tuple(mark for mark in marks if isinstance(mark, Neutral))))
+    return tuple(fields)
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
@@ -63,8 +63,8 @@ def digest(inputs: Mapping[str, Any]) -> str:
 def hash_of(texts: Mapping[str, str]) -> str:
     """Hash of an object whose values are JSON already; see `digest`."""
     parts = {"identity": _VERSION, **texts}
-    whole = ", ".join([key + parts[name] for name, key in _sorted_keys(tuple(parts))])
-    return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:HASH_LENGTH]
+    content = ", ".join([key + parts[name] for name, key in _sorted_keys(tuple(parts))])
+    return hashlib.sha256(f"{{{content}}}".encode()).hexdigest()[:HASH_LENGTH]
 
 
 @functools.cache

@@ -58,7 +58,7 @@ class Merge:
     def content(self, path: Path, at: Key = ()) -> None:
         """Lay what a YAML file holds on top, below `at`; its defaults list is not followed."""
         content = {key: value for key, value in load(path).items() if key != "defaults"}
-        located = scalars.LocatedValue()
+        located = scalars.LocatedMapping()
         located.update(content)
         located.lines = load(path).lines
         intended = _chosen_in(load(path).get("defaults"))
@@ -95,13 +95,13 @@ class Merge:
         )
 
     def _tree(
-        self, at: Key, tree: scalars.LocatedValue, path: Path, intended: Mapping[Key, str]
+        self, at: Key, tree: scalars.LocatedMapping, path: Path, intended: Mapping[Key, str]
     ) -> None:
         own = tree.get("name")
         for key, value in tree.items():
             here = (*at, key)
             line = tree.lines.get(key)
-            below = isinstance(value, scalars.LocatedValue)
+            below = isinstance(value, scalars.LocatedMapping)
             name = own if isinstance(own, str) else intended.get(at) or self._name_at(at)
             origin = Origin(f"{short(path)}:{line}", intended=name)
             if below and value:

@@ -42,7 +42,7 @@ def read_scalar(text: str) -> Any:
     return text
 
 
-class LocatedValue(dict[str, Any]):
+class LocatedMapping(dict[str, Any]):
     """A mapping that remembers the line (from 1) on which each key stands."""
 
     def __init__(self) -> None:
@@ -73,28 +73,28 @@ def _plain(_loader: Any, node: yaml.ScalarNode) -> Any:
         raise _refused(str(error), node.start_mark) from None
 
 
-def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedValue:
-    found, merged = LocatedValue(), LocatedValue()
+def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedMapping:
+    own, merged = LocatedMapping(), LocatedMapping()
     for key_node, value_node in node.value:
         if key_node.value == "<<" and not key_node.style:
             _merge(loader, value_node, merged)
             continue
         key = str(loader.construct_object(key_node, deep=True))
-        if key in found:
+        if key in own:
             raise _refused(f"the key {key!r} stands twice in one mapping", key_node.start_mark)
-        found[key] = loader.construct_object(value_node, deep=True)
-        found.lines[key] = key_node.start_mark.line + 1
-    for key in merged.keys() - found.keys():
-        found[key], found.lines[key] = merged[key], merged.lines[key]
-    return found if not merged else _in_order(found, merged)
+        own[key] = loader.construct_object(value_node, deep=True)
+        own.lines[key] = key_node.start_mark.line + 1
+    for key in merged.keys() - own.keys():
+        own[key], own.lines[key] = merged[key], merged.lines[key]
+    return own if not merged else _in_order(own, merged)
 
 
-def _merge(loader: Any, node: yaml.Node, into: LocatedValue) -> None:
+def _merge(loader: Any, node: yaml.Node, into: LocatedMapping) -> None:
     """Add the keys that `<<` names: of one mapping, or of several, the first of which wins."""
     listed = node.value if isinstance(node, yaml.SequenceNode) else [node]
     for each in listed:
         given = loader.construct_object(each, deep=True)
-        if not isinstance(given, LocatedValue):
+        if not isinstance(given, LocatedMapping):
             what = "`<<` merges mappings: `<<: *anchor`, or `<<: [*first, *second]`"
             raise _refused(what, each.start_mark)
         for key, value in given.items():
@@ -102,11 +102,11 @@ def _merge(loader: Any, node: yaml.Node, into: LocatedValue) -> None:
                 into[key], into.lines[key] = value, given.lines[key]
 
 
-def _in_order(found: LocatedValue, merged: LocatedValue) -> LocatedValue:
+def _in_order(own: LocatedMapping, merged: LocatedMapping) -> LocatedMapping:
     """The keys of `merged` first, as they were declared, then those that stand beside it."""
-    ordered = LocatedValue()
-    ordered.update({key: found[key] for key in (*merged, *found)})
-    ordered.lines = found.lines
+    ordered = LocatedMapping()
+    ordered.update({key: own[key] for key in (*merged, *own)})
+    ordered.lines = own.lines
     return ordered
 
 
@@ -163,7 +163,7 @@ def _read(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def load_yaml(path: Path, *, text: str | None = None) -> LocatedValue:
+def load_yaml(path: Path, *, text: str | None = None) -> LocatedMapping:
     """Read a YAML file whose top level is a mapping (an empty file is an empty mapping).
 
     Raises:
@@ -184,8 +184,8 @@ def load_yaml(path: Path, *, text: str | None = None) -> LocatedValue:
         what = what if isinstance(error, _Refused) else f"this is not valid YAML: {what}"
         raise ConfigError(Problem(what, where=where)) from error
     if found is None:
-        return LocatedValue()
-    if not isinstance(found, LocatedValue):
+        return LocatedMapping()
+    if not isinstance(found, LocatedMapping):
         raise ConfigError(
             Problem(f"expected `key: value` lines, found {type(found).__name__}", where=str(path))
         )

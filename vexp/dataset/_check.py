@@ -14,7 +14,7 @@ from vexp.dataset._frames import Frames
 from vexp.dataset._images import BadImage, header_size, source
 from vexp.dataset._placeholders import control_token, without_placeholder
 from vexp.dataset._rows import Stamp, open_rows
-from vexp.dataset._splits import SPLITS, SplitPlace, split_called
+from vexp.dataset._splits import SPLITS, RowLocation, split_called
 from vexp.dataset.base import Split
 from vexp.errors import DataError, Problem
 
@@ -32,9 +32,8 @@ class Look:
     problems: list[Problem] = field(default_factory=list)  # the first SHOWN
     count: int = 0  # of all problems
     notes: list[str] = field(default_factory=list)
-    rows: dict[str, list[SplitPlace]] = field(
-        default_factory=dict
-    )  # by what is to be noted of them
+    # by what is to be noted of them
+    rows: dict[str, list[RowLocation]] = field(default_factory=dict)
     images: set[Stamp] = field(default_factory=set)  # files with an image in some row
     boxes: int = 0  # in all rows
     frames: Frames = field(default_factory=Frames)
@@ -44,7 +43,7 @@ class Look:
         if self.count <= SHOWN:
             self.problems.append(problem)
 
-    def note_row(self, what: str, place: SplitPlace) -> None:
+    def note_row(self, what: str, place: RowLocation) -> None:
         self.rows.setdefault(what, []).append(place)
 
 
@@ -57,7 +56,7 @@ def look(table: Table, stamps: tuple[Stamp, ...]) -> Look:
     found = Look()
     for problem in _of_files(table, stamps):
         found.add(problem)
-    first: dict[str, SplitPlace] = {}
+    first: dict[str, RowLocation] = {}
     for split in SPLITS:
         for place in table.places(split):
             if place.number in place.rows.broken():
@@ -120,7 +119,7 @@ def _unknown_splits(stamp: Stamp, column: str) -> Iterator[Problem]:
             )
 
 
-def _row_problems(table: Table, place: SplitPlace, found: Look) -> Iterator[str]:
+def _row_problems(table: Table, place: RowLocation, found: Look) -> Iterator[str]:
     try:
         cells = table.fields_of(place)
     except DataError as error:
@@ -143,7 +142,7 @@ def _row_problems(table: Table, place: SplitPlace, found: Look) -> Iterator[str]
 
 
 def _text_problems(
-    table: Table, place: SplitPlace, cells: Mapping[str, Any], found: Look, *, has_image: bool
+    table: Table, place: RowLocation, cells: Mapping[str, Any], found: Look, *, has_image: bool
 ) -> Iterator[str]:
     for name in ("question", "answer", "tag", "demonstration"):
         is_asked = name in ("question", "answer")
@@ -234,7 +233,7 @@ def _shared_images(table: Table) -> Iterator[str]:
             )
 
 
-def _first(places: list[SplitPlace]) -> str:
+def _first(places: list[RowLocation]) -> str:
     named = [
         f"{str(place).removeprefix(f'{place.stamp.path.parent}/')}, id {place.id[:60]!r}"
         for place in places[:NAMED]

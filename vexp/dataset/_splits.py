@@ -23,7 +23,7 @@ _SPELLINGS: dict[str, Split] = {
 
 
 @dataclass(frozen=True)
-class SplitPlace:
+class RowLocation:
     """A row of a file, and the id of its item."""
 
     stamp: Stamp
@@ -51,13 +51,13 @@ class Rule:
 
 
 @functools.lru_cache(maxsize=32)
-def share_out(rule: Rule) -> Mapping[Split, Sequence[SplitPlace]]:
+def share_out(rule: Rule) -> Mapping[Split, Sequence[RowLocation]]:
     """The places of each split, in file order.
 
     Raises:
         DataError: if a file cannot be read.
     """
-    found: dict[Split, list[SplitPlace]] = {split: [] for split in SPLITS}
+    found: dict[Split, list[RowLocation]] = {split: [] for split in SPLITS}
     own = dict(rule.own_files)
     images = content_of(rule.main, rule.image_column) if rule.image_column else {}
     for place, word in zip(_places(rule.main, rule.id_column), _words(rule), strict=True):
@@ -82,11 +82,11 @@ def _words(rule: Rule) -> Sequence[Any]:
     return rows.column(rule.split_column) if rule.split_column else [None] * len(rows)
 
 
-def _places(stamp: Stamp, id_column: str, prefix: str = "") -> list[SplitPlace]:
+def _places(stamp: Stamp, id_column: str, prefix: str = "") -> list[RowLocation]:
     rows = open_rows(stamp)
     given = rows.column(id_column) if id_column in rows.columns else [None] * len(rows)
     return [
-        SplitPlace(stamp, number, f"{prefix}{number:06d}" if name is None else str(name))
+        RowLocation(stamp, number, f"{prefix}{number:06d}" if name is None else str(name))
         for number, name in enumerate(given)
     ]
 

@@ -16,7 +16,7 @@ from vexp.dataset._columns import alike
 from vexp.dataset._fingerprints import digest
 from vexp.dataset._placeholders import without_placeholder
 from vexp.dataset._rows import Stamp, file_hash, open_rows
-from vexp.dataset._splits import SPLITS, Rule, SplitPlace, share_out
+from vexp.dataset._splits import SPLITS, RowLocation, Rule, share_out
 from vexp.dataset.base import Box, Dataset, Item, Split
 from vexp.errors import ConfigError, DataError, Problem, suggest
 from vexp.paths import expanded
@@ -168,7 +168,7 @@ class Table(Dataset):
         stamp = self._files().get(split)
         return {} if split == "train" or stamp is None else _content(stamp, self.image)
 
-    def places(self, split: Split) -> Sequence[SplitPlace]:
+    def places(self, split: Split) -> Sequence[RowLocation]:
         """The rows of a split.
 
         Raises:
@@ -186,14 +186,14 @@ class Table(Dataset):
         )
         return share_out(rule)[split]
 
-    def fields_of(self, place: SplitPlace) -> Mapping[str, Any]:
+    def fields_of(self, place: RowLocation) -> Mapping[str, Any]:
         """The row's cells by field name: image, question, answer, boxes, tag, demonstration."""
         names = ("image", "question", "answer", "boxes", "tag", "demonstration")
         columns = {name: column for name in names if (column := getattr(self, name)) is not None}
         row = place.rows.row(place.number, columns.values())
         return dict.fromkeys(names) | {name: row[column] for name, column in columns.items()}
 
-    def _item(self, place: SplitPlace) -> Item:
+    def _item(self, place: RowLocation) -> Item:
         cells = self.fields_of(place)
         question, answer = (
             text(written(cells[name], place.stamp, getattr(self, name)), name)
@@ -296,7 +296,7 @@ def _counted(boxes: Sequence[Box], size: tuple[int, int] | None) -> str:
     return {0: "", 1: "single"}.get(usable, "multi")
 
 
-def _bad_row(error: ValueError, place: SplitPlace) -> DataError:
+def _bad_row(error: ValueError, place: RowLocation) -> DataError:
     return DataError(
         str(error),
         where=f"{place} (id {place.id!r})",

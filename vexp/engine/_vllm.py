@@ -66,13 +66,13 @@ def generate(
     depend on weights and noise alone, so they are the same.
     """
     _check_lengths(engine, prompts, sampling)
-    asked = GenerateRequest.of(prompts, item_ids, sampling)
+    request = GenerateRequest.of(prompts, item_ids, sampling)
     try:
-        found = _answered(engine, policy, asked)
+        found = _answered(engine, policy, request)
     except EngineDied as gone:
         close()
         logging.getLogger("vexp").warning("%s; a new one is asked for the same", gone.problem.what)
-        found = _guarded(engine, policy, asked)
+        found = _guarded(engine, policy, request)
     return Generated(**{name: tensor.to(policy.device) for name, tensor in found.items()})
 
 
@@ -114,20 +114,20 @@ def close() -> None:
         live.stop()
 
 
-def _guarded(engine: VLLM, policy: Policy, asked: GenerateRequest) -> dict[str, Tensor]:
+def _guarded(engine: VLLM, policy: Policy, request: GenerateRequest) -> dict[str, Tensor]:
     """As `_answered`; that a process has ended is now a breakdown like any other."""
     try:
-        return _answered(engine, policy, asked)
+        return _answered(engine, policy, request)
     except EngineDied as gone:
         close()
         raise _failed(f"twice in one batch: {gone.problem.what}") from gone
 
 
-def _answered(engine: VLLM, policy: Policy, asked: GenerateRequest) -> dict[str, Tensor]:
+def _answered(engine: VLLM, policy: Policy, request: GenerateRequest) -> dict[str, Tensor]:
     with _breakdowns():
         live = _Connection.of(engine, policy)
         live.sync(policy)
-        return live.answer(asked)
+        return live.answer(request)
 
 
 @contextlib.contextmanager
@@ -201,11 +201,11 @@ class _Connection(ABC):
         """Serve these weights from now on."""
 
     @abstractmethod
-    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
+    def answer(self, request: GenerateRequest) -> dict[str, Tensor]:
         """Responses as the fields of `Generated`, on the CPU."""
 
     @abstractmethod
-    def prefetch(self, asked: GenerateRequest) -> None:
+    def prefetch(self, request: GenerateRequest) -> None:
         """Begin with what `answer` will be asked for, where that is possible."""
 
     def release_memory(self) -> None:
@@ -238,11 +238,11 @@ class _InProcess(_Connection):
     def load(self, weights: Mapping[str, Tensor]) -> None:
         self.server.load(weights.items())
 
-    def prefetch(self, asked: GenerateRequest) -> None:
+    def prefetch(self, request: GenerateRequest) -> None:
         pass  # this process has other things to do
 
-    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
-        return self.server.answer(asked)
+    def answer(self, request: GenerateRequest) -> dict[str, Tensor]:
+        return self.server.answer(request)
 
     def _rest(self) -> None:
         self.server.release_memory()
@@ -303,13 +303,13 @@ class _Subprocess(_Connection):
         """The message that has these weights loaded, once the process can read them."""
         return {"do": "load", "path": str(path)}
 
-    def prefetch(self, asked: GenerateRequest) -> None:
-        payload = _message(asked)
+    def prefetch(self, request: GenerateRequest) -> None:
+        payload = _message(request)
         self.process.send_bytes(payload)
         self.begun.append(_hash(payload))
 
-    def answer(self, asked: GenerateRequest) -> dict[str, Tensor]:
-        payload = _message(asked)
+    def answer(self, request: GenerateRequest) -> dict[str, Tensor]:
+        payload = _message(request)
         if self.begun and self.begun[0] == _hash(payload):
             self.begun.pop(0)
         else:
@@ -384,8 +384,8 @@ class _RemoteNode(_Subprocess):
 _live: _Connection | None = None
 
 
-def _message(asked: GenerateRequest) -> bytes:
-    tensors, plain = asked.parts()
+def _message(request: GenerateRequest) -> bytes:
+    tensors, plain = request.parts()
     return packed(tensors, {"do": "answer", "asked": plain})
 
 

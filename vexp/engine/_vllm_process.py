@@ -116,5 +116,5 @@ def _done(
     if plain["do"] == "release_memory":
         server.release_memory()
         return {}, "release_memory"
-    asked = GenerateRequest.read(tensors, plain["asked"])
-    return server.answer(asked, alive=lambda: inbox.reply(ALIVE)), "answer"
+    request = GenerateRequest.read(tensors, plain["asked"])
+    return server.answer(request, alive=lambda: inbox.reply(ALIVE)), "answer"

@@ -238,17 +238,17 @@ class Server:
 
     @own_world()
     def answer(
-        self, asked: GenerateRequest, alive: Callable[[], None] = lambda: None
+        self, request: GenerateRequest, alive: Callable[[], None] = lambda: None
     ) -> dict[str, Tensor]:
         """Responses as the fields of `Generated`, on the CPU; `alive` is called now and then."""
         from vllm import SamplingParams
 
         from vexp.engine._vllm_draw import KEY
 
-        sampling = asked.sampling
+        sampling = request.sampling
         settings = dataclasses.asdict(sampling)
         first, engine = self.asked, self.llm.llm_engine
-        for prompt, item in zip(_requests(self.served, asked), asked.keys, strict=True):
+        for prompt, item in zip(_requests(self.served, request), request.keys, strict=True):
             for place in range(sampling.first, sampling.first + sampling.group_size):
                 extra = {KEY: {"sampling": settings, "item": item, "place": place}}
                 parameters = SamplingParams(

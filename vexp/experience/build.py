@@ -46,14 +46,14 @@ def answers(
 def of_prompts(
     run: RunSpec, policy: Policy, items: Sequence[Item], prompts: PromptBatch
 ) -> dict[str, Any]:
-    """What an experience says about its prompts, made from `items`."""
+    """Fields of an `Experience` about its prompts, one entry per prompt, made from `items`."""
     boxes = [relative_boxes(item.boxes, item.image.size)[0] if item.image else () for item in items]
     return {
         "prompts": prompts,
         "items": tuple(items),
         "prompt_of": run.prompt,
         "boxes": tuple(item.boxes for item in items),
-        "evidence": tuple(tuple(found) for found in boxes),
+        "evidence": tuple(tuple(each) for each in boxes),
         "layouts": prompts.layouts,
         "layers": policy.layers,
         "emitted": policy.emits,

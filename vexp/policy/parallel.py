@@ -199,9 +199,9 @@ def all_gather(
         dist.all_gather(sizes, torch.tensor([len(payload)]))
         longest = max(int(size) for size in sizes)
         padded = torch.nn.functional.pad(payload, (0, longest - len(payload)))
-        found = [torch.empty_like(padded) for _ in range(_group.world_size)]
-        dist.all_gather(found, padded)
-    return [_unpacked(part[: int(size)]) for part, size in zip(found, sizes, strict=True)]
+        gathered = [torch.empty_like(padded) for _ in range(_group.world_size)]
+        dist.all_gather(gathered, padded)
+    return [_unpacked(part[: int(size)]) for part, size in zip(gathered, sizes, strict=True)]
 
 
 def any_rank(flag: bool) -> bool:
@@ -261,8 +261,12 @@ def check_agreement(model: nn.Module) -> None:
     """
     if _group is None:
         return
-    found = [tensors["sums"] for tensors, _ in all_gather({"sums": checksums(model)})]
-    strays = [number for number, other in enumerate(found) if not torch.equal(other, found[0])]
+    sums_of_ranks = [tensors["sums"] for tensors, _ in all_gather({"sums": checksums(model)})]
+    strays = [
+        number
+        for number, other in enumerate(sums_of_ranks)
+        if not torch.equal(other, sums_of_ranks[0])
+    ]
     if strays:
         raise RunError(
             f"the weights of process {strays[0]} are no longer those of process 0",

@@ -32,7 +32,7 @@ _OTHERS_WORDS = (
 
 
 @dataclass(frozen=True)
-class RankPlace:
+class WorkerRank:
     """Which of the run's processes this is, and where they meet."""
 
     address: str  # of the meeting; see vexp.runs.meeting
@@ -41,7 +41,7 @@ class RankPlace:
     world: int
 
     @classmethod
-    def in_step(cls, address: str, first: int, world: int) -> RankPlace:
+    def in_step(cls, address: str, first: int, world: int) -> WorkerRank:
         """The place of a task of a Slurm step whose first task has rank `first`."""
         return cls(
             address,
@@ -85,7 +85,7 @@ class Following:
         pass
 
 
-def follow(run: RunSpec, place: RankPlace) -> int:
+def follow(run: RunSpec, place: WorkerRank) -> int:
     """Train as one of several processes, until the first one is done or gone; the exit code."""
     import torch
 

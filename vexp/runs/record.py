@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vexp import __version__, masking, records
+from vexp.config.hashing import digest
 from vexp.errors import Damaged, RunError
 from vexp.files import read
 
@@ -69,6 +70,23 @@ def new_record(run: RunSpec, identity: Identity) -> dict[str, Any]:
         "config": masking.stored(to_dict(run)),
         "science": masking.stored(dict(identity.inputs)),
     }
+
+
+def contradiction(record: records.Run) -> str:
+    """Reason why a record that came from elsewhere does not describe the run of its hash, or "".
+
+    What decides the weights (`science`) has to give the hash, and the config has to agree with it.
+    Where a secret is masked, the hash cannot be found again.
+    """
+    if not record.science:
+        return ""
+    if "***" not in json.dumps(record.science) and digest(record.science) != record.hash:
+        return f"its `science` gives the hash {digest(record.science)}, not {record.hash}"
+    science, config = flattened(record.science), flattened(record.config)
+    compared = sorted(science.keys() & config.keys() - {"plugins"})  # hashes there, files here
+    if wrong := [key for key in compared if science[key] != config[key]]:
+        return f"its config and its `science` differ in {', '.join(wrong[:5])}"
+    return ""
 
 
 def check_same_science(folder: Path, identity: Identity) -> None:

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: a typed, versioned hash of everything that decides the weights.
+"""Identity of a run: a typed, versioned hash of everything that decides the weights.
 
 Launcher, tracker, device, process count, micro-batch size, paths and evaluators are recorded with a
 run but not hashed. Plugin code, local data and local models enter by content, never by path.
@@ -32,7 +32,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Hashed:
-    """What is hashed of a section: its plain form, and that as JSON."""
+    """The hashed part of a section: its plain form, and that as JSON."""
 
     form: Any
     text: str
@@ -100,7 +100,7 @@ def _slug(run: RunSpec) -> str:
 def _inputs(
     run: RunSpec, stages: tuple[str, ...], hashed: Callable[[Any], Hashed]
 ) -> dict[str, Hashed]:
-    found = {name: hashed(value) for name, value in science(run, stages).items()}
-    if "plugins" in found:
-        found["plugins"] = Hashed.of(REGISTRY.plugin_hashes())
-    return found
+    inputs = {name: hashed(value) for name, value in science(run, stages).items()}
+    if "plugins" in inputs:
+        inputs["plugins"] = Hashed.of(REGISTRY.plugin_hashes())
+    return inputs

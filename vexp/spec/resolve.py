@@ -32,13 +32,13 @@ def resolve_with_origins(
     source: str | Sequence[str] = "override",
 ) -> tuple[RunSpec, ConfigReading]:
     """As `resolve`; with the reading, which knows where each value came from."""
-    found: list[Problem] = []
-    composed = compose(overrides, config_dirs=config_dirs, source=source, found=found)
+    problems: list[Problem] = []
+    composed = compose(overrides, config_dirs=config_dirs, source=source, found=problems)
     reading = composed.reading()
     try:
         run = build(RunSpec, composed.values, reading)
     except ConfigError as error:
-        raise ConfigError([*found, *error.problems]) from None
-    if found:
-        raise ConfigError(found)
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
     return run, reading

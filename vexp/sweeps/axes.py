@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vexp.config.scalars import LocatedValue
+from vexp.config.scalars import LocatedMapping
 from vexp.config.schema import ConfigReading, Origin, build, field_types
 from vexp.config.schema import Path as Key
 from vexp.errors import ConfigError, Problem, suggest
@@ -21,7 +21,11 @@ class AxesReader:
     """Reads these parts of one file, adding problems to `problems`."""
 
     def __init__(
-        self, tree: LocatedValue, origins: Mapping[Key, Origin], shown: str, problems: list[Problem]
+        self,
+        tree: LocatedMapping,
+        origins: Mapping[Key, Origin],
+        shown: str,
+        problems: list[Problem],
     ) -> None:
         self.tree = tree
         self.reading = ConfigReading(origins=origins, problems=problems)
@@ -80,7 +84,7 @@ class AxesReader:
     def _plain(self, tree: Any) -> Iterator[Axis]:
         if tree is None:
             return
-        if not isinstance(tree, LocatedValue):
+        if not isinstance(tree, LocatedMapping):
             self._complain(("axes",), "axes are `key: [values]` lines")
             return
         for key, given in tree.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vexp.config.grammar import quoted
-from vexp.config.scalars import LocatedValue
+from vexp.config.scalars import LocatedMapping
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def _leaves(
     tree: Mapping[str, Any], prefix: str, source: str, line: int, located: bool, note: str
 ) -> Iterator[Override]:
     for key, value in tree.items():
-        at = tree.lines.get(key, line) if isinstance(tree, LocatedValue) else line
+        at = tree.lines.get(key, line) if isinstance(tree, LocatedMapping) else line
         where = f"{source}:{at}{note}" if located else f"{source}{note}"
         path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping) and value:
             rest = dict(value)
-            if isinstance(value, LocatedValue):
-                rest = LocatedValue()
+            if isinstance(value, LocatedMapping):
+                rest = LocatedMapping()
                 rest.update(value)
                 rest.lines = value.lines
             if "name" in rest:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vexp import masking
-from vexp.config.scalars import LocatedValue, load_yaml
+from vexp.config.scalars import LocatedMapping, load_yaml
 from vexp.config.schema import ConfigReading, Origin, build
 from vexp.config.types import Count
 from vexp.errors import ConfigError, Problem, suggest
@@ -118,7 +118,7 @@ def _trials_table(search: Search | None) -> TableSpec | None:
 class _Reader:
     """Reads one file, collecting problems instead of stopping at the first."""
 
-    def __init__(self, path: Path, tree: LocatedValue) -> None:
+    def __init__(self, path: Path, tree: LocatedMapping) -> None:
         self.path = path
         self.tree = tree
         self.shown = shown_path(path)
@@ -197,7 +197,7 @@ class _Reader:
                 self._complain(here, f"{name!r} cannot name a row", "letters, digits and . _ - = +")
             about = _About()
             settings = content
-            if isinstance(content, LocatedValue):
+            if isinstance(content, LocatedMapping):
                 about = self._about(content, here)
                 settings = _without(content, ROW_SETTINGS)
             listed = content.get("overrides") if isinstance(content, Mapping) else None
@@ -205,7 +205,7 @@ class _Reader:
             overrides += self._overrides(listed, (*here, "overrides"), f" (row {name!r})")
             if isinstance(content, Mapping):
                 overrides += self._at(content.get("at"), (*here, "at"), f" (row {name!r})")
-            line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, LocatedValue) else 0
+            line = self.tree["rows"].lines.get(name, 0) if isinstance(tree, LocatedMapping) else 0
             if overrides and (about.external or about.compares):
                 self._complain(here, f"row {name!r} has no runs, so nothing can be set for it")
             rows.append(Row(name=name, overrides=overrides, line=line, **vars(about)))
@@ -224,7 +224,7 @@ class _Reader:
                 self._overrides(tree[scale], (*path, scale), note)
         return found
 
-    def _about(self, content: LocatedValue, here: tuple[str, ...]) -> _About:
+    def _about(self, content: LocatedMapping, here: tuple[str, ...]) -> _About:
         """What a row says of itself, beside the settings of its runs."""
         given = {
             key: content[key]
@@ -257,7 +257,7 @@ class _Reader:
         if named == "evaluation" and not isinstance(tree, Mapping):
             self._complain((named,), "evaluators have names", "heldout: {size: 500}")
             return ()
-        wrapped = LocatedValue()
+        wrapped = LocatedMapping()
         wrapped[key] = tree
         wrapped.lines[key] = self.tree.lines.get(named, 1)
         return as_overrides(wrapped, self.shown, located=True)
@@ -266,7 +266,7 @@ class _Reader:
         """Overrides from a list of texts or from nested settings."""
         if tree is None:
             return ()
-        if isinstance(tree, LocatedValue):
+        if isinstance(tree, LocatedMapping):
             return as_overrides(tree, self.shown, located=True, note=note)
         if not isinstance(tree, list):
             self._complain(path, "expected a list of overrides or nested settings", "[key=value]")
@@ -374,8 +374,8 @@ def _chosen(key: str, overrides: Sequence[str]) -> str:
     return found[-1] if found else ""
 
 
-def _without(tree: LocatedValue, keys: Sequence[str]) -> LocatedValue:
-    kept = LocatedValue()
+def _without(tree: LocatedMapping, keys: Sequence[str]) -> LocatedMapping:
+    kept = LocatedMapping()
     kept.update({key: value for key, value in tree.items() if key not in keys})
     kept.lines = tree.lines
     return kept
@@ -385,14 +385,14 @@ def _origins(
     tree: Any, path: tuple[str, ...], shown: str, line: int
 ) -> Iterator[tuple[tuple[str, ...], Origin]]:
     """Where each key and list entry stands; a plain entry has the line of its list's key."""
-    if isinstance(tree, LocatedValue):
+    if isinstance(tree, LocatedMapping):
         for key, value in tree.items():
             at = tree.lines.get(key, line)
             yield (*path, key), Origin(f"{shown}:{at}", user=True)
             yield from _origins(value, (*path, key), shown, at)
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
-            own = list(value.lines.values()) if isinstance(value, LocatedValue) else []
+            own = list(value.lines.values()) if isinstance(value, LocatedMapping) else []
             at = min(own, default=line)
             yield (*path, str(index)), Origin(f"{shown}:{at}", user=True)
             yield from _origins(value, (*path, str(index)), shown, at)

@@ -19,7 +19,7 @@ Complain = Callable[[Iterable[Problem], Row], None]
 
 
 @dataclass(frozen=True)
-class PointOrigin:
+class Combination:
     """One combination, before anything is resolved."""
 
     sweep: Sweep
@@ -54,19 +54,19 @@ class Expansion:
     complain: Complain
     _known: dict[tuple[Override, ...], Mapping[str, Any] | None] = field(default_factory=dict)
 
-    def places(self) -> Iterator[PointOrigin]:
+    def places(self) -> Iterator[Combination]:
         """In the order of declaration: rows, then axes, then seeds; without the excluded ones."""
         seeds: tuple[int | None, ...] = self.sweep.seeds or (None,)
         for row in (row for row in self.sweep.rows if row.runs):
             for chosen in self._choices(row):
-                axes = PointOrigin(self.sweep, row, chosen).axes
+                axes = Combination(self.sweep, row, chosen).axes
                 for seed in seeds:
-                    place = PointOrigin(self.sweep, row, chosen, seed)
+                    place = Combination(self.sweep, row, chosen, seed)
                     vars(place)["axes"] = axes  # one for all seeds
                     if not any(self._holds(entry, place) for entry in self.sweep.exclude):
                         yield place
 
-    def resources(self, place: PointOrigin) -> dict[str, Any]:
+    def resources(self, place: Combination) -> dict[str, Any]:
         """What the place's run asks of the launcher."""
         asked: dict[str, Any] = {}
         for when, resources in self.sweep.resources:
@@ -79,17 +79,17 @@ class Expansion:
         for axis in self.sweep.axes:
             longer: list[Chosen] = []
             for chosen in found:
-                if self._holds(axis.when, PointOrigin(self.sweep, row, chosen)):
+                if self._holds(axis.when, Combination(self.sweep, row, chosen)):
                     longer += [(*chosen, (axis, index)) for index in range(len(axis.choices))]
                 else:
                     longer.append(chosen)
             found = longer
         yield from found
 
-    def _holds(self, condition: Condition, place: PointOrigin) -> bool:
+    def _holds(self, condition: Condition, place: Combination) -> bool:
         return condition.holds(functools.partial(self._value_at, place))
 
-    def _value_at(self, place: PointOrigin, key: str, source: str) -> Any:
+    def _value_at(self, place: Combination, key: str, source: str) -> Any:
         if key == "row":
             return place.row.name
         if key == "seed" and self.sweep.seeds:
@@ -106,7 +106,7 @@ class Expansion:
             self.complain([Problem(what, where=source)], place.row)
         return ABSENT
 
-    def _composed(self, place: PointOrigin) -> Mapping[str, Any] | None:
+    def _composed(self, place: Combination) -> Mapping[str, Any] | None:
         overrides = place.overrides
         if overrides not in self._known:
             try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vexp.config.scalars import LocatedValue, load_yaml
+from vexp.config.scalars import LocatedMapping, load_yaml
 from vexp.config.schema import ConfigReading, Origin, build
 from vexp.errors import ConfigError, Problem, suggest
 from vexp.paths import shipped
@@ -130,7 +130,7 @@ def read(path: Path) -> Reference:
         (key,): Origin(f"{path.name}:{line}") for key, line in tree.lines.items()
     }
     for index, row in enumerate(tree.get("rows") or ()):
-        if isinstance(row, LocatedValue):
+        if isinstance(row, LocatedMapping):
             line = min(row.lines.values(), default=1)
             origins[("rows", str(index))] = Origin(f"{path.name}:{line}")
     reading = ConfigReading(origins=origins)

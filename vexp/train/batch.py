@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def with_signals(learner: Learner, batch: Experience, step: int) -> Experience:
-    """Everything that a component asks of the policy that sampled, and of the reference.
+    """The batch with log-probs, entropy, attention and counterfactuals that components need.
+
+    They are [rollout, token], of the policy that sampled and of the reference, without a gradient.
 
     Where old log-probs are all that is wanted, only rows that will have a gradient are looked at.
     They are taken in the micro-batches of the updates, so that the first ratio is 1 to the last
@@ -50,12 +52,19 @@ def with_signals(learner: Learner, batch: Experience, step: int) -> Experience:
 
 
 def with_rewards(run: RunSpec, batch: Experience) -> Experience:
-    """Rewards of the texts, and what the terms that look at signals add to them."""
+    """The batch with `rewards` [rollout] of all terms: those of texts, and those that read signals.
+
+    Raises:
+        VexpError: names the term that returned a number that is not finite.
+    """
     return dataclasses.replace(batch, rewards=with_observed(run.reward.terms, batch))
 
 
 def with_outcome(run: RunSpec, batch: Experience) -> Experience:
-    """The advantage of each whole response; replayed rollouts came with theirs."""
+    """The batch with `outcome` [rollout]: the advantage of each response, as float64.
+
+    Replayed rollouts come with theirs.
+    """
     if batch.outcome is not None:
         return batch
     outcome = run.algorithm.advantages(batch.rewards, batch.group).double()
@@ -63,14 +72,18 @@ def with_outcome(run: RunSpec, batch: Experience) -> Experience:
 
 
 def with_auxiliary_weights(run: RunSpec, batch: Experience, step: int) -> Experience:
-    """Weights [rollout, token] of each auxiliary loss, from the responses of one update."""
+    """The batch with `auxiliary`: weights [rollout, token] of each loss, from one update's rows."""
     updates = mini_batches(run, batch)
     weights = auxiliary.weights(run.auxiliary, batch, updates, seed=run.seed, step=step)
     return dataclasses.replace(batch, auxiliary=weights)
 
 
 def with_credit(run: RunSpec, batch: Experience) -> Experience:
-    """The outcome advantage shared out over the tokens of each response."""
+    """The batch with `advantages` [rollout, token]: the outcome shared out over tokens, as float32.
+
+    Raises:
+        VexpError: if the credit method returned an advantage that is not finite.
+    """
     assert batch.outcome is not None
     advantages = run.credit.advantages(batch.outcome, batch).to(torch.float32)
     if not bool(advantages.isfinite().all()):
@@ -83,7 +96,7 @@ def with_credit(run: RunSpec, batch: Experience) -> Experience:
 
 
 def with_loss_weights(run: RunSpec, batch: Experience) -> Experience:
-    """Each token's weight in the loss of the one update its row belongs to."""
+    """The batch with `weights` [rollout, token] in the loss of the one update of each row."""
     weights = torch.zeros(batch.mask.shape, device=batch.mask.device)
     for rows in mini_batches(run, batch):
         weights[rows] = run.algorithm.token_weights(
@@ -134,7 +147,7 @@ def _plan(run: RunSpec, batch: Experience, updates: list[list[int]]) -> list[lis
 
 
 def needs(run: RunSpec) -> set[str]:
-    """What the run's components ask the loop for."""
+    """Names of what the run's components need of the experience; see `Component.required`."""
     return {need for component in asking(run) for need in component.required()}
 
 

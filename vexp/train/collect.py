@@ -94,9 +94,9 @@ def prefetch(run: RunSpec, policy: Policy, *, step: int, cursor: int) -> None:
     """Have the engine begin with the first batch that `collect` will ask it for in `step`."""
     items = draw(run.mix, cursor, run.rl.prompts_per_step, seed=run.seed)
     keys = distinct([item.id for item in items], Counter())
-    here = parallel.slice_of_rank(len(items))
-    if items[here]:
-        sampling.prefetch(run, policy, items[here], keys[here], step)
+    share = parallel.slice_of_rank(len(items))
+    if items[share]:
+        sampling.prefetch(run, policy, items[share], keys[share], step)
 
 
 def answered_by_all(
@@ -105,10 +105,10 @@ def answered_by_all(
     """The judged responses to all items, of which every process makes those to its share."""
     if parallel.world_size() == 1:
         return answered(run, policy, items, keys, step, clock)
-    here = parallel.slice_of_rank(len(items))
+    share = parallel.slice_of_rank(len(items))
     own: tuple[dict[str, Tensor], Any] = {}, None
-    if items[here]:
-        found = answered(run, policy, items[here], keys[here], step, clock)
+    if items[share]:
+        found = answered(run, policy, items[share], keys[share], step, clock)
         second = found.rethought
         verdicts = [dataclasses.asdict(verdict) for verdict in found.scored.verdicts]
         counts = (second.tried, second.kept) if second else (0, 0)

@@ -109,12 +109,14 @@ class Learner:
         return row | {"learning_rate": rate}
 
 
-def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device: str) -> Learner:
-    """The learner as the checkpoint `found` left it, or from the `initial` model (None: backbone).
+def make_learner(
+    run: RunSpec, initial: Path | None, last_checkpoint: Path | None, device: str
+) -> Learner:
+    """The learner as `last_checkpoint` left it, or from the `initial` model (None: backbone).
 
     The reference policy is the initial model in both cases.
     """
-    policy = load_trained(run, initial, found, device, "rl")
+    policy = load_trained(run, initial, last_checkpoint, device, "rl")
     sharding.shard_model(policy, run.compute)
     reference: Policy | lora.Untrained | None = None
     if "reference_logprobs" in needs(run):
@@ -126,27 +128,27 @@ def make_learner(run: RunSpec, initial: Path | None, found: Path | None, device:
             sharding.shard_model(reference, run.compute)
     accelerator = make_accelerator(run.compute)
     optimizer = make_optimizer(policy, run.rl, run.compute.shard)
-    if found is not None:
-        checkpoint.load_optimizer(found, policy, optimizer)
+    if last_checkpoint is not None:
+        checkpoint.load_optimizer(last_checkpoint, policy, optimizer)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     return Learner(run, policy, reference, optimizer, accelerator)
 
 
 def load_trained(
-    run: RunSpec, initial: Path | None, found: Path | None, device: str, stage: str
+    run: RunSpec, initial: Path | None, last_checkpoint: Path | None, device: str, stage: str
 ) -> Policy:
-    """The policy as the checkpoint `found` of a stage left it, or as the stage starts (None).
+    """The policy as `last_checkpoint` of a stage left it, or as the stage starts (None).
 
     With adapters it is the `initial` model that is loaded, and the adapters' weights after it.
     """
     settings = run.backbone.lora
     if not settings.rank:
-        return load(run, found / MODEL if found else initial, device, stage)
+        return load(run, last_checkpoint / MODEL if last_checkpoint else initial, device, stage)
     policy = load(run, initial, device, stage)
     own = run.seed if stage == "rl" else getattr(run, stage).seed
     lora.attach(policy, settings, derive(own, "lora", stage))
-    if found is not None:
-        lora.restore(policy, found / MODEL)
+    if last_checkpoint is not None:
+        lora.restore(policy, last_checkpoint / MODEL)
     return policy
 
 

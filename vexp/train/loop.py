@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def train_rl(
-    run: RunSpec, workspace: Workspace, initial: Path | None, found: Path | None
+    run: RunSpec, workspace: Workspace, initial: Path | None, last_checkpoint: Path | None
 ) -> Path | None:
-    """Train from the model `initial` (None: the backbone), or on from the checkpoint `found`.
+    """Train from the model `initial` (None: the backbone), or on from `last_checkpoint`.
 
     Returns the last checkpoint (None if there is no step to do, or if another process writes it).
 
@@ -36,14 +36,18 @@ def train_rl(
             updates is given up, and done again by the next attempt.
         Diverged: if loss or gradient is not finite; the last checkpoint is as it was.
     """
-    state = State.read(found) if found else State(memory=component_state.initial(run))
+    state = (
+        State.read(last_checkpoint)
+        if last_checkpoint
+        else State(memory=component_state.initial(run))
+    )
     workspace.resumed(state.step)
     saved = state.step
     with arithmetic(run.compute) as device, tracking(run, workspace) as trackers:
-        learner = make_learner(run, initial, found, device)
+        learner = make_learner(run, initial, last_checkpoint, device)
         late = None
         if run.rl.staleness and state.step < run.rl.steps:
-            late = pending(learner, state, found)
+            late = pending(learner, state, last_checkpoint)
         while state.step < run.rl.steps:
             clock, before = Clock(), state
             with stopping.heeding(workspace.stop_requested), contextlib.suppress(Abandoned):
@@ -56,10 +60,10 @@ def train_rl(
             stop = state is before or parallel.any_rank(workspace.stop_requested())
             due = stop or state.step % run.checkpoint.every == 0 or state.step == run.rl.steps
             if due and state.step > saved:
-                found, saved = _save(learner, workspace, state, late), state.step
+                last_checkpoint, saved = _save(learner, workspace, state, late), state.step
             if stop and state.step < run.rl.steps:
                 raise stopped("rl", state.step, run.rl.steps)
-    return found
+    return last_checkpoint
 
 
 def _tell(

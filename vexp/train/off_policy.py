@@ -39,15 +39,19 @@ class PendingBatch:
     former: Mapping[str, Tensor]  # the weights that generated it, on the CPU
 
 
-def pending(learner: Learner, state: State, found: Path | None) -> PendingBatch:
-    """The batch of the step after `state`, generated anew; `found` is the checkpoint, if any.
+def pending(learner: Learner, state: State, last_checkpoint: Path | None) -> PendingBatch:
+    """The batch of the step after `state`, generated anew, from `last_checkpoint` if there is one.
 
     Before the first step there are no former weights: its batch is from those it begins with.
 
     Raises:
         CheckpointError: if the checkpoint lacks the former weights.
     """
-    former = weights(learner.policy) if found is None else _read(found / FORMER, learner.policy)
+    former = (
+        weights(learner.policy)
+        if last_checkpoint is None
+        else _read(last_checkpoint / FORMER, learner.policy)
+    )
     with exchanged(learner.policy, former):
         return PendingBatch(rollout_phase(learner, state, Clock()), former)
 

@@ -92,6 +92,7 @@ _WRAPPINGS = tuple(
 )  # fmt: skip
 # What holds an answer in a longer text; around all of it, it is taken off.
 _MARKS = ("<answer>", "</answer>", "\\boxed", "####", "<think>", "</think>")
+_END_TOKEN = re.compile(r"(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>)\s*$")  # of a turn
 _BOXED = re.compile(r"\\f?boxed?\s*\{")
 
 
@@ -107,9 +108,6 @@ def unwrapped(answer: str) -> str:
             return answer
         answer = inner.strip()
     return answer
-
-
-_END_TOKEN = re.compile(r"(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>)\s*$")
 
 
 def wrapping_left(gold: str) -> str | None:

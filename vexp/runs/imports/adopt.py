@@ -130,13 +130,29 @@ def _check(folder: RunFolder, result: Foreign) -> None:
         if there.checkpoint != content["checkpoint"]:
             continue
         metrics = {name: records.plain(entry) for name, entry in there.metrics.items()}
-        if (metrics, there.key) != (content["metrics"], content["key"]):
+        known = {
+            "metrics": metrics,
+            "version": there.version or "",
+            "decoding": there.protocol.get("decoding", ""),
+            "key": there.key,
+        }
+        new = {
+            "metrics": content["metrics"],
+            "version": result.version,
+            "decoding": result.decoding,
+            "key": content["key"],
+        }
+        if other := [name for name in new if new[name] != known[name]]:
             raise RunError(
                 f"run {folder.name} has another result of {result.benchmark!r} already",
-                where=f"{path} (version {there.version!r})",
-                accepted=f"this one is of version {result.version!r}, from {result.source}",
+                where=f"{path}: {_listed(known, other)}",
+                accepted=f"{_listed(new, other)} in {result.source}",
                 remedy="delete that folder if the new one should count; two are never averaged",
             )
+
+
+def _listed(values: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name} {json.dumps(values[name], ensure_ascii=False)}" for name in names)
 
 
 def _add(folder: RunFolder, result: Foreign) -> bool:

@@ -26,7 +26,7 @@ from vexp.runs.exchange import FORMAT, INDEX, VALUE, VERDICT
 from vexp.runs.imports.archive import Archive, opened
 from vexp.runs.imports.reading import decoded, json_of, safe_name, shaped
 from vexp.runs.provenance import RECORD as PROVENANCE
-from vexp.runs.record import RECORD
+from vexp.runs.record import RECORD, contradiction
 from vexp.runs.rows import evaluation_folders
 from vexp.runs.status import RESULT
 from vexp.runs.store import RunFolder, RunStore
@@ -127,6 +127,8 @@ def _checked(archive: Archive, name: str) -> _Run:
     shaped(record.config, _Plugins, f"config in {what}", where)
     if record.format > 1 or record.hash not in ("", name.rpartition("-")[2]):
         raise archive.refused(f"record in {what} is of another run, or of a newer vexp")
+    if record.hash and (why := contradiction(record)):
+        raise archive.refused(f"record in {what} contradicts itself: {why}")
     result = shaped(content.result, records.Result, f"result in {what}", where)
     if result.format > records.Result.newest:
         raise archive.refused(f"result in {what} was written by a newer vexp")

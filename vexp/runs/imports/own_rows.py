@@ -48,6 +48,8 @@ def read(path: Path) -> list[Foreign]:
             found.append(_foreign(row, path))
     if problems:
         raise ConfigError(problems)
+    if not found:
+        raise ConfigError(Problem("this file has no rows", where=str(path), accepted=_accepted()))
     return found
 
 
@@ -74,6 +76,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         what = f"two columns are called {', '.join(map(repr, twice))}"
         raise ConfigError(Problem(what, where=f"{path}:1", accepted=_accepted()))
+    if lacking := [name for name in REQUIRED if name not in names]:
+        what = f"there is no column {', '.join(map(repr, lacking))}"
+        raise ConfigError(
+            Problem(what, where=f"{path}:1", accepted=f"{_accepted()}, with commas between them")
+        )
     for row in reader:
         yield f"{path}:{reader.line_num}", _filled(row)
 

@@ -136,7 +136,11 @@ def _entries(folder: RunFolder, problems: list[str]) -> Iterator[_Entry]:
     found: list[_Entry] = []
     for home in homes if result is not None else ():
         try:
-            results, samples = read_results(home), read_samples(home)
+            results = read_results(home)
+        except Damaged:  # named with the run's results
+            continue
+        try:
+            samples = read_samples(home)
         except Damaged as error:
             problems.append(str(error))
             continue
